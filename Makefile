@@ -1,0 +1,40 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a fresh clone.
+
+VENV   ?= .venv
+PYTHON ?= python3
+# Overrides of the demo's config, as key=value
+DEMO   ?= train.output_dir=output/demo
+
+BIN   := $(VENV)/bin
+# Touched last, so that an interrupted set-up is repeated
+STAMP := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv (another: VENV=..., PYTHON=...)
+
+demo: $(STAMP) ## Train and evaluate Mask R-CNN on the embedded data set on CPU
+	$(BIN)/python scripts/lazyconfig_train.py --config-file lazy_configs/mask_rcnn_timm.py $(DEMO)
+
+test: $(STAMP) ## Run the tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style and types
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+clean: ## Remove caches and built packages; keeps .venv and output
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt scripts/install_detectron2.py
+	@echo "Setting up $(VENV); PyTorch alone is several GB, so this takes a few minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python scripts/install_detectron2.py
+	@touch $@

@@ -1,0 +1,1 @@
+"""Every timm model as a detectron2 backbone."""

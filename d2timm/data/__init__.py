@@ -1,0 +1,1 @@
+"""Data sets: the embedded one, registered ones and a user's own."""
