@@ -15,7 +15,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from .errors import ConfigError
-from .features import Feature, Size, Source, extract, probe, round_up
+from .features import Feature, Size, TimmModel, extract, probe, round_up
 from .pruning import prune
 from .resample import Resample, base_stride, restore
 from .weights import load_checkpoint, load_pretrained
@@ -122,7 +122,8 @@ class TimmBackbone(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Name -> channels and stride of each output."""
-        return super().output_shape()
+        shapes: dict[str, ShapeSpec] = super().output_shape()
+        return shapes
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """Set the mode of all but the frozen parts, which stay in eval mode."""
@@ -188,18 +189,18 @@ def _spread(place: int, share: int, depth: int) -> int:
     return max(0, math.ceil(depth * (place + 2) / (share + 2)) - 1)
 
 
-def _freeze_stages(model: nn.Module, stages: int) -> None:
+def _freeze_stages(model: TimmModel, stages: int) -> None:
     if not hasattr(model, "group_matcher"):
-        raise ConfigError(f"freeze_at={stages}: timm does not tell the stages of {type(model).__name__}; use 0")
+        raise ConfigError(
+            f"freeze_at={stages}: timm does not tell the stages of {type(model).__name__}; use 0"
+        )
     stage = group_parameters(model, model.group_matcher(coarse=True), reverse=True)
     for name, parameter in model.named_parameters():
         if stage[name] < stages:
             parameter.requires_grad_(False)
 
 
-def _check_outputs(
-    remaps: Sequence[str], strides: Sequence[int], out_indices: Sequence[int] | None
-) -> None:
+def _check_outputs(remaps: Sequence[str], strides: Sequence[int], out_indices: Sequence[int] | None) -> None:
     lengths = {"remaps": len(remaps), "strides": len(strides)}
     if out_indices is not None:
         lengths["out_indices"] = len(out_indices)
@@ -227,4 +228,6 @@ def _size(fixed_input_size: bool | int | Sequence[int] | None) -> bool | Size | 
 
 def _hashable(value: Any) -> Any:
     """Lists of a config as tuples, so that a probe is remembered by its arguments."""
-    return tuple(map(_hashable, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return (
+        tuple(map(_hashable, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    )

@@ -12,21 +12,23 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import ConfigError
 from .names import check_name
 
-__all__ = ["Feature", "Needs", "Source", "extract", "probe", "round_up"]
+__all__ = ["Feature", "Needs", "Source", "extract", "pretrained_cfg", "probe", "round_up"]
 
 logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]
 Kwargs = tuple[tuple[str, Any], ...]
+#: An nn.Module with timm's ways (feature_info, forward_intermediates, ...), which no type of timm's tells
+TimmModel: TypeAlias = Any
 
 #: Image sizes (height, width) at which a model is tried: odd and even, wide and narrow, with different
 #: remainders for every stride up to 64. They are rounded up to the multiple under test.
@@ -95,7 +97,7 @@ class Source:
     needs: Needs
     features: tuple[Feature, ...]
 
-    def create(self, pretrained: bool = False) -> nn.Module:
+    def create(self, pretrained: bool = False) -> TimmModel:
         """Make the full timm model."""
         return timm.create_model(self.model_name, pretrained=pretrained, **dict(self.kwargs))
 
@@ -110,7 +112,7 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def extract(model: nn.Module, images: Tensor, indices: Sequence[int]) -> dict[int, Tensor]:
+def extract(model: TimmModel, images: Tensor, indices: Sequence[int]) -> dict[int, Tensor]:
     """Run a timm model as far as its features need.
 
     Args:
@@ -122,16 +124,14 @@ def extract(model: nn.Module, images: Tensor, indices: Sequence[int]) -> dict[in
         Feature index -> (N, C_i, H_i, W_i), whatever layout the model uses inside.
     """
     wanted = sorted(set(indices))
-    maps = model.forward_intermediates(  # type: ignore[operator]
+    maps = model.forward_intermediates(
         images, indices=wanted, stop_early=True, output_fmt="NCHW", intermediates_only=True
     )
     return dict(zip(wanted, maps, strict=True))
 
 
 @functools.lru_cache(maxsize=64)
-def probe(
-    model_name: str, fixed_input_size: bool | Size | None = None, timm_kwargs: Kwargs = ()
-) -> Source:
+def probe(model_name: str, fixed_input_size: bool | Size | None = None, timm_kwargs: Kwargs = ()) -> Source:
     """Find out what a timm model gives and needs, without making its weights.
 
     Args:
@@ -143,13 +143,10 @@ def probe(
     Raises:
         ConfigError: the name is unknown, or the model refuses a keyword or the fixed size.
     """
-    check_name(model_name)
     try:
         model = _on_meta(model_name, timm_kwargs)
     except TypeError as error:
         raise ConfigError(f"{model_name} does not take timm_kwargs={dict(timm_kwargs)}: {error}") from None
-    except OSError as error:  # hf-hub: and local-dir: names are looked up here
-        raise ConfigError(f"model_name={model_name!r} cannot be read: {error}") from None
     given = dict(timm_kwargs)
     channels, *native = model.pretrained_cfg.get("input_size", (3, 224, 224))
     channels = given.get("in_chans", channels)
@@ -163,17 +160,21 @@ def probe(
     except TypeError:
         logger.debug("%s has no dynamic_img_size", model_name)
 
-    if fixed_input_size:
-        wanted = native_size if fixed_input_size is True else fixed_input_size
-    else:
+    wanted = native_size if isinstance(fixed_input_size, bool | None) else fixed_input_size
+    if not fixed_input_size:
         found = _flexible(model_name, ways, channels, native_size)
         if found:
             return found
-        wanted = native_size
     return _fixed(model_name, ways, channels, native_size, wanted)
 
 
-def _flexible(model_name: str, ways: dict[Kwargs, nn.Module], channels: int, native: Size) -> Source | None:
+@functools.lru_cache(maxsize=64)
+def pretrained_cfg(model_name: str) -> dict[str, Any]:
+    """What timm says of the weights of a model: ``mean``, ``std``, ``input_size``, ``classifier``, ...."""
+    return dict(_on_meta(model_name, ()).pretrained_cfg)
+
+
+def _flexible(model_name: str, ways: dict[Kwargs, TimmModel], channels: int, native: Size) -> Source | None:
     """The least that lets the model take images of any size, or None if nothing does.
 
     Grids that follow the image exactly come first, then what costs the image least: nothing, the
@@ -197,9 +198,7 @@ def _flexible(model_name: str, ways: dict[Kwargs, nn.Module], channels: int, nat
     return None
 
 
-def _fixed(
-    model_name: str, ways: dict[Kwargs, nn.Module], channels: int, native: Size, size: Size
-) -> Source:
+def _fixed(model_name: str, ways: dict[Kwargs, TimmModel], channels: int, native: Size, size: Size) -> Source:
     """The model for images that are all resized to one size."""
     canvas = (*next(iter(ways)), ("img_size", size))
     try:
@@ -217,7 +216,7 @@ def _fixed(
     )
 
 
-def _measure(model: nn.Module, channels: int, sizes: Sequence[Size]) -> tuple[Feature, ...]:
+def _measure(model: TimmModel, channels: int, sizes: Sequence[Size]) -> tuple[Feature, ...]:
     """Describe the features of a model on ``meta`` from runs at some sizes; () if it refuses one."""
     info = model.feature_info
     grids: list[list[Size]] = [[] for _ in info]
@@ -236,9 +235,7 @@ def _measure(model: nn.Module, channels: int, sizes: Sequence[Size]) -> tuple[Fe
             grids[i].append((x.shape[2], x.shape[3]))
     if any(0 in grid for level in grids for grid in level):
         return ()
-    return tuple(
-        _describe(i, info[i], widths[i], sizes, grids[i]) for i in range(len(info))
-    )
+    return tuple(_describe(i, info[i], widths[i], sizes, grids[i]) for i in range(len(info)))
 
 
 def _describe(index: int, info: Any, channels: int, sizes: Sequence[Size], grids: Sequence[Size]) -> Feature:
@@ -255,7 +252,7 @@ def _describe(index: int, info: Any, channels: int, sizes: Sequence[Size], grids
     return Feature(index, info["module"], channels, measured, exact, min(missing) if exact else 0)
 
 
-def _smallest(model: nn.Module, channels: int, multiple: int) -> int:
+def _smallest(model: TimmModel, channels: int, multiple: int) -> int:
     """The smallest square image that the model takes, found by doubling."""
     side = round_up(SMALLEST_SIDE, multiple)
     while not _measure(model, channels, [(side, side)]) and side < max(map(max, TRIAL_SIZES)):
@@ -263,9 +260,13 @@ def _smallest(model: nn.Module, channels: int, multiple: int) -> int:
     return side
 
 
-def _on_meta(model_name: str, kwargs: Kwargs) -> nn.Module:
-    with torch.device("meta"):
-        return timm.create_model(model_name, pretrained=False, **dict(kwargs)).eval()
+def _on_meta(model_name: str, kwargs: Kwargs) -> TimmModel:
+    check_name(model_name)
+    try:
+        with torch.device("meta"):
+            return timm.create_model(model_name, pretrained=False, **dict(kwargs)).eval()
+    except OSError as error:  # hf-hub: and local-dir: names are looked up here
+        raise ConfigError(f"model_name={model_name!r} cannot be read: {error}") from None
 
 
 def _rounded(size: Size, multiple: int) -> Size:

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from .features import Source, extract
+from .features import Source, TimmModel, extract
 
 __all__ = ["prune"]
 
 
-def prune(model: nn.Module, source: Source, indices: tuple[int, ...]) -> None:
+def prune(model: TimmModel, source: Source, indices: tuple[int, ...]) -> None:
     """Remove, in place, what the features ``indices`` do not depend on.
 
     Modules become ``nn.Identity``, single parameters None. What is run, though no gradient comes of it,
@@ -64,7 +64,7 @@ def _unused(source: Source, indices: tuple[int, ...]) -> tuple[tuple[str, ...], 
     return tuple(removed), tuple(frozen)
 
 
-def _runs_without(twin: nn.Module, path: str, source: Source, indices: tuple[int, ...]) -> bool:
+def _runs_without(twin: TimmModel, path: str, source: Source, indices: tuple[int, ...]) -> bool:
     """Remove a module or parameter, and put it back if the features need it after all."""
     owner, name = _owner(twin, path)
     kept = getattr(owner, name)
@@ -77,7 +77,7 @@ def _runs_without(twin: nn.Module, path: str, source: Source, indices: tuple[int
     return True
 
 
-def _trace(model: nn.Module, source: Source, indices: tuple[int, ...]) -> tuple[set[str], set[Tensor]]:
+def _trace(model: TimmModel, source: Source, indices: tuple[int, ...]) -> tuple[set[str], set[Tensor]]:
     """Run the model; the modules that were called and the parameters that the features depend on."""
     called: set[str] = set()
     hooks = [
@@ -108,18 +108,16 @@ def _leaves(outputs: Iterable[Tensor]) -> Iterator[Tensor]:
         nodes.extend(following)
 
 
-def _prune_as_timm_does(model: nn.Module, indices: tuple[int, ...]) -> None:
-    model.prune_intermediate_layers(  # type: ignore[operator]
-        sorted(set(indices)), prune_norm=True, prune_head=True
-    )
+def _prune_as_timm_does(model: TimmModel, indices: tuple[int, ...]) -> None:
+    model.prune_intermediate_layers(sorted(set(indices)), prune_norm=True, prune_head=True)
 
 
-def _remove(model: nn.Module, path: str) -> None:
+def _remove(model: TimmModel, path: str) -> None:
     owner, name = _owner(model, path)
     setattr(owner, name, nn.Identity() if isinstance(getattr(owner, name), nn.Module) else None)
 
 
-def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+def _owner(model: TimmModel, path: str) -> tuple[nn.Module, str]:
     parent, _, name = path.rpartition(".")
     return model.get_submodule(parent), name
 

@@ -19,7 +19,7 @@ def base_stride(native: float, target: int) -> int:
     halvings = round(math.log2(target / native))
     while halvings > 0 and target % 2**halvings:
         halvings -= 1
-    return target // 2**halvings if halvings > 0 else target * 2**-halvings
+    return target >> halvings if halvings > 0 else target << -halvings
 
 
 class Resample(nn.Module):
@@ -83,6 +83,7 @@ def _doubling(channels: int) -> nn.ConvTranspose2d:
     """A learned doubling that begins as nearest-neighbour up-sampling."""
     layer = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
     with torch.no_grad():
-        layer.weight.copy_(torch.eye(channels)[:, :, None, None].expand_as(layer.weight))
-        layer.bias.zero_()
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.weight += torch.eye(channels)[:, :, None, None]
     return layer

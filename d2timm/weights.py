@@ -7,17 +7,16 @@ from pathlib import Path
 
 import timm
 from timm.models import load_state_dict
-from torch import nn
 
 from .errors import ConfigError
-from .features import Source
+from .features import Source, TimmModel
 
 __all__ = ["load_checkpoint", "load_pretrained"]
 
 HOW_TO_DO_WITHOUT = "give checkpoint_path=FILE, or start from scratch with pretrained=False"
 
 
-def load_pretrained(source: Source) -> nn.Module:
+def load_pretrained(source: Source) -> TimmModel:
     """Make a model with timm's weights for its name.
 
     Raises:
@@ -34,7 +33,7 @@ def load_pretrained(source: Source) -> nn.Module:
         ) from error
 
 
-def load_checkpoint(model: nn.Module, path: str) -> None:
+def load_checkpoint(model: TimmModel, path: str) -> None:
     """Load a file of weights into a whole timm model.
 
     A classifier of another size and what only other tasks need are passed over; weights that the features
@@ -51,7 +50,7 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
     if not file.is_file():
         raise ConfigError(f"checkpoint_path={path}: no such file")
     try:
-        state = load_state_dict(file)
+        state = load_state_dict(str(file))
     except Exception as error:  # torch and safetensors raise what they like for a file that is no such thing
         raise ConfigError(f"checkpoint_path={path}: not a file of weights ({error})") from error
     # timm's convention: the module of a model adapts the files that it knows, position embeddings included
@@ -72,6 +71,6 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
         )
 
 
-def _classifiers(model: nn.Module) -> tuple[str, ...]:
+def _classifiers(model: TimmModel) -> tuple[str, ...]:
     names = model.pretrained_cfg.get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)

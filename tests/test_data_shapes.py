@@ -216,9 +216,7 @@ def make_together(cache: Path, barrier: Barrier) -> None:
         assert len(contents(shapes.shapes_root())) == sum(FEW.values()) + 2
 
 
-def test_two_processes_at_once(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_at_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     processes = [context.Process(target=make_together, args=(cache, barrier)) for _ in range(2)]

@@ -1,0 +1,101 @@
+"""The one place where a config becomes objects."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from .data.catalog import check_split, choose, class_names
+from .errors import ConfigError
+
+__all__ = ["build_model", "build_optimizer", "check", "instantiate", "settle"]
+
+
+def settle(cfg: DictConfig) -> None:
+    """Replace ``data.name=auto`` by the set that it means, in place.
+
+    Raises:
+        ConfigError: a set that is unknown or contradicts itself.
+    """
+    if "data" in cfg:
+        cfg.data.name = choose(cfg.data)
+
+
+def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
+    """Make the detector on the configured device.
+
+    Args:
+        cfg: the tree.
+        weights: whether the backbone loads its own; not needed where a checkpoint of the whole follows.
+    """
+    if not weights:
+        cfg = copy.deepcopy(cfg)
+        cfg.model.backbone.bottom_up.update(pretrained=False, checkpoint_path=None)
+    model: nn.Module = instantiate(cfg.model)
+    return model.to(cfg.train.device)
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer of a model."""
+    node = copy.deepcopy(cfg.optimizer)
+    node._set_parent(cfg)  # what it refers to lies in the tree
+    node.params.model = model
+    optimizer: torch.optim.Optimizer = instantiate(node)
+    return optimizer
+
+
+def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
+    """Make sure, before anything is made or written, that a config can be run.
+
+    Args:
+        cfg: the tree, settled.
+        splits: parts of the data set that will be used.
+
+    Returns:
+        The detector on the ``meta`` device.
+
+    Raises:
+        ConfigError: what cannot be, in a line.
+    """
+    model = build_on_meta(cfg)
+    masks = bool(cfg.model.get("roi_heads", {}).get("mask_head"))
+    for split in splits:
+        check_split(cfg.data, split, masks)
+    check_classes(cfg, model)
+    return model
+
+
+def build_on_meta(cfg: DictConfig) -> nn.Module:
+    """The detector without numbers, for its shapes and for its mistakes."""
+    noisy = logging.getLogger("detectron2.config.instantiate")
+    level = noisy.level
+    noisy.setLevel(logging.CRITICAL)  # it would tell the error twice
+    try:
+        with torch.device("meta"):
+            model: nn.Module = instantiate(cfg.model)
+            return model
+    except ConfigError:
+        raise
+    except (AssertionError, TypeError, ValueError, KeyError, OmegaConfBaseException) as error:
+        raise ConfigError(f"the model cannot be built: {' '.join(str(error).split())}") from error
+    finally:
+        noisy.setLevel(level)
+
+
+def check_classes(cfg: DictConfig, model: nn.Module) -> None:
+    """Raise ConfigError if the data set has more classes than the head."""
+    heads: Any = getattr(model, "roi_heads", model)
+    classes = len(class_names(cfg.data))
+    if classes > heads.num_classes:
+        raise ConfigError(
+            f"the data set has {classes} classes and model.roi_heads.num_classes={heads.num_classes}: "
+            "leave num_classes out, it follows from the data"
+        )

@@ -1,0 +1,159 @@
+"""Config files: load, override, save.
+
+A config is detectron2's LazyConfig tree. Overrides are stricter than detectron2's: a key that does not
+exist is an error (``+key=value`` adds one on purpose, ``~key`` deletes one), and so is a text where a
+number stands. What is saved is plain YAML that a safe loader reads.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import LazyConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import ConfigError
+from .files import whole
+from .names import near
+
+__all__ = ["apply_overrides", "get_config", "load", "save", "to_plain"]
+
+ROOTS = (  # of lazy_configs: inside the installed package, or beside it in the repository
+    Path(__file__).parent / "lazy_configs",
+    Path(__file__).parent.parent / "lazy_configs",
+)
+
+
+def get_config(name: str) -> DictConfig:
+    """Load one of d2timm's own configs, wherever it is installed.
+
+    Args:
+        name: path below ``lazy_configs``, such as ``mask_rcnn_timm.py``.
+    """
+    root = next((root for root in ROOTS if root.is_dir()), ROOTS[0])
+    if not (root / name).is_file():
+        known = [str(path.relative_to(root)) for path in root.rglob("*.py")]
+        raise ConfigError(f"there is no config {name!r}: {near(name, known)}")
+    return load(root / name)
+
+
+def load(path: str | Path) -> DictConfig:
+    """Load a LazyConfig Python file or a saved YAML.
+
+    Raises:
+        ConfigError: no such file, or one that cannot be read as a config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"--config-file {path}: no such file")
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            tree = yaml.safe_load(path.read_text())
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config-file {path}: {' '.join(str(error).split())}") from None
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--config-file {path}: it holds no config")
+        return OmegaConf.create(tree, flags={"allow_objects": True})
+    original = builtins.__import__
+    try:
+        cfg: DictConfig = LazyConfig.load(str(path))
+        return cfg
+    except (SyntaxError, ImportError, ValueError) as error:
+        raise ConfigError(f"--config-file {path}: {error}") from error
+    finally:
+        builtins.__import__ = original  # which LazyConfig leaves patched when a file raises
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Apply command-line overrides, in place, in Hydra's grammar.
+
+    Args:
+        cfg: the tree.
+        overrides: ``key=value``, ``+key=value``, ``++key=value`` or ``~key``.
+
+    Raises:
+        ConfigError: a key that is not there, a value of the wrong kind, or no override at all.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"an override is not key=value: {str(error).splitlines()[0]}") from None
+    for override in parsed:
+        _apply(cfg, override)
+    return cfg
+
+
+def _apply(cfg: DictConfig, override: Override) -> None:
+    key, told = override.key_or_group, str(override.input_line)
+    if override.is_sweep_override():
+        raise ConfigError(f"{told}: several values are a sweep, which scripts/hydra_train.py -m runs")
+    value = override.value()
+    if not override.is_add():
+        _check_key(cfg, key, told)
+        try:
+            old = OmegaConf.select(cfg, key)
+        except OmegaConfBaseException:
+            old = None  # it follows from something that is not chosen yet
+        number = isinstance(old, (int, float)) and not isinstance(old, bool)
+        if number and isinstance(value, str) and "${" not in value:
+            raise ConfigError(f"{told}: {key} is a number, such as {old}")
+    try:
+        if override.is_delete():
+            owner, _, name = key.rpartition(".")
+            del (OmegaConf.select(cfg, owner) if owner else cfg)[name]
+        else:
+            OmegaConf.update(cfg, key, value, merge=not isinstance(value, (dict, list)), force_add=True)
+    except (OmegaConfBaseException, TypeError, KeyError) as error:
+        raise ConfigError(f"{told}: {str(error).splitlines()[0]}") from None
+
+
+def _check_key(cfg: DictConfig, key: str, told: str) -> None:
+    """Raise ConfigError with near matches unless the key is there."""
+    node: Any = OmegaConf.to_container(cfg, resolve=False)
+    path = ""
+    for part in key.split("."):
+        if isinstance(node, list):
+            node = dict(zip(map(str, range(len(node))), node, strict=True))
+        if not isinstance(node, Mapping):
+            raise ConfigError(f"{told}: {path} is {node!r} and has no keys; change it as a whole")
+        if part not in node:
+            inside = f"{path} has no key {part!r}" if path else f"there is no key {part!r}"
+            raise ConfigError(f"{told}: {inside}; {near(part, map(str, node))} (+{told} adds it)")
+        node = node[part]
+        path = f"{path}.{part}" if path else part
+
+
+def to_plain(node: Any) -> Any:
+    """A config as dicts, lists, texts and numbers only; interpolations stay as they are written."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=False)
+    if isinstance(node, Mapping):
+        return {str(key): to_plain(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [to_plain(value) for value in node]
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        fields = {f.name: to_plain(getattr(node, f.name)) for f in dataclasses.fields(node)}
+        return {"_target_": to_plain(type(node)), **fields}
+    if isinstance(node, type) or callable(node):
+        if not hasattr(node, "__qualname__") or "<" in node.__qualname__:
+            raise ConfigError(f"a config cannot hold {node!r}: name a function of a module instead")
+        return f"{node.__module__}.{node.__qualname__}"
+    if node is None or isinstance(node, (str, int, float)):
+        return node
+    raise ConfigError(f"a config cannot hold {node!r}: use texts, numbers, lists and _target_ only")
+
+
+def save(cfg: DictConfig, path: Path) -> None:
+    """Write a config as YAML, whole or not at all."""
+    text = yaml.safe_dump(to_plain(cfg), sort_keys=False, allow_unicode=True)
+    with whole(path) as partial:
+        partial.write_text(text)

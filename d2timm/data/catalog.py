@@ -1,0 +1,235 @@
+"""Which data set a config means, where its files are, and whether they will do.
+
+The ``data`` node of a config names a set, or four paths of a user's own. A set is registered with
+detectron2 when it is first asked for, so nothing happens on import.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.datasets import register_coco_instances
+
+from ..errors import ConfigError
+from ..names import near
+from .shapes import CLASSES, shapes_root
+
+__all__ = [
+    "Split",
+    "check_split",
+    "choose",
+    "class_names",
+    "dataset_dicts",
+    "dataset_name",
+    "found",
+    "is_given",
+    "num_classes",
+]
+
+SPLITS = ("train", "val")
+CUSTOM = "custom"
+COCO = "coco_2017"
+PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images"))
+
+
+@dataclass(frozen=True)
+class Split:
+    """The annotations and images of a training or validation set."""
+
+    json: Path
+    images: Path
+
+
+def found() -> str:
+    """The set that is there without being asked for: ``coco_2017`` or the embedded ``shapes``."""
+    return COCO if all(_coco_2017(split).json.is_file() for split in SPLITS) else "shapes"
+
+
+def choose(data: Mapping[str, Any]) -> str:
+    """The name of the set that a ``data`` node means; what the user names is never replaced.
+
+    Raises:
+        ConfigError: an unknown name, or a name beside paths.
+    """
+    name, paths = data["name"], [key for key in PATHS if data[key]]
+    if name not in data["settings"]:
+        known = sorted(data["settings"])
+        raise ConfigError(f"data.name={name!r}: {near(name, known)} There are {', '.join(known)}")
+    if name == "auto":
+        return CUSTOM if paths else found()
+    if paths and name != CUSTOM:
+        raise ConfigError(f"data.name={name!r} and data.{paths[0]} are two sets: leave one out")
+    return str(name)
+
+
+def locate(data: Mapping[str, Any], split: str) -> Split:
+    """The files of a split: ``train`` or ``val``."""
+    name = choose(data)
+    if name == "shapes":
+        root = shapes_root()
+        return Split(root / "annotations" / f"instances_{split}.json", root / split)
+    if name == COCO:
+        return _coco_2017(split)
+    missing = [f"data.{split}_{kind}" for kind in ("json", "images") if not data[f"{split}_{kind}"]]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given: annotations in COCO format, image folder")
+    return Split(Path(data[f"{split}_json"]), Path(data[f"{split}_images"]))
+
+
+def class_names(data: Mapping[str, Any]) -> list[str]:
+    """Names of the classes, in the order of the detector's class numbers.
+
+    Those of the training set, or of the validation set where only that is given.
+    """
+    name = choose(data)
+    if name == "shapes":
+        return list(CLASSES)  # known before the set is drawn
+    if name == COCO:
+        return list(MetadataCatalog.get("coco_2017_val").thing_classes)  # known without a large file
+    return _categories(_read(locate(data, "train" if data["train_json"] else "val").json))
+
+
+def num_classes(data: Mapping[str, Any]) -> int:
+    """Number of classes of the set, background not counted."""
+    return len(class_names(data))
+
+
+def dataset_name(data: Mapping[str, Any], split: str) -> str:
+    """The split's name in detectron2's catalogues, where it is registered if it is not yet."""
+    files = locate(data, split)
+    # a name of its own for each pair of paths: runs in one process may have different files
+    name = f"{choose(data)}_{split}:{files.json}:{files.images}"
+    if name not in DatasetCatalog:
+        register_coco_instances(name, {}, str(files.json), str(files.images))
+        MetadataCatalog.get(name).thing_classes = class_names(data)
+    return name
+
+
+def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    """The split in detectron2's format; training images without an object are left out."""
+    name = dataset_name(data, split)
+    dicts: list[dict[str, Any]] = get_detection_dataset_dicts(name, filter_empty=split == "train")
+    return dicts
+
+
+def is_given(value: Any) -> bool:
+    """Whether a part of the config is there, for what depends on that."""
+    return value is not None
+
+
+def check_split(data: Mapping[str, Any], split: str, masks: bool) -> str:
+    """Make sure that a split can be used, and describe it in a line.
+
+    Args:
+        data: the config's ``data`` node.
+        split: ``train`` or ``val``.
+        masks: whether objects need masks.
+
+    Raises:
+        ConfigError: a file is missing or not COCO, or there is nothing in it to learn from.
+    """
+    files = locate(data, split)
+    if not files.json.is_file():
+        raise ConfigError(f"{_key(data, split, 'json')}={files.json}: no such file")
+    if not files.images.is_dir():
+        raise ConfigError(f"{_key(data, split, 'images')}={files.images}: no such folder")
+    if choose(data) == COCO:
+        return f"{COCO} {split}: {files.json}"  # a published set is not read twice
+    coco = _read(files.json)
+    told = f"{_key(data, split, 'json')}={files.json}"
+    images = {image["id"]: image["file_name"] for image in coco["images"]}
+    known = {category["id"] for category in coco["categories"]}
+    usable = [a for a in coco["annotations"] if _usable(a, images, known)]
+    if not usable:
+        raise ConfigError(
+            f"{told}: none of its {len(coco['annotations'])} annotations is usable; one needs an image and a "
+            "category of the file and a bbox [x, y, width, height] with both sides > 0"
+        )
+    if masks and not any(a.get("segmentation") for a in usable):
+        raise ConfigError(f"{told} has boxes but no segmentation: use lazy_configs/faster_rcnn_timm.py")
+    there = set(os.listdir(files.images)) if all("/" not in n for n in images.values()) else None
+    absent = [
+        n
+        for n in images.values()
+        if (n not in there if there is not None else not (files.images / n).is_file())
+    ]
+    if absent:
+        raise ConfigError(
+            f"{_key(data, split, 'images')}={files.images}: {len(absent)} of {len(images)} images of "
+            f"{files.json.name} are not there, such as {absent[0]}"
+        )
+    names = _categories(coco)
+    if names != class_names(data):
+        raise ConfigError(
+            f"{told}: its categories {names} are not those of the training set {class_names(data)}"
+        )
+    return f"{choose(data)} {split}: {len(images)} images, {len(usable)} objects, {len(names)} classes"
+
+
+def _categories(coco: Mapping[str, Any]) -> list[str]:
+    return [category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"])]
+
+
+def _usable(annotation: Any, images: Mapping[int, str], categories: set[int]) -> bool:
+    box = annotation.get("bbox") or ()
+    return (
+        annotation.get("image_id") in images
+        and annotation.get("category_id") in categories
+        and not annotation.get("iscrowd")
+        and len(box) == 4
+        and min(box[2:]) > 0
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The JSON of a COCO file, made sure of its lists."""
+    try:
+        return _read_once(file, file.stat().st_mtime_ns)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(file: Path, changed: int) -> dict[str, Any]:
+    try:
+        coco = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
+    needed = {
+        "images": ("id", "file_name"),
+        "annotations": ("image_id", "category_id"),
+        "categories": ("id", "name"),
+    }
+    for key, fields in needed.items():
+        entries = coco.get(key) if isinstance(coco, dict) else None
+        if not isinstance(entries, list):
+            raise ConfigError(f"{file} is not in COCO format: it has no list {key!r}")
+        for field in fields:
+            if not all(isinstance(entry, dict) and field in entry for entry in entries):
+                raise ConfigError(f"{file} is not in COCO format: an entry of {key!r} has no {field!r}")
+    for key in ("images", "categories"):
+        number, count = Counter(entry["id"] for entry in coco[key]).most_common(1)[0] if coco[key] else (0, 0)
+        if count > 1:
+            raise ConfigError(
+                f"{file} is not in COCO format: {count} entries of {key!r} have the id {number}"
+            )
+    return dict(coco)
+
+
+def _coco_2017(split: str) -> Split:
+    # where detectron2 looks for it, but asked when needed and not on import
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"), "coco").expanduser()
+    return Split(root / "annotations" / f"instances_{split}2017.json", root / f"{split}2017")
+
+
+def _key(data: Mapping[str, Any], split: str, kind: str) -> str:
+    """What the user would change to name another file."""
+    return f"data.{split}_{kind}" if choose(data) == CUSTOM else f"data.name={choose(data)}: {split} {kind}"

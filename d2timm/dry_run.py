@@ -1,0 +1,101 @@
+"""``--dry-run``: what a config builds, told in seconds without a GPU, weights or data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from tabulate import tabulate
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .data.catalog import check_split, choose
+from .errors import ConfigError
+
+__all__ = ["report"]
+
+
+def report(cfg: DictConfig, model: Any) -> str:
+    """Describe a detector.
+
+    Args:
+        cfg: the tree, settled.
+        model: the detector on ``meta``.
+
+    Returns:
+        Tables of levels, parameters and FLOPs at the configured image size, and the data to be used.
+    """
+    bottom_up = model.backbone.bottom_up
+    source = bottom_up.source
+    settings = cfg.data.settings[cfg.data.name]
+    height = settings.test_short_edge
+    images = torch.empty(1, source.channels, height, settings.max_size, device="meta")
+
+    shapes = bottom_up.output_shape()
+    levels = [
+        [
+            name,
+            f"{feature.index} {feature.name}",
+            f"{feature.stride:g}",
+            shape.stride,
+            shape.channels,
+        ]
+        for (name, shape), feature in zip(
+            shapes.items(), (source.features[i] for i in bottom_up.out_indices), strict=True
+        )
+    ]
+    with FlopCounterMode(display=False) as backbone, torch.no_grad():
+        bottom_up.eval()(images)
+    with FlopCounterMode(display=False) as neck, torch.no_grad():
+        model.backbone.eval()(images)
+    flops = {"bottom-up": backbone.get_total_flops()}
+    flops["neck"] = neck.get_total_flops() - flops["bottom-up"]
+    parts = {
+        "bottom-up": _count(bottom_up.parameters()),
+        "neck": _count(model.backbone.parameters()) - _count(bottom_up.parameters()),
+    }
+    for name, part in model.named_children():
+        if name != "backbone":
+            parts[name.replace("_", " ")] = _count(part.parameters())
+    rows = [[name, n / 1e6, flops[name] / 2e9 if name in flops else None] for name, n in parts.items()]
+    rows.append(["all", sum(parts.values()) / 1e6, None])
+
+    needs = source.needs
+    details = {1: ""}.get(needs.multiple, f" to multiples of {needs.multiple}")
+    if needs.size:
+        details = f" to {needs.size[0]}x{needs.size[1]}"
+    size = f"{height}x{settings.max_size}"
+    return "\n\n".join(
+        [
+            f"{source.model_name}, native size {source.native_size[0]}x{source.native_size[1]}; "
+            f"images of any size by: {needs.route}{details}",
+            tabulate(levels, ["level", "timm feature", "native stride", "stride", "channels"]),
+            tabulate(
+                rows,
+                ["part", "parameters (M)", f"GFLOPs at {size} (multiply-adds)"],
+                floatfmt=("", ".2f", ".2f"),
+            ),
+            "data\n" + "\n".join(f"  {line}" for line in _data(cfg)),
+            f"schedule\n  {cfg.train.max_iter} iterations of {cfg.dataloader.train.total_batch_size} images "
+            f"on {cfg.train.device}, into {cfg.train.output_dir}",
+        ]
+    )
+
+
+def _data(cfg: DictConfig) -> list[str]:
+    """A line a split; a set that is not there is told, not an error."""
+    if choose(cfg.data) == "shapes":
+        return ["shapes: the embedded set, drawn when it is first used"]
+    lines = []
+    for split in ("train", "val"):
+        try:
+            lines.append(check_split(cfg.data, split, masks=False))
+        except ConfigError as error:
+            lines.append(f"not usable: {error}")
+    return lines
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)

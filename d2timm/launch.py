@@ -1,0 +1,62 @@
+"""Start the processes of a run: one, several GPUs or machines, or what torchrun has started."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch as launch_workers
+from detectron2.utils import comm
+
+__all__ = ["launch", "under_torchrun"]
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
+    """Run ``main(*args)`` in every process of the run.
+
+    Processes talk over NCCL where there are GPUs and over gloo where there are none.
+
+    Args:
+        main: a function of a module, so that other processes can import it.
+        options: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url`` as in detectron2;
+            without a GPU, ``num_gpus`` is the number of processes.
+        args: of ``main``.
+    """
+    if under_torchrun():
+        _join_torchrun()
+        try:
+            main(*args)
+        finally:
+            dist.destroy_process_group()
+    else:
+        launch_workers(
+            main,
+            options.num_gpus,
+            num_machines=options.num_machines,
+            machine_rank=options.machine_rank,
+            dist_url=options.dist_url,
+            args=args,
+        )
+
+
+def share_cores() -> None:
+    """Divide the cores among this machine's processes, where they compute on the CPU."""
+    if not torch.cuda.is_available() and comm.get_local_size() > 1:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // comm.get_local_size()))
+
+
+def _join_torchrun() -> None:
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if gpu else "gloo")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))

@@ -1,0 +1,66 @@
+"""From the options of a command line to a run, in every process of it."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+
+import torch
+from omegaconf import DictConfig
+
+from . import config
+from .build import build_on_meta, check, settle
+from .data.catalog import COCO
+from .dry_run import report
+from .errors import ConfigError
+from .launch import launch, under_torchrun
+from .train import checkpoint_to_evaluate, run
+
+__all__ = ["main"]
+
+
+def main(options: Namespace) -> None:
+    """Load, override and check a config, then train, evaluate or describe it.
+
+    Args:
+        options: what ``scripts/lazyconfig_train.py`` parses.
+
+    Raises:
+        ConfigError: a user's mistake, found before anything is made.
+    """
+    cfg = config.apply_overrides(config.load(options.config_file), options.overrides)
+    fallback = cfg.data.name == "auto"
+    settle(cfg)
+    fallback = fallback and cfg.data.name == "shapes"
+    if options.dry_run:
+        print(report(cfg, build_on_meta(cfg)))
+        return
+    gpus = torch.cuda.device_count()
+    if gpus and options.num_gpus > gpus:
+        raise ConfigError(f"--num-gpus {options.num_gpus}: this machine has {gpus}")
+    if options.eval_only:
+        checkpoint_to_evaluate(cfg)
+    first = int(os.environ.get("RANK", 0)) == 0 if under_torchrun() else options.machine_rank == 0
+    check(cfg, ["val"] if options.eval_only else ["train", "val"])
+    if fallback and first:
+        print(banner(cfg))
+    launch(run, options, cfg, options.eval_only, options.resume)
+    if fallback and first:
+        print(banner(cfg))
+
+
+def banner(cfg: DictConfig) -> str:
+    """What is told, before and after, when no data were named and COCO is not there."""
+    lines = [
+        "No data set was named and COCO 2017 was not found, so this run uses the",
+        f"embedded data set of drawn shapes and its own short schedule ({cfg.train.max_iter} iterations).",
+        "Its numbers say that things work, not how good a backbone is.",
+        "",
+        "Your own photographs:  data.train_json=… data.train_images=…",
+        "                       data.val_json=… data.val_images=…",
+        f"COCO 2017:             data.name={COCO}, below $DETECTRON2_DATASETS or ./datasets",
+    ]
+    width = max(map(len, lines))
+    rule = "─" * (width + 2)
+    body = "\n".join(f"│ {line:{width}} │" for line in lines)
+    return f"╭{rule}╮\n{body}\n╰{rule}╯"

@@ -1,0 +1,13 @@
+from detectron2.config import LazyCall as L
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import MultiStepParamScheduler
+
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=L(MultiStepParamScheduler)(
+        values=[1.0, 0.1, 0.01],
+        milestones=[8, 11, 12],  # in twelfths of the schedule, whatever its length
+    ),
+    warmup_length="${data.settings.${data.name}.warmup}",  # of the whole schedule
+    warmup_method="linear",
+    warmup_factor=0.001,
+)

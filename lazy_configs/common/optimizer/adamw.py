@@ -1,0 +1,12 @@
+from detectron2.config import LazyCall as L
+
+from d2timm.optim import build_optimizer, param_groups
+
+optimizer = L(build_optimizer)(
+    params=L(param_groups)(weight_decay="${..weight_decay}"),  # and the model, when there is one
+    opt="adamw",
+    lr="${data.settings.${data.name}.lr}",
+    weight_decay=0.05,
+    clip_norm=1.0,
+    betas=[0.9, 0.999],
+)

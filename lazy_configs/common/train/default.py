@@ -1,0 +1,21 @@
+import torch
+
+_gpu = torch.cuda.is_available()
+
+train = dict(
+    output_dir="./output",
+    init_checkpoint="",
+    max_iter="${data.settings.${data.name}.max_iter}",
+    amp=dict(enabled=_gpu),  # automatic mixed precision
+    ddp=dict(
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+        fp16_compression=False,
+    ),
+    checkpointer=dict(period="${..eval_period}", max_to_keep=3),
+    eval_period="${data.settings.${data.name}.eval_period}",
+    log_period=20,
+    device="cuda" if _gpu else "cpu",
+    seed=0,
+    cudnn_benchmark=False,
+)
