@@ -21,7 +21,7 @@ demo: $(STAMP) ## Train and evaluate Mask R-CNN on the embedded data set on CPU
 	$(BIN)/python scripts/lazyconfig_train.py --config-file lazy_configs/mask_rcnn_timm.py $(DEMO)
 
 test: $(STAMP) ## Run the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/python -m ruff check

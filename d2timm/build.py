@@ -16,7 +16,7 @@ from torch import nn
 from .data.catalog import check_split, choose, class_names
 from .errors import ConfigError
 
-__all__ = ["build_model", "build_optimizer", "check", "instantiate", "settle"]
+__all__ = ["build_model", "build_optimizer", "check", "check_machine", "instantiate", "settle"]
 
 
 def settle(cfg: DictConfig) -> None:
@@ -71,6 +71,19 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
         check_split(cfg.data, split, masks)
     check_classes(cfg, model)
     return model
+
+
+def check_machine(cfg: DictConfig, processes: int) -> None:
+    """Raise ConfigError if this machine or the number of processes does not fit the config."""
+    device, batch = str(cfg.train.device), cfg.dataloader.train.total_batch_size
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"train.device={device}: this machine has no GPU; use train.device=cpu")
+    if cfg.train.amp.enabled and device == "cpu":
+        raise ConfigError("train.amp.enabled=True needs a GPU: use train.amp.enabled=False")
+    if batch % processes:
+        raise ConfigError(
+            f"dataloader.train.total_batch_size={batch} cannot be divided among {processes} processes"
+        )
 
 
 def build_on_meta(cfg: DictConfig) -> nn.Module:

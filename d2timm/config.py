@@ -31,6 +31,17 @@ ROOTS = (  # of lazy_configs: inside the installed package, or beside it in the 
     Path(__file__).parent / "lazy_configs",
     Path(__file__).parent.parent / "lazy_configs",
 )
+#: Groups of options (folders of lazy_configs/common) and their places in the tree.
+PLACES = {
+    "model": "model",
+    "backbone": "model.backbone.bottom_up",
+    "neck": "model.backbone",
+    "roi_heads": "model.roi_heads",
+    "data": "data",
+    "optimizer": "optimizer",
+    "lr_multiplier": "lr_multiplier",
+    "train": "train",
+}
 
 
 def get_config(name: str) -> DictConfig:
@@ -66,11 +77,14 @@ def load(path: str | Path) -> DictConfig:
     original = builtins.__import__
     try:
         cfg: DictConfig = LazyConfig.load(str(path))
-        return cfg
     except (SyntaxError, ImportError, ValueError) as error:
         raise ConfigError(f"--config-file {path}: {error}") from error
     finally:
         builtins.__import__ = original  # which LazyConfig leaves patched when a file raises
+    for group, place in PLACES.items():
+        if group != place:
+            cfg.pop(group, None)  # a name that the recipe used in building the tree, not part of it
+    return cfg
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

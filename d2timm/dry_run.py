@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .data.catalog import check_split, choose
 from .errors import ConfigError
+from .features import round_up
 
 __all__ = ["report"]
 
@@ -30,8 +31,9 @@ def report(cfg: DictConfig, model: Any) -> str:
     bottom_up = model.backbone.bottom_up
     source = bottom_up.source
     settings = cfg.data.settings[cfg.data.name]
-    height = settings.test_short_edge
-    images = torch.empty(1, source.channels, height, settings.max_size, device="meta")
+    sides = (settings.test_short_edge, settings.max_size)
+    padded = [round_up(side, model.backbone.size_divisibility or 1) for side in sides]
+    images = torch.empty(1, source.channels, *padded, device="meta")
 
     shapes = bottom_up.output_shape()
     levels = [
@@ -63,14 +65,16 @@ def report(cfg: DictConfig, model: Any) -> str:
     rows.append(["all", sum(parts.values()) / 1e6, None])
 
     needs = source.needs
-    details = {1: ""}.get(needs.multiple, f" to multiples of {needs.multiple}")
+    route = needs.route
     if needs.size:
-        details = f" to {needs.size[0]}x{needs.size[1]}"
-    size = f"{height}x{settings.max_size}"
+        route += f" to {needs.size[0]}x{needs.size[1]}"
+    elif needs.multiple > 1:
+        route += f" to multiples of {needs.multiple}"
+    size = "x".join(map(str, sides))
     return "\n\n".join(
         [
             f"{source.model_name}, native size {source.native_size[0]}x{source.native_size[1]}; "
-            f"images of any size by: {needs.route}{details}",
+            f"images of any size by: {route}",
             tabulate(levels, ["level", "timm feature", "native stride", "stride", "channels"]),
             tabulate(
                 rows,

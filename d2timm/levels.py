@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["anchor_sizes", "anchors_per_cell", "level_names", "level_strides", "pooler_scales"]
+__all__ = ["anchor_sizes", "anchors_per_cell", "last", "level_names", "level_strides", "pooler_scales"]
 
 
 def level_strides(strides: Sequence[int], top_block: Any = None) -> list[int]:
@@ -58,3 +58,10 @@ def anchors_per_cell(aspect_ratios: Sequence[float], scales: Sequence[float] = (
 def pooler_scales(strides: Sequence[int]) -> list[float]:
     """Cells a pixel of each level that regions are pooled from."""
     return [1.0 / stride for stride in level_strides(strides)]
+
+
+def last(dims: Sequence[int]) -> int:
+    """Width of what a head's last layer gives, of the widths of its layers."""
+    if not dims:
+        raise ConfigError("fc_dims=[]: a box head needs at least one fully connected layer")
+    return dims[-1]

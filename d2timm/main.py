@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from . import config
-from .build import build_on_meta, check, settle
+from .build import build_on_meta, check, check_machine, settle
 from .data.catalog import COCO
 from .dry_run import report
 from .errors import ConfigError
@@ -40,6 +40,8 @@ def main(options: Namespace) -> None:
         raise ConfigError(f"--num-gpus {options.num_gpus}: this machine has {gpus}")
     if options.eval_only:
         checkpoint_to_evaluate(cfg)
+    processes = int(os.environ["WORLD_SIZE"]) if under_torchrun() else options.num_gpus * options.num_machines
+    check_machine(cfg, processes)
     first = int(os.environ.get("RANK", 0)) == 0 if under_torchrun() else options.machine_rank == 0
     check(cfg, ["val"] if options.eval_only else ["train", "val"])
     if fallback and first:

@@ -73,16 +73,15 @@ class RecordProgress(HookBase):
 
     def __init__(self, record: Record, folder: Path, period: int) -> None:
         self.record, self.folder, self.period = record, folder, period
-        self.before = record.train_seconds
 
-    def before_train(self) -> None:
-        """Start the clock."""
+    def before_step(self) -> None:
+        """Start the clock; evaluation, between steps, does not count."""
         self.start = time.monotonic()
 
     def after_step(self) -> None:
         """Count an iteration."""
         self.record.iterations = self.trainer.iter + 1
-        self.record.train_seconds = round(self.before + time.monotonic() - self.start, 1)
+        self.record.train_seconds += time.monotonic() - self.start
         if self.record.iterations % self.period == 0:
             self.record.write(self.folder)
 

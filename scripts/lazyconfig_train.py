@@ -40,6 +40,9 @@ def main() -> int:
     options = parse()
     # torch and detectron2 take seconds to import, which --help need not wait for
     from d2timm.errors import ConfigError
+    from d2timm.noise import silence
+
+    silence()
     from d2timm.main import main as run
 
     try:

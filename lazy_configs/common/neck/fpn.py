@@ -3,7 +3,7 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
 neck = L(FPN)(
     bottom_up=None,  # the backbone
-    in_features="${.bottom_up.remaps}",
+    in_features="${oc.select:.bottom_up.remaps,null}",
     out_channels=256,
     norm="",
     top_block=L(LastLevelMaxPool)(),

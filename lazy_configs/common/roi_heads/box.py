@@ -10,7 +10,7 @@ from detectron2.modeling.roi_heads import (
 )
 
 from d2timm.data.catalog import num_classes
-from d2timm.levels import level_names, pooler_scales
+from d2timm.levels import last, level_names, pooler_scales
 
 _strides = "${model.backbone.bottom_up.strides}"
 
@@ -36,7 +36,7 @@ roi_heads = L(StandardROIHeads)(
         fc_dims=[1024, 1024],
     ),
     box_predictor=L(FastRCNNOutputLayers)(
-        input_shape=L(ShapeSpec)(channels="${...box_head.fc_dims.1}"),
+        input_shape=L(ShapeSpec)(channels=L(last)(dims="${....box_head.fc_dims}")),
         box2box_transform=L(Box2BoxTransform)(weights=[10, 10, 5, 5]),
         num_classes="${..num_classes}",
         test_score_thresh=0.05,

@@ -1,0 +1,413 @@
+"""TimmBackbone: one model name changes, and everything else follows."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from omegaconf import ListConfig, OmegaConf
+from torch import Tensor, nn
+from zoo import NAMES, SIZES, SMALL, STRIDES, BackboneContract, assert_outputs, grid
+
+import d2timm.backbone
+from d2timm import ConfigError, TimmBackbone
+
+MODELS = [
+    "resnet50",
+    "resnet18d",
+    "convnext_atto",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_cr_tiny_ns_224",
+    "xcit_small_12_p8_224",
+    "vit_tiny_patch16_224",
+    "vit_small_patch14_dinov2",
+    "vit_small_patch16_dinov3",
+    "cait_xxs24_224",
+    "efficientnet_b0",
+    "tf_efficientnet_lite0",
+    "mobilenetv3_small_050",
+    "regnety_004",
+    "hrnet_w18_small",
+    "inception_v3",
+    "maxvit_pico_rw_256",
+    "crossvit_9_240",
+    "dla34",
+    "levit_128s",
+    "pit_ti_224",
+    "mobilevitv2_050",
+    "volo_d1_224",
+    "mixer_s32_224",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_name", MODELS, scope="class")
+class TestZoo(BackboneContract):
+    """Only the name changes."""
+
+
+def on_meta(model_name: str, *args: Any, **kwargs: Any) -> TimmBackbone:
+    """A backbone without numbers, where only its shapes matter."""
+    with torch.device("meta"):
+        return TimmBackbone(model_name, *args, **kwargs)
+
+
+def one_level(model_name: str, stride: int, **kwargs: Any) -> TimmBackbone:
+    """A backbone with one output, ``level``."""
+    torch.manual_seed(0)
+    return TimmBackbone(model_name, remaps=("level",), strides=(stride,), **kwargs).eval()
+
+
+def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:
+    """The text of an error, which must be a line."""
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+# On the meta device
+
+
+@pytest.mark.parametrize(
+    ("model_name", "billions"),
+    [
+        ("resnet18d", 0.0),
+        ("test_maxvit", 0.0),
+        ("crossvit_9_240", 0.0),
+        ("levit_128s", 0.0),
+        ("vit_giant_patch14_dinov2", 1.1),
+    ],
+)
+def test_builds_and_runs_without_numbers(model_name: str, billions: float) -> None:
+    backbone = on_meta(model_name)
+    assert all(x.is_meta for x in itertools.chain(backbone.parameters(), backbone.buffers()))
+    assert sum(p.numel() for p in backbone.parameters()) >= billions * 1e9
+    for size in (SIZES[0], SMALL):
+        outputs = backbone(torch.empty(2, 3, *size, device="meta"))
+        assert all(x.is_meta for x in outputs.values())
+        assert_outputs(outputs, backbone, 2, size)
+
+
+def test_nothing_is_loaded_on_meta(tmp_path: Path) -> None:
+    backbone = on_meta("test_resnet", pretrained=True, checkpoint_path=str(tmp_path / "later.pth"))
+    assert all(x.is_meta for x in backbone.parameters())
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("model_name", ["resnet18d", "vit_tiny_patch16_224", "levit_128s"])
+def test_autocast_gives_the_same_features(model_name: str) -> None:
+    torch.manual_seed(0)
+    backbone = TimmBackbone(model_name).eval()
+    images = torch.randn(1, 3, *SMALL)
+    with torch.no_grad():
+        exact = backbone(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = backbone(images)
+    assert_outputs(rounded, backbone, 1, SMALL)
+    assert any(x.dtype == torch.bfloat16 for x in rounded.values())
+    for name in NAMES:
+        likeness = F.cosine_similarity(exact[name].flatten(), rounded[name].float().flatten(), dim=0)
+        assert likeness > 0.999, name
+
+
+@pytest.mark.parametrize(
+    ("model_name", "levels"),
+    [
+        ("resnet18d", "res2 res3 res4 res5"),
+        ("convnext_atto", "res2 res3 res4 res5"),
+        ("swin_tiny_patch4_window7_224", "res2 res3 res4 res5"),
+        ("vit_tiny_patch16_224", "res4"),
+        ("levit_128s", "res4 res5"),
+        ("pit_ti_224", "res4 res5"),
+        ("mixer_s32_224", "res5"),
+    ],
+)
+def test_levels_that_need_no_resampling_are_those_of_timm(
+    model_name: str, levels: str, tmp_path: Path
+) -> None:
+    """Against ``features_only=True`` with the same weights, none of which is where it began."""
+    torch.manual_seed(0)
+    model = timm.create_model(model_name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    weights = tmp_path / "weights.pth"
+    torch.save(model.state_dict(), weights)
+
+    backbone = TimmBackbone(model_name, checkpoint_path=str(weights)).eval()
+    wanted = sorted(set(backbone.out_indices))
+    reference = timm.create_model(
+        model_name,
+        features_only=True,
+        out_indices=wanted,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(weights)},
+    ).eval()
+    images = torch.randn(1, 3, *backbone.source.native_size)
+    with torch.no_grad():
+        outputs, features = backbone(images), dict(zip(wanted, reference(images), strict=True))
+    channels_last = getattr(reference, "output_fmt", None) == "NHWC"
+    for name in levels.split():
+        feature = features[backbone.out_indices[NAMES.index(name)]]
+        expected = feature.permute(0, 3, 1, 2) if channels_last else feature
+        assert outputs[name].abs().max() > 0.01, name
+        assert (outputs[name] - expected).abs().max() < 1e-4, name
+
+
+@pytest.mark.parametrize("model_name", ["test_convnext", "test_vit", "swin_tiny_patch4_window7_224"])
+def test_an_image_is_padded_with_the_mean_on_the_right_and_below(model_name: str) -> None:
+    backbone = one_level(model_name, 16)
+    multiple = backbone.source.needs.multiple
+    images = torch.randn(1, 3, *SMALL)
+    padded = F.pad(images, (0, -SMALL[1] % multiple, 0, -SMALL[0] % multiple))
+    assert padded.shape != images.shape
+    with torch.no_grad():
+        rows, columns = grid(SMALL, 16)
+        expected = backbone(padded)["level"][..., :rows, :columns]
+        assert torch.equal(backbone(images)["level"], expected)
+
+
+@pytest.mark.parametrize(
+    ("model_name", "fixed_input_size"),
+    [
+        ("test_resnet", None),  # at its own size
+        ("test_vit", None),  # padded
+        ("vit_small_patch14_dinov2", None),  # cells of 14 pixels
+        ("test_resnet", (320, 480)),  # resized
+        ("crossvit_9_240", None),  # a grid stretched over the image
+    ],
+)
+def test_features_stay_where_they_are_in_the_image(
+    model_name: str, fixed_input_size: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that only averages, on images whose pixels hold their own coordinates."""
+    backbone = one_level(model_name, 16, fixed_input_size=fixed_input_size, out_indices=(-2,))
+    feature = backbone.source.features[backbone.out_indices[0]]
+
+    def average(_: nn.Module, images: Tensor, indices: Sequence[int]) -> dict[int, Tensor]:
+        if feature.exact:
+            maps = F.avg_pool2d(images, int(feature.stride), ceil_mode=True)
+        else:
+            maps = F.adaptive_avg_pool2d(images, [round(side / feature.stride) for side in images.shape[-2:]])
+        maps = maps.repeat(1, feature.channels, 1, 1)[:, : feature.channels]
+        return dict.fromkeys(indices, maps)
+
+    monkeypatch.setattr(d2timm.backbone, "extract", average)
+    height, width = 400, 600
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    output = backbone(torch.stack([y, x, y])[None])["level"]
+    rows, columns = (16 * (torch.arange(cells) + 0.5) for cells in output.shape[-2:])
+    inside = (slice(2, -4), slice(2, -4))  # cells at the border see the padding
+    error_y = (output[0, 0] - rows[:, None])[inside].abs().max()
+    error_x = (output[0, 1] - columns)[inside].abs().max()
+    assert error_y < 0.1
+    assert error_x < 0.1
+
+
+def test_same_seed_gives_the_same_backbone() -> None:
+    first, again = one_level("test_vit", 16), one_level("test_vit", 16)
+    images = torch.randn(1, 3, *SMALL)
+    with torch.no_grad():
+        assert torch.equal(first(images)["level"], again(images)["level"])
+
+
+def test_can_be_copied_and_restored() -> None:
+    torch.manual_seed(0)
+    backbone = TimmBackbone("test_efficientnet").eval()
+    twin = copy.deepcopy(backbone)
+    other = TimmBackbone("test_efficientnet").eval()
+    images = torch.randn(1, 3, *SMALL)
+    with torch.no_grad():
+        outputs = backbone(images)
+        assert not torch.equal(other(images)["res5"], outputs["res5"])
+        other.load_state_dict(backbone.state_dict())
+        for name in NAMES:
+            assert torch.equal(twin(images)[name], outputs[name])
+            assert torch.equal(other(images)[name], outputs[name])
+
+
+def test_images_of_other_channels() -> None:
+    backbone = TimmBackbone("test_resnet", timm_kwargs={"in_chans": 4}).eval()
+    with torch.no_grad():
+        assert_outputs(backbone(torch.randn(1, 4, *SMALL)), backbone, 1, SMALL)
+
+
+# fixed_input_size
+
+
+@pytest.mark.parametrize(
+    ("model_name", "fixed_input_size", "seen"),
+    [
+        ("test_resnet", True, (160, 160)),
+        ("test_resnet", 96, (96, 96)),
+        ("test_resnet", (64, 128), (64, 128)),
+        ("test_resnet", [64, 128], (64, 128)),
+        ("test_resnet", OmegaConf.create([64, 128]), (64, 128)),
+        ("test_vit", 128, (128, 128)),
+        ("mixer_s32_224", (96, 128), (96, 128)),
+    ],
+)
+@pytest.mark.parametrize("size", [(160, 160), SMALL], ids="{0[0]}x{0[1]}".format)
+def test_fixed_size_is_what_the_model_sees_and_not_what_comes_out(
+    model_name: str, fixed_input_size: Any, seen: tuple[int, int], size: tuple[int, int]
+) -> None:
+    backbone = TimmBackbone(model_name, fixed_input_size=fixed_input_size).eval()
+    images = []
+    stem = next(module for module in backbone.model.modules() if isinstance(module, nn.Conv2d))
+    stem.register_forward_pre_hook(lambda _, args: images.append(args[0]))
+    with torch.no_grad():
+        outputs = backbone(torch.randn(1, 3, *size))
+    assert [tuple(x.shape[-2:]) for x in images] == [seen]
+    assert_outputs(outputs, backbone, 1, size)
+
+
+def test_fixed_size_of_the_image_changes_nothing() -> None:
+    free, fixed = (one_level("test_resnet", 32, fixed_input_size=size) for size in (None, (96, 160)))
+    images = torch.randn(1, 3, 96, 160)
+    with torch.no_grad():
+        assert torch.equal(free(images)["level"], fixed(images)["level"])
+
+
+def test_false_is_no_fixed_size() -> None:
+    assert on_meta("test_resnet", fixed_input_size=False).source.needs.size is None
+
+
+@pytest.mark.parametrize("wrong", [0, -1, (224,), (224, 224, 224), (224, 0), (224.0, 224), "224", 224.0])
+def test_fixed_size_that_is_none(wrong: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        on_meta("test_resnet", fixed_input_size=wrong)
+    assert f"fixed_input_size={wrong}" in one_line(error)
+
+
+def test_fixed_size_that_the_model_refuses() -> None:
+    with pytest.raises(ConfigError) as error:
+        on_meta("vit_tiny_patch16_224", fixed_input_size=10)
+    text = one_line(error)
+    assert "fixed_input_size=(10, 10)" in text
+    assert "(224, 224)" in text  # the size that it was made for
+
+
+# out_indices
+
+
+@pytest.mark.parametrize(
+    ("model_name", "chosen"),
+    [
+        ("xcit_small_12_p8_224", (3, 5, 7, 11)),  # those of XCiT's detection models
+        ("cait_xxs24_224", (7, 11, 15, 23)),
+        ("resnet18d", (1, 2, 3, 4)),
+        ("levit_128s", (0, 0, 0, 1)),
+        ("convnext_atto", (0, 1, 2, 3)),
+        ("dla34", (2, 3, 4, 5)),
+        ("volo_d1_224", (0, 0, 2, 3)),  # three stages of stride 16 for two levels
+    ],
+)
+def test_features_that_fit_the_strides_are_chosen(model_name: str, chosen: tuple[int, ...]) -> None:
+    assert on_meta(model_name).out_indices == chosen
+
+
+@pytest.mark.parametrize(
+    ("model_name", "stride", "chosen"),
+    [("xcit_small_12_p8_224", 16, 11), ("resnet18d", 16, 3), ("resnet18d", 64, 4), ("volo_d1_224", 16, 3)],
+)
+def test_single_level_is_the_deepest_that_fits(model_name: str, stride: int, chosen: int) -> None:
+    assert on_meta(model_name, remaps=("level",), strides=(stride,)).out_indices == (chosen,)
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [((1, 2, 3, 4), (1, 2, 3, 4)), ((-4, -3, -2, -1), (1, 2, 3, 4)), ((0, 0, 4, -1), (0, 0, 4, 4))],
+)
+@pytest.mark.parametrize("kind", [tuple, list, ListConfig])
+def test_features_may_be_named(asked: tuple[int, ...], used: tuple[int, ...], kind: Any) -> None:
+    backbone = on_meta("test_resnet", out_indices=kind(list(asked)))
+    channels = (32, 32, 48, 192, 96)
+    assert backbone.out_indices == used
+    assert [spec.channels for spec in backbone.output_shape().values()] == [channels[i] for i in used]
+    assert_outputs(backbone(torch.empty(1, 3, *SMALL, device="meta")), backbone, 1, SMALL)
+
+
+@pytest.mark.parametrize("wrong", [(0, 1, 2, 5), (0, 1, 2, -6), (1, 2, 3, 2.5), (1, 2, 3, "4"), 4])
+def test_features_that_there_are_not(wrong: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        on_meta("test_resnet", out_indices=wrong)
+    text = one_line(error)
+    assert "out_indices" in text
+    if isinstance(wrong, tuple):
+        assert "0 to 4" in text
+
+
+# Names and strides
+
+
+@pytest.mark.parametrize(
+    "strides", [(8, 16, 32, 64), (16,), (2, 4), (32,), (1,), (7, 28), (64, 128), (4, 8, 16, 32, 64)]
+)
+@pytest.mark.parametrize("model_name", ["test_resnet", "test_vit", "vit_small_patch14_dinov2"])
+@pytest.mark.parametrize("kind", [tuple, ListConfig])
+def test_any_strides(model_name: str, strides: tuple[int, ...], kind: Any) -> None:
+    remaps = [f"level{i}" for i in range(len(strides))]
+    backbone = on_meta(model_name, remaps=kind(remaps), strides=kind(list(strides)))
+    assert [spec.stride for spec in backbone.output_shape().values()] == list(strides)
+    for size in (SIZES[1], SMALL):
+        outputs = backbone(torch.empty(1, 3, *size, device="meta"))
+        assert list(outputs) == remaps
+        assert_outputs(outputs, backbone, 1, size)
+
+
+def test_output_shape_is_detectron2s() -> None:
+    shapes = on_meta("test_efficientnet").output_shape()
+    assert shapes == {
+        "res2": ShapeSpec(channels=24, stride=4),
+        "res3": ShapeSpec(channels=32, stride=8),
+        "res4": ShapeSpec(channels=48, stride=16),
+        "res5": ShapeSpec(channels=64, stride=32),
+    }
+
+
+@pytest.mark.parametrize("remaps", [("keys", "values"), ("training", "forward"), ("p2", "type")])
+def test_any_identifier_is_a_name(remaps: tuple[str, str]) -> None:
+    backbone = on_meta("test_resnet", remaps=remaps, strides=(16, 32))
+    assert tuple(backbone(torch.empty(1, 3, *SMALL, device="meta"))) == remaps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"remaps": ("a", "a", "b", "c")}, ("['a', 'a', 'b', 'c']", "same name")),
+        ({"remaps": ("a", "b.c", "d", "e")}, ("b.c", "identifier")),
+        ({"remaps": ("a", "", "d", "e")}, ("['a', '', 'd', 'e']", "identifier")),
+        ({"remaps": ("a", 2, "d", "e")}, ("['a', 2, 'd', 'e']", "identifier")),
+        ({"remaps": ("a", "b")}, ("remaps has 2", "strides has 4")),
+        ({"strides": (8, 16)}, ("remaps has 4", "strides has 2")),
+        ({"out_indices": (3, 4)}, ("out_indices has 2", "remaps has 4")),
+        ({"remaps": (), "strides": ()}, ("at least one", "remaps has 0")),
+        ({"strides": (0, 8, 16, 32)}, ("[0, 8, 16, 32]", ">= 1")),
+        ({"strides": (4, -8, 16, 32)}, ("[4, -8, 16, 32]", ">= 1")),
+        ({"strides": (4.0, 8, 16, 32)}, ("[4.0, 8, 16, 32]", ">= 1")),
+        ({"strides": 32, "remaps": ("level",)}, ("strides=32",)),
+        ({"strides": (32,), "remaps": "level"}, ("remaps",)),
+    ],
+)
+def test_outputs_that_cannot_be(arguments: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as error:
+        on_meta("test_resnet", **arguments)
+    text = one_line(error)
+    for word in words:
+        assert word in text
+
+
+def test_defaults_are_detectron2s_names_and_strides() -> None:
+    shapes = on_meta("test_resnet").output_shape()
+    assert {name: spec.stride for name, spec in shapes.items()} == dict(zip(NAMES, STRIDES, strict=True))

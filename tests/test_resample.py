@@ -1,0 +1,192 @@
+"""Feature maps are brought onto the stride grid of the image, where they belong."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from d2timm.resample import Resample, base_stride, restore
+
+NATIVE = (1, 2, 4, 7, 8, 12, 12.6, 14, 16, 17.88, 32, 64)
+TARGET = (1, 2, 4, 5, 7, 8, 12, 14, 16, 32, 64)
+
+sides = st.integers(32, 300)
+
+
+def ramp(cells: int, cell: float) -> Tensor:
+    """The coordinates of the centres of cells, in image pixels."""
+    return cell * (torch.arange(cells, dtype=torch.float64) + 0.5)
+
+
+# base_stride
+
+
+@pytest.mark.parametrize(
+    ("native", "target", "base"),
+    [
+        (16, 16, 16),
+        (16, 4, 16),
+        (16, 64, 16),
+        (8, 32, 8),
+        (14, 16, 16),
+        (14, 4, 16),
+        (14, 32, 16),
+        (12.6, 8, 16),
+        (17.88, 16, 16),
+        (32, 1, 32),
+        (7, 28, 7),
+        (3, 6, 3),
+        (3, 7, 7),  # 7 has no half
+        (4, 12, 3),
+        (4, 20, 5),
+    ],
+)
+def test_base_is_the_nearest_power_of_two_times_the_target(native: float, target: int, base: int) -> None:
+    assert base_stride(native, target) == base
+
+
+@given(st.sampled_from(NATIVE), st.sampled_from(TARGET))
+@settings(deadline=None)
+def test_base_is_reached_by_doubling_or_halving(native: float, target: int) -> None:
+    base = base_stride(native, target)
+    assert isinstance(base, int)
+    ratio = base / target if base >= target else target / base
+    assert ratio == 2 ** round(math.log2(ratio))
+
+
+# Resample
+
+
+@given(native=st.sampled_from(NATIVE), target=st.sampled_from(TARGET), height=sides, width=sides)
+@settings(deadline=None, max_examples=300)
+def test_grid_is_the_ceiling_at_every_size(native: float, target: int, height: int, width: int) -> None:
+    base = base_stride(native, target)
+    size = (height, width)
+    with torch.device("meta"):
+        level = Resample(3, base, target)
+        cells = [math.ceil(math.ceil(side / base) * base / native) for side in size]
+        x = torch.empty(2, 3, *cells)
+    y = level(x, (native, native), size)
+    assert tuple(y.shape) == (2, 3, math.ceil(height / target), math.ceil(width / target))
+
+
+@given(
+    cells=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    target=st.sampled_from(TARGET),
+    height=sides,
+    width=sides,
+)
+@settings(deadline=None, max_examples=300)
+def test_grid_is_the_ceiling_however_the_map_is_stretched(
+    cells: tuple[int, int], target: int, height: int, width: int
+) -> None:
+    base = base_stride(max(height, width) / max(cells), target)
+    extent = [math.ceil(side / base) * base for side in (height, width)]
+    with torch.device("meta"):
+        level = Resample(3, base, target)
+        x = torch.empty(1, 3, *cells)
+    y = level(x, (extent[0] / cells[0], extent[1] / cells[1]), (height, width))
+    assert tuple(y.shape) == (1, 3, math.ceil(height / target), math.ceil(width / target))
+
+
+@given(
+    cell=st.tuples(
+        st.sampled_from((14.0, 12.6, 17.5, 21.0, 16.0)), st.sampled_from((14.0, 11.7, 16.0, 19.2))
+    ),
+    height=st.integers(150, 500),
+    width=st.integers(150, 500),
+)
+@settings(deadline=None)
+def test_a_ramp_over_the_image_stays_that_ramp(cell: tuple[float, float], height: int, width: int) -> None:
+    """Cells of 14 pixels, or stretched ones, become cells of 16 that see what lies under them."""
+    rows, columns = (math.ceil(side / size) + 1 for side, size in zip((height, width), cell, strict=True))
+    y, x = ramp(rows, cell[0])[:, None], ramp(columns, cell[1])
+    image = torch.stack([y + 0 * x, 0 * y + x, 3 * y - 2 * x])[None]
+
+    output = Resample(3, 16, 16)(image, cell, (height, width))[0]
+
+    y, x = ramp(math.ceil(height / 16), 16)[:, None], ramp(math.ceil(width / 16), 16)
+    expected = torch.stack([y + 0 * x, 0 * y + x, 3 * y - 2 * x])
+    inside = (..., slice(1, -1), slice(1, -1))  # at the border there is nothing to interpolate with
+    assert (output - expected)[inside].abs().max() < 1e-6
+
+
+def test_cells_of_another_size_move_even_if_there_are_as_many() -> None:
+    """8 cells of 20 pixels under an image of 8 cells of 16: its end lies in the 7th."""
+    x = ramp(8, 20)[:, None] + 0 * ramp(8, 20)
+    y = Resample(1, 16, 16)(x[None, None], (20, 20), (128, 128))[0, 0]
+    assert (y[1:, 0] - ramp(8, 16)[1:]).abs().max() < 1e-6
+
+
+def test_a_map_of_the_right_stride_is_only_cut() -> None:
+    x = torch.randn(1, 3, 10, 12)
+    y = Resample(3, 16, 16)(x, (16, 16), (97, 131))
+    assert torch.equal(y, x[..., :7, :9])
+
+
+def test_one_doubling_begins_as_its_nearest_neighbour() -> None:
+    x = torch.randn(2, 5, 4, 6)
+    y = Resample(5, 16, 8)(x, (16, 16), (64, 96))
+    assert torch.equal(y, F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_more_doublings_begin_as_nearest_neighbours_between_norms(steps: int) -> None:
+    """Each cell is repeated, and the same function of its channels lies between the doublings."""
+    channels = 5
+    x = torch.randn(2, channels, 4, 6)
+    level = Resample(channels, 32, 32 // 2**steps)
+    y = level(x, (32, 32), (128, 192))
+    value = x.permute(0, 2, 3, 1)
+    for _ in range(steps - 1):
+        value = F.gelu(F.layer_norm(value, (channels,), eps=1e-6))
+    expected = F.interpolate(value.permute(0, 3, 1, 2), scale_factor=2**steps, mode="nearest")
+    assert (y - expected).abs().max() < 1e-5
+
+
+def test_doublings_are_learned() -> None:
+    level = Resample(4, 16, 4)
+    parameters = list(level.parameters())
+    assert sum(isinstance(module, nn.ConvTranspose2d) for module in level.modules()) == 2
+    level(torch.randn(2, 4, 6, 6), (16, 16), (90, 90)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters)
+    assert all(p.grad is not None and p.grad.any() for p in parameters if p.ndim > 1)
+
+
+@pytest.mark.parametrize(("target", "factor"), [(32, 2), (64, 4)])
+def test_coarser_levels_are_pooled_by_their_maximum(target: int, factor: int) -> None:
+    level = Resample(3, 16, target)
+    x = torch.randn(1, 3, 7, 9)
+    y = level(x, (16, 16), (112, 144))
+    assert not list(level.parameters())
+    assert tuple(y.shape) == (1, 3, math.ceil(112 / target), math.ceil(144 / target))
+    for row in range(y.shape[2]):
+        for column in range(y.shape[3]):
+            block = x[..., row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+            assert torch.equal(y[..., row, column], block.amax(dim=(2, 3)))
+
+
+# restore
+
+
+@pytest.mark.parametrize(("lost", "before"), [(1, 0), (2, 1), (3, 1), (4, 2)])
+def test_lost_cells_are_put_back_at_both_ends(lost: int, before: int) -> None:
+    x = torch.randn(2, 3, 5, 6)
+    y = restore(x, lost)
+    assert tuple(y.shape) == (2, 3, 5 + lost, 6 + lost)
+    assert torch.equal(y[..., before : before + 5, before : before + 6], x)
+    source = [min(max(cell - before, 0), 4) for cell in range(5 + lost)]  # each cell's nearest
+    assert torch.equal(y[..., before : before + 6], x[..., source, :])
+    source = [min(max(cell - before, 0), 5) for cell in range(6 + lost)]
+    assert torch.equal(y[..., before : before + 5, :], x[..., source])
+
+
+def test_nothing_lost_is_nothing_done() -> None:
+    x = torch.randn(1, 2, 3, 4)
+    assert restore(x, 0) is x
