@@ -2,8 +2,8 @@
 
 VENV   ?= .venv
 PYTHON ?= python3
-# Overrides of the demo's config, as key=value
-DEMO   ?= train.output_dir=output/demo
+# Overrides of the demo, as key=value
+DEMO   ?=
 
 BIN   := $(VENV)/bin
 # Touched last, so that an interrupted set-up is repeated
@@ -18,7 +18,7 @@ help: ## Show this list
 setup: $(STAMP) ## Install everything into .venv (another: VENV=..., PYTHON=...)
 
 demo: $(STAMP) ## Train and evaluate Mask R-CNN on the embedded data set on CPU
-	$(BIN)/python scripts/lazyconfig_train.py --config-file lazy_configs/mask_rcnn_timm.py $(DEMO)
+	$(BIN)/python scripts/lazyconfig_train.py --config-file lazy_configs/demo.py $(DEMO)
 
 test: $(STAMP) ## Run the tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -211,6 +211,9 @@ def _check_outputs(remaps: Sequence[str], strides: Sequence[int], out_indices: S
         raise ConfigError(f"remaps={list(remaps)}: two outputs have the same name; give each its own")
     if not all(isinstance(name, str) and name.isidentifier() for name in remaps):
         raise ConfigError(f"remaps={list(remaps)}: names must be identifiers, such as 'res2'")
+    taken = [name for name in remaps if hasattr(nn.ModuleDict, name)]
+    if taken:
+        raise ConfigError(f"remaps={list(remaps)}: {taken[0]!r} is a name of torch's own; give it another")
     if not all(isinstance(stride, int) and stride >= 1 for stride in strides):
         raise ConfigError(f"strides={list(strides)}: strides are whole pixels >= 1")
 

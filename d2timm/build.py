@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
@@ -65,16 +67,22 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
     Raises:
         ConfigError: what cannot be, in a line.
     """
-    model = build_on_meta(cfg)
     masks = bool(cfg.model.get("roi_heads", {}).get("mask_head"))
     for split in splits:
         check_split(cfg.data, split, masks)
+    for key in ("train.init_checkpoint", "model.backbone.bottom_up.checkpoint_path"):
+        file = OmegaConf.select(cfg, key)
+        if file and "://" not in file and not Path(file).is_file():
+            raise ConfigError(f"{key}={file}: no such file")
+    model = build_on_meta(cfg)
     check_classes(cfg, model)
     return model
 
 
 def check_machine(cfg: DictConfig, processes: int) -> None:
     """Raise ConfigError if this machine or the number of processes does not fit the config."""
+    if processes < 1:
+        raise ConfigError(f"--num-gpus {processes}: at least one process is needed")
     device, batch = str(cfg.train.device), cfg.dataloader.train.total_batch_size
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"train.device={device}: this machine has no GPU; use train.device=cpu")
@@ -97,8 +105,17 @@ def build_on_meta(cfg: DictConfig) -> nn.Module:
             return model
     except ConfigError:
         raise
-    except (AssertionError, TypeError, ValueError, KeyError, OmegaConfBaseException) as error:
-        raise ConfigError(f"the model cannot be built: {' '.join(str(error).split())}") from error
+    except (
+        AssertionError,
+        ImportError,
+        TypeError,
+        ValueError,
+        KeyError,
+        OmegaConfBaseException,
+    ) as error:
+        # a bare assert has no text: its line of code tells what was expected
+        reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or ""
+        raise ConfigError(f"the model cannot be built: {' '.join(reason.split())}") from error
     finally:
         noisy.setLevel(level)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from .errors import ConfigError
 from .files import whole
 
 __all__ = ["AtomicCheckpointer"]
@@ -18,7 +19,19 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     A file appears under its name only when all of it is on the disk, and only then does
     ``last_checkpoint`` name it. Files are read as weights only: nothing in them is executed.
+
+    Args:
+        args: those of detectron2's.
+        strict: whether a checkpoint must be of this very model; if not, what differs in shape is skipped.
+        checkpointables: those of detectron2's.
+
+    Raises:
+        ConfigError: a file that is a pickle, or with ``strict`` one of another model.
     """
+
+    def __init__(self, *args: Any, strict: bool = False, **checkpointables: Any) -> None:
+        super().__init__(*args, **checkpointables)
+        self.strict = strict
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save the model and all else that is checkpointed as ``name``.pth."""
@@ -36,6 +49,21 @@ class AtomicCheckpointer(DetectionCheckpointer):
         """Name the checkpoint to resume from."""
         with whole(Path(self.save_dir, "last_checkpoint")) as partial:
             partial.write_text(last_filename_basename)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if Path(filename).suffix in (".pkl", ".pyth"):
+            raise ConfigError(f"{filename}: a pickle can run code when it is read; convert it to .pth")
+        data: dict[str, Any] = super()._load_file(filename)
+        return data
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        found = super()._load_model(checkpoint)
+        differing = [*found.missing_keys, *(name for name, *_ in found.incorrect_shapes)]
+        if self.strict and differing:
+            raise ConfigError(
+                f"the checkpoint is of another config: {len(differing)} weights differ, such as {differing[0]}"
+            )
+        return found
 
     def _torch_load(self, f: str) -> dict[str, Any]:
         return dict(torch.load(f, map_location="cpu", weights_only=True))

@@ -73,7 +73,10 @@ def load(path: str | Path) -> DictConfig:
             raise ConfigError(f"--config-file {path}: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict):
             raise ConfigError(f"--config-file {path}: it holds no config")
-        return OmegaConf.create(tree, flags={"allow_objects": True})
+        try:
+            return OmegaConf.create(tree, flags={"allow_objects": True})
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"--config-file {path}: {str(error).splitlines()[0]}") from None
     original = builtins.__import__
     try:
         cfg: DictConfig = LazyConfig.load(str(path))
@@ -82,7 +85,7 @@ def load(path: str | Path) -> DictConfig:
     finally:
         builtins.__import__ = original  # which LazyConfig leaves patched when a file raises
     for group, place in PLACES.items():
-        if group != place:
+        if group != place and "model" in cfg:
             cfg.pop(group, None)  # a name that the recipe used in building the tree, not part of it
     return cfg
 
@@ -110,27 +113,30 @@ def _apply(cfg: DictConfig, override: Override) -> None:
     key, told = override.key_or_group, str(override.input_line)
     if override.is_sweep_override():
         raise ConfigError(f"{told}: several values are a sweep, which scripts/hydra_train.py -m runs")
+    if override.package is not None:
+        raise ConfigError(f"{told}: a value is changed by key=value, without @")
     value = override.value()
-    if not override.is_add():
-        _check_key(cfg, key, told)
+    if not (override.is_add() or override.is_force_add()):
+        _check_key(cfg, key, told, "" if override.is_delete() else f" (+{told} adds it)")
         try:
             old = OmegaConf.select(cfg, key)
         except OmegaConfBaseException:
             old = None  # it follows from something that is not chosen yet
-        number = isinstance(old, (int, float)) and not isinstance(old, bool)
-        if number and isinstance(value, str) and "${" not in value:
-            raise ConfigError(f"{told}: {key} is a number, such as {old}")
+        if isinstance(old, (int, float)) and isinstance(value, str) and "${" not in value:
+            kind = "true or false" if isinstance(old, bool) else f"a number, such as {old}"
+            raise ConfigError(f"{told}: {key} is {kind}")
     try:
         if override.is_delete():
             owner, _, name = key.rpartition(".")
-            del (OmegaConf.select(cfg, owner) if owner else cfg)[name]
+            node = OmegaConf.select(cfg, owner) if owner else cfg
+            del node[int(name) if OmegaConf.is_list(node) else name]
         else:
             OmegaConf.update(cfg, key, value, merge=not isinstance(value, (dict, list)), force_add=True)
-    except (OmegaConfBaseException, TypeError, KeyError) as error:
+    except (OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"{told}: {str(error).splitlines()[0]}") from None
 
 
-def _check_key(cfg: DictConfig, key: str, told: str) -> None:
+def _check_key(cfg: DictConfig, key: str, told: str, hint: str) -> None:
     """Raise ConfigError with near matches unless the key is there."""
     node: Any = OmegaConf.to_container(cfg, resolve=False)
     path = ""
@@ -141,7 +147,7 @@ def _check_key(cfg: DictConfig, key: str, told: str) -> None:
             raise ConfigError(f"{told}: {path} is {node!r} and has no keys; change it as a whole")
         if part not in node:
             inside = f"{path} has no key {part!r}" if path else f"there is no key {part!r}"
-            raise ConfigError(f"{told}: {inside}; {near(part, map(str, node))} (+{told} adds it)")
+            raise ConfigError(f"{told}: {inside}; {near(part, map(str, node))}{hint}")
         node = node[part]
         path = f"{path}.{part}" if path else part
 

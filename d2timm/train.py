@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils import logger as d2_logger
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
@@ -52,8 +54,7 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     comm.synchronize()
     share_cores()
-    for name in ("detectron2", "fvcore", "d2timm"):
-        setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
+    _log_to(folder)
     logger.info(
         "d2timm %s, detectron2 %s, timm %s, torch %s; %s, %d process(es)",
         *(__version__, detectron2.__version__, timm.__version__, torch.__version__),
@@ -82,12 +83,20 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
     """
     folder = Path(cfg.train.output_dir)
     resume = resume and (folder / "last_checkpoint").is_file()
-    model = build_model(cfg, weights=not resume)
-    record = _new_record(cfg, model)
+    main = comm.is_main_process()
+    record = Record(model_name=cfg.model.backbone.bottom_up.model_name)
     earlier = Record.read(folder) if resume else None
     if earlier:
         record.train_seconds, record.iterations = earlier.train_seconds, earlier.iterations
+    with recorded(record, folder) if main else nullcontext():
+        _train(cfg, folder, resume, record)
+    return record.metrics
 
+
+def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
+    main = comm.is_main_process()
+    model = build_model(cfg, weights=not resume)
+    record.parameters = sum(parameter.numel() for parameter in model.parameters())
     optimizer = build_optimizer(cfg, model)
     loader = instantiate(cfg.dataloader.train)
     parallel = create_ddp_model(model, **_ddp_options(cfg))
@@ -99,7 +108,6 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
         record.set_metrics(metrics)
         return metrics
 
-    main = comm.is_main_process()
     period = cfg.train.checkpointer.period
     trainer.register_hooks(
         [
@@ -118,21 +126,22 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume else 0
 
-    def go() -> None:
-        if start < cfg.train.max_iter:
-            trainer.train(start, cfg.train.max_iter)
-        else:
-            logger.info("All %d iterations are trained already; evaluating.", cfg.train.max_iter)
-            evaluate_now()
-        if main:
-            draw_predictions(cfg, model.eval(), folder / "predictions.png")
-
-    if main:
-        with recorded(record, folder):
-            go()
+    if start < cfg.train.max_iter:
+        trainer.train(start, cfg.train.max_iter)
     else:
-        go()
-    return record.metrics
+        logger.info("All %d iterations are trained already; evaluating.", cfg.train.max_iter)
+        evaluate_now()
+    if main:
+        draw_predictions(cfg, model.eval(), folder / "predictions.png")
+
+
+def _log_to(folder: Path) -> None:
+    """Log to the terminal and to log.txt of this run only, whatever ran in this process before."""
+    setup_logger.cache_clear()
+    d2_logger._cached_log_stream.cache_clear()
+    for name in ("detectron2", "fvcore", "d2timm"):
+        logging.getLogger(name).handlers.clear()
+        setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
 
 
 def evaluate(cfg: DictConfig, model: nn.Module) -> Metrics:
@@ -169,7 +178,7 @@ def checkpoint_to_evaluate(cfg: DictConfig) -> str:
 
 def _evaluate_only(cfg: DictConfig, folder: Path) -> None:
     model = build_model(cfg, weights=False)
-    AtomicCheckpointer(model).load(checkpoint_to_evaluate(cfg))
+    AtomicCheckpointer(model, strict=True).load(checkpoint_to_evaluate(cfg))
     metrics = evaluate(cfg, model)
     if comm.is_main_process():
         draw_predictions(cfg, model.eval(), folder / "predictions.png")

@@ -44,6 +44,7 @@ TINY = [
     "data.settings.custom.detections_per_image=10",
     "data.settings.custom.max_iter=4",
     "data.settings.custom.eval_period=2",
+    "data.settings.custom.checkpoint_period=2",
     "data.settings.custom.workers=0",
     "train.device=cpu",
     "train.amp.enabled=False",

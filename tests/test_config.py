@@ -284,7 +284,7 @@ def test_settings_follow_the_data(name: str) -> None:
     settings = cfg.data.settings["shapes" if name == "auto" else name]
     assert cfg.train.max_iter == settings.max_iter
     assert cfg.train.eval_period == settings.eval_period
-    assert cfg.train.checkpointer.period == settings.eval_period
+    assert cfg.train.checkpointer.period == settings.checkpoint_period
     assert cfg.optimizer.lr == settings.lr
     assert cfg.lr_multiplier.warmup_length == settings.warmup
     assert cfg.model.backbone.bottom_up.pretrained is (name in ("coco_2017", "custom"))

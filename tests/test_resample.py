@@ -17,6 +17,7 @@ NATIVE = (1, 2, 4, 7, 8, 12, 12.6, 14, 16, 17.88, 32, 64)
 TARGET = (1, 2, 4, 5, 7, 8, 12, 14, 16, 32, 64)
 
 sides = st.integers(32, 300)
+REPEATABLE = settings(deadline=None, derandomize=True, database=None)
 
 
 def ramp(cells: int, cell: float) -> Tensor:
@@ -52,7 +53,7 @@ def test_base_is_the_nearest_power_of_two_times_the_target(native: float, target
 
 
 @given(st.sampled_from(NATIVE), st.sampled_from(TARGET))
-@settings(deadline=None)
+@REPEATABLE
 def test_base_is_reached_by_doubling_or_halving(native: float, target: int) -> None:
     base = base_stride(native, target)
     assert isinstance(base, int)
@@ -64,7 +65,7 @@ def test_base_is_reached_by_doubling_or_halving(native: float, target: int) -> N
 
 
 @given(native=st.sampled_from(NATIVE), target=st.sampled_from(TARGET), height=sides, width=sides)
-@settings(deadline=None, max_examples=300)
+@settings(REPEATABLE, max_examples=300)
 def test_grid_is_the_ceiling_at_every_size(native: float, target: int, height: int, width: int) -> None:
     base = base_stride(native, target)
     size = (height, width)
@@ -82,7 +83,7 @@ def test_grid_is_the_ceiling_at_every_size(native: float, target: int, height: i
     height=sides,
     width=sides,
 )
-@settings(deadline=None, max_examples=300)
+@settings(REPEATABLE, max_examples=300)
 def test_grid_is_the_ceiling_however_the_map_is_stretched(
     cells: tuple[int, int], target: int, height: int, width: int
 ) -> None:
@@ -102,7 +103,7 @@ def test_grid_is_the_ceiling_however_the_map_is_stretched(
     height=st.integers(150, 500),
     width=st.integers(150, 500),
 )
-@settings(deadline=None)
+@REPEATABLE
 def test_a_ramp_over_the_image_stays_that_ramp(cell: tuple[float, float], height: int, width: int) -> None:
     """Cells of 14 pixels, or stretched ones, become cells of 16 that see what lies under them."""
     rows, columns = (math.ceil(side / size) + 1 for side, size in zip((height, width), cell, strict=True))

@@ -62,7 +62,7 @@ def choose(data: Mapping[str, Any]) -> str:
     name, paths = data["name"], [key for key in PATHS if data[key]]
     if name not in data["settings"]:
         known = sorted(data["settings"])
-        raise ConfigError(f"data.name={name!r}: {near(name, known)} There are {', '.join(known)}")
+        raise ConfigError(f"data.name={name!r}: {near(name, known)}; there are {', '.join(known)}")
     if name == "auto":
         return CUSTOM if paths else found()
     if paths and name != CUSTOM:
@@ -81,7 +81,8 @@ def locate(data: Mapping[str, Any], split: str) -> Split:
     missing = [f"data.{split}_{kind}" for kind in ("json", "images") if not data[f"{split}_{kind}"]]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} must be given: annotations in COCO format, image folder")
-    return Split(Path(data[f"{split}_json"]), Path(data[f"{split}_images"]))
+    paths = (Path(data[f"{split}_{kind}"]).expanduser() for kind in ("json", "images"))
+    return Split(*paths)
 
 
 def class_names(data: Mapping[str, Any]) -> list[str]:
@@ -94,7 +95,12 @@ def class_names(data: Mapping[str, Any]) -> list[str]:
         return list(CLASSES)  # known before the set is drawn
     if name == COCO:
         return list(MetadataCatalog.get("coco_2017_val").thing_classes)  # known without a large file
-    return _categories(_read(locate(data, "train" if data["train_json"] else "val").json))
+    train = data["train_json"] and Path(data["train_json"]).expanduser().is_file()
+    split = "train" if train or not data["val_json"] else "val"
+    file = locate(data, split).json
+    if not file.is_file():
+        raise ConfigError(f"{_key(data, split, 'json')}={file}: no such file")
+    return _categories(_read(file))
 
 
 def num_classes(data: Mapping[str, Any]) -> int:
@@ -153,8 +159,20 @@ def check_split(data: Mapping[str, Any], split: str, masks: bool) -> str:
             f"{told}: none of its {len(coco['annotations'])} annotations is usable; one needs an image and a "
             "category of the file and a bbox [x, y, width, height] with both sides > 0"
         )
-    if masks and not any(a.get("segmentation") for a in usable):
+    broken = [a["id"] for a in coco["annotations"] if a["image_id"] in images and not _readable(a, known)]
+    if broken:
+        raise ConfigError(
+            f"{told}: {len(broken)} annotations, such as that of id {broken[0]}, have no bbox "
+            "[x, y, width, height] or no category of the file; leave them out"
+        )
+    bare = [a["id"] for a in usable if not a.get("segmentation")]
+    if masks and len(bare) == len(usable):
         raise ConfigError(f"{told} has boxes but no segmentation: use lazy_configs/faster_rcnn_timm.py")
+    if masks and bare:
+        raise ConfigError(
+            f"{told}: {len(bare)} annotations, such as that of id {bare[0]}, have no segmentation: "
+            "leave them out or use lazy_configs/faster_rcnn_timm.py"
+        )
     there = set(os.listdir(files.images)) if all("/" not in n for n in images.values()) else None
     absent = [
         n
@@ -179,14 +197,19 @@ def _categories(coco: Mapping[str, Any]) -> list[str]:
 
 
 def _usable(annotation: Any, images: Mapping[int, str], categories: set[int]) -> bool:
-    box = annotation.get("bbox") or ()
     return (
-        annotation.get("image_id") in images
-        and annotation.get("category_id") in categories
+        annotation["image_id"] in images
+        and _readable(annotation, categories)
         and not annotation.get("iscrowd")
-        and len(box) == 4
-        and min(box[2:]) > 0
+        and min(annotation["bbox"][2:]) > 0
     )
+
+
+def _readable(annotation: Any, categories: set[int]) -> bool:
+    """Whether detectron2 can read an annotation."""
+    box = annotation.get("bbox")
+    four = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+    return four and annotation["category_id"] in categories
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -203,19 +226,22 @@ def _read_once(file: Path, changed: int) -> dict[str, Any]:
         coco = json.loads(file.read_bytes())
     except ValueError as error:
         raise ConfigError(f"{file} is not JSON: {error}") from None
-    needed = {
-        "images": ("id", "file_name"),
-        "annotations": ("image_id", "category_id"),
-        "categories": ("id", "name"),
+    needed: dict[str, dict[str, Any]] = {
+        "images": {"id": (int, str), "file_name": str, "height": int, "width": int},
+        "annotations": {"id": (int, str), "image_id": (int, str), "category_id": int},
+        "categories": {"id": int, "name": str},
     }
     for key, fields in needed.items():
         entries = coco.get(key) if isinstance(coco, dict) else None
         if not isinstance(entries, list):
             raise ConfigError(f"{file} is not in COCO format: it has no list {key!r}")
-        for field in fields:
+        for field, kind in fields.items():
             if not all(isinstance(entry, dict) and field in entry for entry in entries):
                 raise ConfigError(f"{file} is not in COCO format: an entry of {key!r} has no {field!r}")
-    for key in ("images", "categories"):
+            wrong = [entry[field] for entry in entries if not isinstance(entry[field], kind)]
+            if wrong:
+                raise ConfigError(f"{file} is not in COCO format: {field!r} in {key!r} is {wrong[0]!r}")
+    for key in needed:
         number, count = Counter(entry["id"] for entry in coco[key]).most_common(1)[0] if coco[key] else (0, 0)
         if count > 1:
             raise ConfigError(

@@ -2,8 +2,9 @@
 
     rng of (seed, split, index) -> shapes, some over others -> picture, visible parts -> COCO files
 
-Colours say nothing about the class, shapes hide parts of each other, and annotations describe what
-stays visible, as in COCO. The constants in capitals decide the content and so the cache folder.
+Each class has hues of its own, as kinds of fruit have, that overlap with its neighbours'. Shapes hide
+parts of each other, and annotations describe what stays visible, as in COCO. The constants in capitals
+decide the content and so the cache folder.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from d2timm.errors import ConfigError
 
 __all__ = ["CLASSES", "Shape", "draw_image", "shapes_root", "write_shapes"]
 
-VERSION = 1  # raise it when the code below draws something else with the same constants
+VERSION = 2  # raise it when the code below draws something else with the same constants
 SEED = 2024
 COUNTS = {"train": 400, "val": 80}
 SIZE = 160  # pixels, height and width
@@ -36,13 +37,14 @@ FORMS = {  # radii of the corners, at equal angles around the centre
     "star": (1.0, 0.45) * 5,
 }
 SHAPES_PER_IMAGE = (2, 5)
-DIAMETERS = (28.0, 90.0)  # pixels, of the circle through the outer corners
+DIAMETERS = (36.0, 96.0)  # pixels, of the circle through the outer corners
+HUE_SPREAD = 18.0  # degrees, standard deviation around the hue of a class; classes are evenly spaced
 MARGIN = 2.0  # pixels between a shape and the edge of the picture
-MAX_HIDDEN = 0.35  # of a shape's area, by all later shapes together
+MAX_HIDDEN = 0.25  # of a shape's area, by all later shapes together
 MAX_POLYGON_ERROR = 0.02  # of the visible area
 SPECK = 8.0  # square pixels; a smaller separate part gets no polygon
-MIN_CONTRAST = 70.0  # RGB distance along nearly all of a shape's edge
-PIXEL_NOISE = 5.0  # standard deviation, of 255
+MIN_CONTRAST = 90.0  # RGB distance along nearly all of a shape's edge
+PIXEL_NOISE = 4.0  # standard deviation, of 255
 TRIES = 200  # placements per picture
 
 CLASSES: tuple[str, ...] = tuple(FORMS)
@@ -94,7 +96,7 @@ def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[Shape]]:
     layers = _arrange(rng)
     canvas = _background(rng)
     for layer in layers:
-        _paint(rng, canvas, layer.whole)
+        _paint(rng, canvas, layer.whole, layer.shape.category)
     canvas += PIXEL_NOISE * rng.standard_normal(canvas.shape, np.float32)
     return np.clip(canvas, 0, 255).astype(np.uint8), [layer.shape for layer in layers]
 
@@ -185,7 +187,7 @@ def _random_mask(rng: np.random.Generator, category: str) -> Mask:
     """A shape of random size, rotation and place, all inside the picture."""
     radii = np.array(FORMS[category])
     angles = rng.uniform(0, 2 * np.pi) + np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
-    # Log-uniform: as many shapes between 28 and 50 pixels as between 50 and 90.
+    # Log-uniform: as many shapes between 36 and 59 pixels as between 59 and 96.
     radius = np.exp(rng.uniform(*np.log(DIAMETERS))) / 2
     corners = radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (n, 2)
     corners += rng.uniform(MARGIN - corners.min(axis=0), SIZE - MARGIN - corners.max(axis=0))
@@ -234,26 +236,34 @@ def _background(rng: np.random.Generator) -> Floats:
     colour, gradient, stripes = rng.standard_normal((3, 3), np.float32)
     strength = max(0.0, rng.normal())  # no stripes in half of the pictures
     waves = strength * np.sin(rng.uniform(10, 50) * _ramp(rng, SIZE, SIZE))
-    canvas = rng.uniform(60, 195) + 30 * colour + 15 * stripes * waves
+    canvas = rng.uniform(60, 195) + 30 * colour + 8 * stripes * waves
     canvas += 25 * gradient * _ramp(rng, SIZE, SIZE)
-    canvas += rng.uniform(5, 25) * _blotches(rng, 5, SIZE, SIZE, 3)
-    canvas += rng.uniform(0, 10) * rng.standard_normal((SIZE, SIZE, 1), np.float32)
+    canvas += rng.uniform(5, 20) * _blotches(rng, 5, SIZE, SIZE, 3)
+    canvas += rng.uniform(0, 6) * rng.standard_normal((SIZE, SIZE, 1), np.float32)
     return np.asarray(canvas, np.float32)
 
 
-def _paint(rng: np.random.Generator, canvas: Floats, mask: Mask) -> None:
-    """Lays a shape of one random colour, slightly shaded and blotched, over the picture."""
+def _paint(rng: np.random.Generator, canvas: Floats, mask: Mask, category: str) -> None:
+    """Lays a shape of one colour of its class, slightly shaded and blotched, over the picture."""
     coverage = cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     x, y, w, h = cv2.boundingRect(coverage)
     alpha = coverage[y : y + h, x : x + w, None] / np.float32(255)
     below = canvas[y : y + h, x : x + w]
     edge = below[((alpha > 0) & (alpha < 1))[..., 0]]  # (n, 3)
-    colours = 15 + 225 * rng.random((12, 3), np.float32)
+    colours = _colours(rng, category, 12)
     contrast = np.quantile(np.linalg.norm(colours[:, None] - edge, axis=2), 0.03, axis=1)  # (12,)
     # The first colour that stands out enough, else the one that stands out most.
     colour = colours[np.argmax(np.minimum(contrast, MIN_CONTRAST))]
     shade = rng.uniform(0, 25) * _ramp(rng, h, w) + rng.uniform(0, 8) * _blotches(rng, 6, h, w, 1)
     below += alpha * (colour + shade - below)
+
+
+def _colours(rng: np.random.Generator, category: str, count: int) -> Floats:
+    """(count, 3) RGB, 0 to 255: of hues around that of the class, from pale to full, dark to light."""
+    hue = 360 * CLASSES.index(category) / len(CLASSES) + rng.normal(0, HUE_SPREAD, count)
+    hsv = np.stack([hue % 360, rng.uniform(0.45, 1, count), rng.uniform(0.4, 1, count)], axis=1)
+    rgb = cv2.cvtColor(hsv.astype(np.float32)[None], cv2.COLOR_HSV2RGB)
+    return np.asarray(255 * rgb[0], np.float32)
 
 
 def _ramp(rng: np.random.Generator, h: int, w: int) -> Floats:

@@ -27,13 +27,14 @@ data = dict(
             train_short_edges=[160],
             test_short_edge=160,
             max_size=160,
-            batch_size=4,
+            batch_size=2,
             rois_per_image=32,
             detections_per_image=20,
-            max_iter=300,
+            max_iter=200,
             lr=1e-3,
             warmup=0.1,
-            eval_period=100,
+            eval_period=0,  # at the end only
+            checkpoint_period=50,
             workers=0,  # images of 160 pixels are read faster than they are handed over
         ),
         coco_2017=dict(
@@ -48,6 +49,7 @@ data = dict(
             lr=1e-4,
             warmup=0.01,
             eval_period=5000,
+            checkpoint_period=5000,
             workers=4,
         ),
         custom=dict(
@@ -62,6 +64,7 @@ data = dict(
             lr=1e-4,
             warmup=0.05,
             eval_period=500,
+            checkpoint_period=500,
             workers=2,
         ),
         auto="${." + found() + "}",

@@ -12,7 +12,7 @@ train = dict(
         find_unused_parameters=False,
         fp16_compression=False,
     ),
-    checkpointer=dict(period="${data.settings.${data.name}.eval_period}", max_to_keep=3),
+    checkpointer=dict(period="${data.settings.${data.name}.checkpoint_period}", max_to_keep=3),
     eval_period="${data.settings.${data.name}.eval_period}",  # 0: at the end only
     log_period=20,
     device="cuda" if _gpu else "cpu",
