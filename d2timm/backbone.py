@@ -161,9 +161,9 @@ def _choose(
     """The feature that each output is made of."""
     if out_indices is not None:
         for index in out_indices:
-            if not -len(features) <= index < len(features):
+            if not isinstance(index, int) or not -len(features) <= index < len(features):
                 raise ConfigError(
-                    f"out_indices={list(out_indices)}: {index} is out of range, the model has "
+                    f"out_indices={list(out_indices)}: {index!r} is out of range, the model has "
                     f"{len(features)} features: 0 to {len(features) - 1}, or negative from the end"
                 )
         return [features[index] for index in out_indices]
@@ -190,6 +190,8 @@ def _spread(place: int, share: int, depth: int) -> int:
 
 
 def _freeze_stages(model: TimmModel, stages: int) -> None:
+    if not isinstance(stages, int) or stages < 0:
+        raise ConfigError(f"freeze_at={stages}: a whole number of stages, 0 for none, 1 for the stem")
     if not hasattr(model, "group_matcher"):
         raise ConfigError(
             f"freeze_at={stages}: timm does not tell the stages of {type(model).__name__}; use 0"
@@ -201,16 +203,19 @@ def _freeze_stages(model: TimmModel, stages: int) -> None:
 
 
 def _check_outputs(remaps: Sequence[str], strides: Sequence[int], out_indices: Sequence[int] | None) -> None:
-    lengths = {"remaps": len(remaps), "strides": len(strides)}
+    given: dict[str, Any] = {"remaps": remaps, "strides": strides}
     if out_indices is not None:
-        lengths["out_indices"] = len(out_indices)
-    if len(set(lengths.values())) > 1 or not remaps:
-        told = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        given["out_indices"] = out_indices
+    for key, value in given.items():
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(f"{key}={value}: a list is needed, one entry an output")
+    if len({len(value) for value in given.values()}) > 1 or not remaps:
+        told = ", ".join(f"{key} has {len(value)}" for key, value in given.items())
         raise ConfigError(f"one entry an output is needed, and at least one output: {told}")
-    if len(set(remaps)) < len(remaps):
-        raise ConfigError(f"remaps={list(remaps)}: two outputs have the same name; give each its own")
     if not all(isinstance(name, str) and name.isidentifier() for name in remaps):
         raise ConfigError(f"remaps={list(remaps)}: names must be identifiers, such as 'res2'")
+    if len(set(remaps)) < len(remaps):
+        raise ConfigError(f"remaps={list(remaps)}: two outputs have the same name; give each its own")
     taken = [name for name in remaps if hasattr(nn.ModuleDict, name)]
     if taken:
         raise ConfigError(f"remaps={list(remaps)}: {taken[0]!r} is a name of torch's own; give it another")
@@ -221,7 +226,8 @@ def _check_outputs(remaps: Sequence[str], strides: Sequence[int], out_indices: S
 def _size(fixed_input_size: bool | int | Sequence[int] | None) -> bool | Size | None:
     if fixed_input_size is None or isinstance(fixed_input_size, bool):
         return fixed_input_size or None
-    sides = (fixed_input_size,) * 2 if isinstance(fixed_input_size, int) else tuple(fixed_input_size)
+    square = isinstance(fixed_input_size, (int, float, str))
+    sides: tuple[Any, ...] = (fixed_input_size,) * 2 if square else tuple(fixed_input_size)  # type: ignore[arg-type]
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ConfigError(
             f"fixed_input_size={fixed_input_size}: None, True (the native size), a side or (height, width)"
@@ -229,8 +235,17 @@ def _size(fixed_input_size: bool | int | Sequence[int] | None) -> bool | Size | 
     return sides[0], sides[1]
 
 
+class _Frozen(dict[str, Any]):
+    """A dict that a cache can remember."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
+
+
 def _hashable(value: Any) -> Any:
-    """Lists of a config as tuples, so that a probe is remembered by its arguments."""
+    """Lists and dicts of a config in a form by which a probe is remembered."""
+    if isinstance(value, Mapping):
+        return _Frozen({key: _hashable(inner) for key, inner in value.items()})
     return (
         tuple(map(_hashable, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
     )

@@ -61,7 +61,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         differing = [*found.missing_keys, *(name for name, *_ in found.incorrect_shapes)]
         if self.strict and differing:
             raise ConfigError(
-                f"the checkpoint is of another config: {len(differing)} weights differ, such as {differing[0]}"
+                f"the checkpoint is of another config: {len(differing)} weights differ, as {differing[0]}"
             )
         return found
 

@@ -34,6 +34,8 @@ TimmModel: TypeAlias = Any
 #: remainders for every stride up to 64. They are rounded up to the multiple under test.
 TRIAL_SIZES: tuple[Size, ...] = ((97, 131), (333, 500), (224, 700))
 SMALLEST_SIDE = 32
+#: What timm's models raise for a keyword that they do not have or a value that they cannot use
+REFUSALS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
 #: More cells than this are not lost to unpadded convolutions: such a grid has its own size.
 MOST_LOST = 4
 
@@ -145,8 +147,15 @@ def probe(model_name: str, fixed_input_size: bool | Size | None = None, timm_kwa
     """
     try:
         model = _on_meta(model_name, timm_kwargs)
-    except TypeError as error:
-        raise ConfigError(f"{model_name} does not take timm_kwargs={dict(timm_kwargs)}: {error}") from None
+    except ConfigError:
+        raise
+    except REFUSALS as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise ConfigError(f"{model_name} does not take timm_kwargs={dict(timm_kwargs)}: {reason}") from error
+    if not hasattr(model, "forward_intermediates"):
+        raise ConfigError(
+            f"timm_kwargs={dict(timm_kwargs)}: {model_name} gives no features then; leave them out"
+        )
     given = dict(timm_kwargs)
     channels, *native = model.pretrained_cfg.get("input_size", (3, 224, 224))
     channels = given.get("in_chans", channels)
@@ -157,7 +166,7 @@ def probe(model_name: str, fixed_input_size: bool | Size | None = None, timm_kwa
     dynamic = (*timm_kwargs, ("dynamic_img_size", True))
     try:
         ways[dynamic] = _on_meta(model_name, dynamic)
-    except TypeError:
+    except REFUSALS:
         logger.debug("%s has no dynamic_img_size", model_name)
 
     wanted = native_size if isinstance(fixed_input_size, bool | None) else fixed_input_size
@@ -181,7 +190,7 @@ def _flexible(model_name: str, ways: dict[Kwargs, TimmModel], channels: int, nat
     model's own dynamic size, padding to its coarsest stride, more padding.
     """
     plain = next(iter(ways))
-    step = math.ceil(max(f.stride for f in _measure(ways[plain], channels, [native])))
+    step = math.ceil(max(info["reduction"] for info in ways[plain].feature_info))
     more = sorted({step * k for k in (2, 3, 4)} | {math.lcm(step, side) for side in native})
     for multiples, exact in (((1, step), True), ((step,), False), (more, True)):
         for kwargs, model in ways.items():
@@ -203,7 +212,7 @@ def _fixed(model_name: str, ways: dict[Kwargs, TimmModel], channels: int, native
     canvas = (*next(iter(ways)), ("img_size", size))
     try:
         ways = {**ways, canvas: _on_meta(model_name, canvas)}
-    except (TypeError, AssertionError, RuntimeError, ValueError) as refusal:
+    except REFUSALS as refusal:
         logger.debug("%s cannot be built with img_size=%s: %s", model_name, size, refusal)
     for kwargs, model in ways.items():
         features = _measure(model, channels, [size])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
 from torch import nn
+
+from .errors import ConfigError
+from .names import near
 
 __all__ = ["build_optimizer", "param_groups"]
 
@@ -47,8 +50,14 @@ def build_optimizer(
         weight_decay: for groups that have none of their own, >= 0.
         clip_norm: the norm of all gradients together is clipped to this before each step; None: never.
         options: further arguments of that optimizer, such as ``betas``.
+
+    Raises:
+        ConfigError: timm has no such optimizer.
     """
     options = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()}
+    known = list_optimizers()
+    if opt.lower().removeprefix("lookahead_") not in known:
+        raise ConfigError(f"optimizer.opt={opt!r} is not an optimizer of timm: {near(opt, map(str, known))}")
     optimizer = create_optimizer_v2(params, opt=opt, lr=lr, weight_decay=weight_decay, **options)
     if clip_norm is not None:
         # A hook of the step, because a gradient scaler unscales gradients only just before it
@@ -56,5 +65,6 @@ def build_optimizer(
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, clip_norm)
 
-        optimizer.register_step_pre_hook(clip)
+        # timm's Lookahead wraps an optimizer whose step its own step calls
+        getattr(optimizer, "_base_optimizer", optimizer).register_step_pre_hook(clip)
     return optimizer

@@ -40,7 +40,7 @@ def prune(model: TimmModel, source: Source, indices: tuple[int, ...]) -> None:
 @functools.lru_cache(maxsize=64)
 def _unused(source: Source, indices: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Paths of the modules and parameters to remove, and of the parameters to freeze."""
-    with torch.device("meta"):
+    with torch.inference_mode(False), torch.device("meta"):
         twin = source.create()
     _prune_as_timm_does(twin, indices)
     called, reached = _trace(twin, source, indices)
@@ -84,9 +84,10 @@ def _trace(model: TimmModel, source: Source, indices: tuple[int, ...]) -> tuple[
         module.register_forward_pre_hook(lambda *_, path=path: called.add(path))
         for path, module in model.named_modules()
     ]
-    images = torch.empty(2, source.channels, *source.trial_size, device="meta")
     try:
-        maps = extract(model.train(), images, indices)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+            images = torch.empty(2, source.channels, *source.trial_size, device="meta")
+            maps = extract(model.train(), images, indices)
     finally:
         for hook in hooks:
             hook.remove()

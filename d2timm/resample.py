@@ -66,6 +66,9 @@ class Resample(nn.Module):
         if cell != (self.base, self.base):
             # With both a size and scales, cells that do not divide the image stay where they are.
             scales = [side / self.base for side in cell]
+            # torch copies a side whose number of cells stays the same, whatever the scale
+            more_rows, more_columns = int(x.shape[-2] == rows), int(x.shape[-1] == columns)
+            x = F.pad(x, (0, more_columns, 0, more_rows), mode="replicate")
             x = torch.ops.aten.upsample_bilinear2d(x, [rows, columns], False, *scales)
         x = self.scale(x[..., :rows, :columns])
         return x[..., : math.ceil(size[0] / self.stride), : math.ceil(size[1] / self.stride)]

@@ -53,16 +53,16 @@ def load_checkpoint(model: TimmModel, path: str) -> None:
         state = load_state_dict(str(file))
     except Exception as error:  # torch and safetensors raise what they like for a file that is no such thing
         raise ConfigError(f"checkpoint_path={path}: not a file of weights ({error})") from error
+    head = tuple(f"{name}." for name in _classifiers(model))
     # timm's convention: the module of a model adapts the files that it knows, position embeddings included
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if adapt:
-        state = adapt(state, model)
-    head = tuple(f"{name}." for name in _classifiers(model))
-    state = {name: value for name, value in state.items() if not name.startswith(head)}
     try:
+        state = adapt(state, model) if adapt else state
+        state = {name: value for name, value in state.items() if not name.startswith(head)}
         missing = model.load_state_dict(state, strict=False).missing_keys
-    except RuntimeError as error:
-        raise ConfigError(f"checkpoint_path={path} holds another model: {error}") from None
+    except (RuntimeError, LookupError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"checkpoint_path={path} holds another model: {reason[:200]}") from error
     missing = [name for name in missing if not name.startswith(head)]
     if missing:
         raise ConfigError(

@@ -211,8 +211,18 @@ def test_features_stay_where_they_are_in_the_image(
     inside = (slice(2, -4), slice(2, -4))  # cells at the border see the padding
     error_y = (output[0, 0] - rows[:, None])[inside].abs().max()
     error_x = (output[0, 1] - columns)[inside].abs().max()
-    assert error_y < 0.1
-    assert error_x < 0.1
+    tolerance = 0.1 if feature.exact else 0.5  # pixels; adaptive pooling rounds its borders
+    assert error_y < tolerance
+    assert error_x < tolerance
+
+
+def test_interpolated_cells_have_image_under_the_whole_of_them() -> None:
+    """97 pixels are 7 patches of 14, and 7 cells of 16 that reach to 112."""
+    backbone = on_meta("vit_small_patch14_dinov2")
+    images = []
+    backbone.model.patch_embed.proj.register_forward_pre_hook(lambda _, args: images.append(args[0]))
+    backbone(torch.empty(1, 3, 97, 160, device="meta"))
+    assert [tuple(x.shape[-2:]) for x in images] == [(112, 168)]
 
 
 def test_same_seed_gives_the_same_backbone() -> None:

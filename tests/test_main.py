@@ -194,7 +194,7 @@ def test_fallback_to_the_embedded_set_is_told_before_and_after(
     assert len(launched) == 1
     before, after = capfd.readouterr().out.split("-- training --\n")
     assert before == after
-    for text in ("COCO 2017 was not found", "embedded data set", "300 iterations", "data.train_json="):
+    for text in ("COCO 2017 was not found", "embedded data set", "own short schedule", "data.train_json="):
         assert text in before
     lines = before.splitlines()
     assert len(set(map(len, lines))) == 1, "a box"

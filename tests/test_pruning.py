@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from zoo import parameters_that_matter
+from zoo import assert_outputs, parameters_that_matter
 
 from d2timm import TimmBackbone
 from d2timm.features import extract, probe
@@ -105,15 +105,30 @@ def test_pruning_does_not_change_the_features(model_name: str, indices: tuple[in
     source = probe(model_name)
     model = source.create().eval()
     images = torch.randn(1, 3, *source.trial_size)
+    parameters = len(list(model.parameters()))
     with torch.no_grad():
         before = extract(model, images, indices)
-        parameters = len(list(model.parameters()))
-        prune(model, source, indices)
+    prune(model, source, indices)
+    with torch.no_grad():
         after = extract(model, images, indices)
     assert len(list(model.parameters())) < parameters
     assert list(before) == list(after) == list(indices)
     for index in indices:
-        assert torch.equal(before[index], after[index])
+        torch.testing.assert_close(after[index], before[index], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model_name", "indices"), [("test_vit4", (1, 4)), ("test_convnext3", (1,))])
+def test_what_timm_leaves_behind_is_found(
+    model_name: str, indices: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose own pruning takes out nothing."""
+    kind = type(timm.create_model(model_name))
+    monkeypatch.setattr(kind, "prune_intermediate_layers", lambda *_, **__: None)
+    backbone = on_meta(model_name, *indices)
+    kept = dict(backbone.model.named_parameters())
+    assert set(kept) == parameters_that_matter(backbone, model_name)
+    assert all(p.requires_grad for p in kept.values())
+    assert_outputs(backbone(torch.empty(2, 3, 96, 64, device="meta")), backbone, 2, (96, 64))
 
 
 @pytest.mark.parametrize("index", [1, 2, 3, 4])
