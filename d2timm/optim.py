@@ -8,21 +8,37 @@ import torch
 from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
 from torch import nn
 
+from .backbone import TimmBackbone
 from .errors import ConfigError
 from .names import near
 
 __all__ = ["build_optimizer", "param_groups"]
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: with weight decay, and without for norms, biases and what timm exempts by name.
+def param_groups(
+    model: nn.Module, weight_decay: float, lr: float = 1e-4, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups of parameters, each with a learning rate and a weight decay.
 
-    The last are position embeddings, class tokens and the like, which each timm model lists itself.
+    No weight decay for norms, biases and what timm exempts by name: position embeddings, class tokens
+    and the like, which each timm model lists itself.
+
+    The learning rate decays from the heads down (BEiT, https://arxiv.org/abs/2106.08254; ViTDet,
+    https://arxiv.org/abs/2203.16527): the last layer of a backbone has ``lr * layer_decay``, the one below
+    it ``lr * layer_decay**2``, down to the stem. What the layers are, timm's ``group_matcher`` tells. All
+    that is not timm's has ``lr``: neck, heads, and the layers that resample the backbone's features.
 
     Args:
         model: a detector; parameters that require no gradient are left out.
-        weight_decay: of the first group, >= 0.
+        weight_decay: >= 0.
+        lr: learning rate of the heads where it decays; otherwise groups have none of their own.
+        layer_decay: 0 < layer_decay <= 1; 1: none.
+
+    Raises:
+        ConfigError: a layer decay that is none.
     """
+    if not 0 < layer_decay <= 1:
+        raise ConfigError(f"optimizer.params.layer_decay={layer_decay}: 0 < layer_decay <= 1; 1 is none")
     exempt = {
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
@@ -30,7 +46,36 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         for name in module.no_weight_decay()
     }
     groups: list[dict[str, Any]] = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=exempt)
-    return groups
+    return groups if layer_decay == 1 else _by_layer(model, groups, lr, layer_decay)
+
+
+def _by_layer(
+    model: nn.Module, groups: list[dict[str, Any]], lr: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """Divide groups further, by layer."""
+    depth = _depth(model)
+    divided = []
+    for group in groups:
+        layers: dict[int, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            layers.setdefault(depth.get(parameter, 0), []).append(parameter)
+        divided += [
+            {**group, "params": parameters, "lr": lr * layer_decay**below}
+            for below, parameters in sorted(layers.items())
+        ]
+    return divided
+
+
+def _depth(model: nn.Module) -> dict[nn.Parameter, int]:
+    """How many layers below the heads each parameter of a timm model is, the last layer being 1."""
+    depth = {}
+    for backbone in model.modules():
+        if isinstance(backbone, TimmBackbone):
+            layer = backbone.stage_of_parameters(coarse=False)
+            last = max(layer.values())
+            for name, parameter in backbone.model.named_parameters():
+                depth[parameter] = last + 1 - layer[name]
+    return depth
 
 
 def build_optimizer(

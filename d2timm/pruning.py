@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from .features import Source, TimmModel, extract
+from .features import Source, extract
+from .meta import MetaRun, TimmModel
 
-__all__ = ["prune"]
+__all__ = ["prune", "reached"]
 
 
 def prune(model: TimmModel, source: Source, indices: tuple[int, ...]) -> None:
@@ -37,11 +38,15 @@ def prune(model: TimmModel, source: Source, indices: tuple[int, ...]) -> None:
         model.get_parameter(path).requires_grad_(False)
 
 
+def reached(model: TimmModel, source: Source, indices: tuple[int, ...]) -> set[Tensor]:
+    """The parameters of a model on ``meta`` that the features ``indices`` depend on."""
+    return _trace(model, source, indices)[1]
+
+
 @functools.lru_cache(maxsize=64)
 def _unused(source: Source, indices: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Paths of the modules and parameters to remove, and of the parameters to freeze."""
-    with torch.inference_mode(False), torch.device("meta"):
-        twin = source.create()
+    twin = source.create_on_meta()
     _prune_as_timm_does(twin, indices)
     called, reached = _trace(twin, source, indices)
 
@@ -85,7 +90,7 @@ def _trace(model: TimmModel, source: Source, indices: tuple[int, ...]) -> tuple[
         for path, module in model.named_modules()
     ]
     try:
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+        with torch.inference_mode(False), torch.enable_grad(), MetaRun():  # whatever the caller is in
             images = torch.empty(2, source.channels, *source.trial_size, device="meta")
             maps = extract(model.train(), images, indices)
     finally:

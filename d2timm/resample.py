@@ -29,7 +29,9 @@ class Resample(nn.Module):
     are not of that size. From there learned transposed convolutions double it, as the detection heads of
     XCiT (https://arxiv.org/abs/2106.09681) and the simple feature pyramid of ViTDet
     (https://arxiv.org/abs/2203.16527) do, or max-pooling halves it. They start as nearest-neighbour
-    up-sampling, so that what pretrained weights give arrives unharmed.
+    up-sampling, so that what pretrained weights give arrives unharmed, and they are given normalised maps:
+    what comes out of a block of a plain transformer may be large and differs from block to block. A level
+    at the model's own stride is the model's feature as it is.
 
     Args:
         channels: of the map, kept.
@@ -42,7 +44,7 @@ class Resample(nn.Module):
         self.base = base
         self.stride = stride
         steps = round(math.log2(base / stride))
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [LayerNorm2d(channels)] if steps else []
         for step in range(steps):
             if step:
                 layers += [LayerNorm2d(channels), nn.GELU()]

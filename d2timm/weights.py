@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import timm
-from timm.models import load_state_dict
+from timm.models import adapt_input_conv, load_state_dict
+from torch import Tensor
 
+from .canvas import adapt
 from .errors import ConfigError
-from .features import Source, TimmModel
+from .features import Source
+from .meta import TimmModel
 
-__all__ = ["load_checkpoint", "load_pretrained"]
+__all__ = ["load_checkpoint", "load_pretrained", "tell"]
+
+logger = logging.getLogger(__name__)
 
 HOW_TO_DO_WITHOUT = "give checkpoint_path=FILE, or start from scratch with pretrained=False"
 
@@ -33,7 +39,7 @@ def load_pretrained(source: Source) -> TimmModel:
         ) from error
 
 
-def load_checkpoint(model: TimmModel, path: str) -> None:
+def load_checkpoint(model: TimmModel, source: Source, path: str) -> set[str]:
     """Load a file of weights into a whole timm model.
 
     A classifier of another size and what only other tasks need are passed over; weights that the features
@@ -41,7 +47,11 @@ def load_checkpoint(model: TimmModel, path: str) -> None:
 
     Args:
         model: what timm made, not pruned.
+        source: where it comes from.
         path: .pth, .pt, .bin or .safetensors with the names that timm gives.
+
+    Returns:
+        Names of the tensors in the file, as the model has them.
 
     Raises:
         ConfigError: no such file, not a file of weights, or those of another model.
@@ -52,15 +62,15 @@ def load_checkpoint(model: TimmModel, path: str) -> None:
     try:
         state = load_state_dict(str(file))
     except Exception as error:  # torch and safetensors raise what they like for a file that is no such thing
-        raise ConfigError(f"checkpoint_path={path}: not a file of weights ({error})") from error
-    head = tuple(f"{name}." for name in _classifiers(model))
-    # timm's convention: the module of a model adapts the files that it knows, position embeddings included
-    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"checkpoint_path={path}: not a file of weights ({reason[:200]})") from error
+    head = tuple(f"{name}." for name in _names(model, "classifier"))
     try:
-        state = adapt(state, model) if adapt else state
-        state = {name: value for name, value in state.items() if not name.startswith(head)}
-        missing = model.load_state_dict(state, strict=False).missing_keys
-    except (RuntimeError, LookupError, ValueError, AttributeError) as error:
+        # timm's convention: the module of a model adapts the files that it knows
+        state = _adapt_channels(model, source, adapt(state, model))
+        needed = {name: value for name, value in state.items() if not name.startswith(head)}
+        missing = model.load_state_dict(needed, strict=False).missing_keys
+    except (RuntimeError, LookupError, ValueError, AttributeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"checkpoint_path={path} holds another model: {reason[:200]}") from error
     missing = [name for name in missing if not name.startswith(head)]
@@ -69,8 +79,28 @@ def load_checkpoint(model: TimmModel, path: str) -> None:
             f"checkpoint_path={path} holds another model: {len(missing)} of its weights are missing, "
             f"such as {missing[0]}"
         )
+    return set(state)
 
 
-def _classifiers(model: TimmModel) -> tuple[str, ...]:
-    names = model.pretrained_cfg.get("classifier") or ()
+def tell(path: str, given: Collection[str], used: Collection[str]) -> None:
+    """Log how many tensors of a file the features use, and which they do not."""
+    left = sorted(set(given) - set(used))
+    told = f"; not needed: {', '.join(left[:12])}" + (f" and {len(left) - 12} more" if len(left) > 12 else "")
+    logger.info(
+        "%s: loaded %d of %d tensors%s", path, len(set(used) & set(given)), len(used), told if left else ""
+    )
+
+
+def _adapt_channels(model: TimmModel, source: Source, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the first layer for another number of image channels, as timm does for its own."""
+    trained = model.pretrained_cfg.get("input_size", (3,))[0]
+    for name in _names(model, "first_conv"):
+        key = f"{name}.weight"
+        if key in state and state[key].shape[1:2] != model.get_parameter(key).shape[1:2]:
+            state[key] = adapt_input_conv(source.channels, state[key], base_chans=trained)
+    return state
+
+
+def _names(model: TimmModel, key: str) -> tuple[str, ...]:
+    names = model.pretrained_cfg.get(key) or ()
     return (names,) if isinstance(names, str) else tuple(names)

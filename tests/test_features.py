@@ -12,7 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from d2timm import ConfigError, TimmBackbone
-from d2timm.features import Needs, extract, pretrained_cfg, probe, round_up
+from d2timm.features import Needs, extract, round_up
+from d2timm.probe import pretrained_cfg, probe
 
 DYNAMIC = (("dynamic_img_size", True),)
 

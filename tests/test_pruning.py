@@ -11,7 +11,8 @@ import torch
 from zoo import assert_outputs, parameters_that_matter
 
 from d2timm import TimmBackbone
-from d2timm.features import extract, probe
+from d2timm.features import extract
+from d2timm.probe import probe
 from d2timm.pruning import prune
 
 

@@ -10,6 +10,12 @@ backbone = L(TimmBackbone)(
     fixed_input_size=None,  # the image's own size wherever the model can
     pretrained="${data.settings.${data.name}.pretrained}",
     checkpoint_path=None,
-    freeze_at=0,
+    in_chans=3,
+    drop_path_rate=None,  # the model's own
+    output_stride=None,
+    grad_checkpointing=False,
+    freeze_at=0,  # stages; 1 is the stem
+    freeze=[],  # patterns of parameter names
+    norm="keep",  # or FrozenBN, SyncBN
     timm_kwargs={},
 )

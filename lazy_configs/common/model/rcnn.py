@@ -6,11 +6,15 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 
 from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
-from d2timm.pixels import pixel_mean, pixel_std
+from d2timm.pixels import image_format, pixel_mean, pixel_std
 
 _levels = dict(
     strides="${model.backbone.bottom_up.strides}",
     top_block="${model.backbone.top_block}",
+)
+_images = dict(
+    model_name="${model.backbone.bottom_up.model_name}",
+    in_chans="${model.backbone.bottom_up.in_chans}",
 )
 _scales = [8.0]  # sides of anchors, in cells: 32 pixels at stride 4, 512 at stride 64
 
@@ -40,7 +44,7 @@ model = L(GeneralizedRCNN)(
         nms_thresh=0.7,
     ),
     roi_heads=None,
-    pixel_mean=L(pixel_mean)(model_name="${model.backbone.bottom_up.model_name}"),
-    pixel_std=L(pixel_std)(model_name="${model.backbone.bottom_up.model_name}"),
-    input_format="RGB",
+    pixel_mean=L(pixel_mean)(**_images),
+    pixel_std=L(pixel_std)(**_images),
+    input_format=L(image_format)(in_chans="${model.backbone.bottom_up.in_chans}"),
 )

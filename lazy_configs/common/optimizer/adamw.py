@@ -3,7 +3,11 @@ from detectron2.config import LazyCall as L
 from d2timm.optim import build_optimizer, param_groups
 
 optimizer = L(build_optimizer)(
-    params=L(param_groups)(weight_decay="${..weight_decay}"),  # and the model, when there is one
+    params=L(param_groups)(  # and the model, when there is one
+        weight_decay="${..weight_decay}",
+        lr="${..lr}",
+        layer_decay=1.0,  # below 1: the learning rate decays from the heads down to the stem
+    ),
     opt="adamw",
     lr="${data.settings.${data.name}.lr}",
     weight_decay=0.05,

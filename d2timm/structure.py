@@ -1,0 +1,95 @@
+"""Give a timm model the structure of a backbone: pruned, with the norms and checkpoints asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from .errors import ConfigError
+from .features import Source, extract
+from .freezing import batch_norms
+from .meta import TimmModel
+from .pruning import prune
+
+__all__ = ["NORMS", "activation_bytes", "build_structure", "check_structure"]
+
+NORMS = ("keep", "FrozenBN", "SyncBN")
+
+
+def build_structure(
+    model: TimmModel, source: Source, indices: tuple[int, ...], norm: str, grad_checkpointing: bool
+) -> TimmModel:
+    """Prune a model and change its norms, in place where that can be.
+
+    Args:
+        model: what ``source`` made; any device.
+        source: where it comes from.
+        indices: features in use, each >= 0.
+        norm: one of ``NORMS``; the frozen kind has the structure of what is kept.
+        grad_checkpointing: compute activations again in the backward pass.
+    """
+    prune(model, source, indices)
+    if norm == "SyncBN":
+        model = convert_sync_batchnorm(model)
+    if grad_checkpointing:
+        model.set_grad_checkpointing(True)
+    return model
+
+
+def check_structure(source: Source, indices: tuple[int, ...], norm: str, grad_checkpointing: bool) -> None:
+    """Raise ConfigError if the model cannot have what is asked for."""
+    if norm not in NORMS:
+        raise ConfigError(f"norm={norm!r}: one of {', '.join(NORMS)}")
+    if norm == "keep" and not grad_checkpointing:
+        return
+    twin = build_structure(source.create_on_meta(), source, indices, "keep", grad_checkpointing=False)
+    if norm != "keep" and not batch_norms(twin):
+        raise ConfigError(f"norm={norm}: {source.model_name} has no batch norm; use norm=keep")
+    if grad_checkpointing:
+        kept = activation_bytes(twin, source, indices)
+        try:
+            twin.set_grad_checkpointing(True)
+            saved = kept - activation_bytes(twin, source, indices)
+        except (AssertionError, AttributeError, NotImplementedError):
+            saved = 0
+        if saved <= 0:
+            raise ConfigError(
+                f"grad_checkpointing=True: timm cannot do it for {source.model_name}; use False"
+            )
+
+
+def activation_bytes(
+    model: TimmModel, source: Source, indices: tuple[int, ...], size: tuple[int, int] | None = None
+) -> int:
+    """What a training step keeps of one image for its backward pass, found on ``meta``.
+
+    Args:
+        model: on ``meta``.
+        source: where it comes from.
+        indices: features in use.
+        size: (height, width) of the image; None: one that the model takes as it is.
+    """
+    images = torch.empty(1, source.channels, *(size or source.trial_size), device="meta")
+    return saved_bytes(lambda: extract(model.train(), images, indices), model)
+
+
+def saved_bytes(run: Any, module: torch.nn.Module) -> int:
+    """Bytes that a forward pass keeps for the backward pass, the weights of the module aside."""
+    weights = {x.untyped_storage()._cdata for x in module.parameters()}
+    weights |= {x.untyped_storage()._cdata for x in module.buffers()}
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return x
+
+    with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
+        outputs = run()  # held, so that no storage is given away while others are counted
+    del outputs
+    return sum(kept.values())
