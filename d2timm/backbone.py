@@ -196,10 +196,10 @@ class TimmBackbone(Backbone):
         height, width = (self._padded(side) for side in x.shape[-2:])
         x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
         if needs.size and needs.size != (height, width):
-            told = (
-                f"{self.source.model_name} sees each image resized to {needs.size[0]}x{needs.size[1]} pixels"
-            )
-            log_first_n(logging.WARNING, told, name=__name__, key="message")
+            if not x.is_meta:
+                to = f"{needs.size[0]}x{needs.size[1]}"
+                told = f"{self.source.model_name} sees images resized to {to} pixels"
+                log_first_n(logging.WARNING, told, name=__name__, key="message")
             x = F.interpolate(x, needs.size, mode="bilinear", antialias=True)
         return x, (height, width)
 

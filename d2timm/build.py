@@ -88,6 +88,8 @@ def check_machine(cfg: DictConfig, processes: int) -> None:
         raise ConfigError(f"train.device={device}: this machine has no GPU; use train.device=cpu")
     if cfg.train.amp.enabled and device == "cpu":
         raise ConfigError("train.amp.enabled=True needs a GPU: use train.amp.enabled=False")
+    if processes > 1 and device == "cpu" and cfg.model.backbone.bottom_up.get("norm") == "SyncBN":
+        raise ConfigError("norm=SyncBN needs GPUs: use model.backbone.bottom_up.norm=keep")
     if batch % processes:
         raise ConfigError(
             f"dataloader.train.total_batch_size={batch} cannot be divided among {processes} processes"

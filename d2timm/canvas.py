@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from .features import Size, Source, extract
 from .meta import TimmModel, create_on_meta
@@ -83,10 +82,8 @@ class Canvas:
         twin = self._twin(model, size, images.device)
         for original, module in zip(model.modules(), twin.model.modules(), strict=True):
             module.training = original.training
-        weights = adapt(model.state_dict(keep_vars=True), twin.model)
-        state = {f"model.{name}": x for name, x in weights.items()}
-        maps: dict[int, Tensor] = functional_call(twin, state, (images, indices))
-        return maps
+        twin.give(adapt(model.state_dict(keep_vars=True), twin.model))
+        return extract(twin.model, images, indices)
 
     def _twin(self, model: TimmModel, size: Size, device: torch.device) -> _Twin:
         key = (size, device)
@@ -103,15 +100,27 @@ class Canvas:
         return self._twins[key]
 
 
-class _Twin(nn.Module):
-    """A model whose forward pass is that to its features, as ``functional_call`` needs it."""
+class _Twin:
+    """The structure of a model for one size.
+
+    It keeps the weights that it was given, unlike a module in ``torch.func.functional_call``: activations
+    that are computed again in the backward pass need them there.
+    """
 
     def __init__(self, model: TimmModel) -> None:
-        super().__init__()
         self.model = model
+        self._slots = {
+            f"{path}.{name}" if path else name: (slots, name)
+            for path, module in model.named_modules()
+            for slots in (module._parameters, module._buffers)
+            for name in slots
+        }
 
-    def forward(self, images: Tensor, indices: Sequence[int]) -> dict[int, Tensor]:
-        return extract(self.model, images, indices)
+    def give(self, weights: Mapping[str, Tensor]) -> None:
+        """Let the model compute with some tensors, which need not be leaves of the autograd graph."""
+        for path, x in weights.items():
+            slots, name = self._slots[path]
+            slots[name] = x
 
 
 def _make_tables(twin: TimmModel, model: TimmModel, device: torch.device) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from tabulate import tabulate
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .data.catalog import check_split, choose
+from .describe import count, levels, multiply_adds, table_of_levels
 from .errors import ConfigError
 from .features import round_up
 
@@ -35,47 +33,20 @@ def report(cfg: DictConfig, model: Any) -> str:
     padded = [round_up(side, model.backbone.size_divisibility or 1) for side in sides]
     images = torch.empty(1, source.channels, *padded, device="meta")
 
-    shapes = bottom_up.output_shape()
-    levels = [
-        [
-            name,
-            f"{feature.index} {feature.name}",
-            f"{feature.stride:g}",
-            shape.stride,
-            shape.channels,
-        ]
-        for (name, shape), feature in zip(
-            shapes.items(), (source.features[i] for i in bottom_up.out_indices), strict=True
-        )
-    ]
-    with FlopCounterMode(display=False) as backbone, torch.no_grad():
-        bottom_up.eval()(images)
-    with FlopCounterMode(display=False) as neck, torch.no_grad():
-        model.backbone.eval()(images)
-    flops = {"bottom-up": backbone.get_total_flops()}
-    flops["neck"] = neck.get_total_flops() - flops["bottom-up"]
-    parts = {
-        "bottom-up": _count(bottom_up.parameters()),
-        "neck": _count(model.backbone.parameters()) - _count(bottom_up.parameters()),
-    }
+    flops = {"bottom-up": multiply_adds(bottom_up, images)}
+    flops["neck"] = multiply_adds(model.backbone, images) - flops["bottom-up"]
+    parts = {"bottom-up": count(bottom_up), "neck": count(model.backbone) - count(bottom_up)}
     for name, part in model.named_children():
         if name != "backbone":
-            parts[name.replace("_", " ")] = _count(part.parameters())
-    rows = [[name, n / 1e6, flops[name] / 2e9 if name in flops else None] for name, n in parts.items()]
+            parts[name.replace("_", " ")] = count(part)
+    rows = [[name, n / 1e6, flops[name] / 1e9 if name in flops else None] for name, n in parts.items()]
     rows.append(["all", sum(parts.values()) / 1e6, None])
-
-    needs = source.needs
-    route = needs.route
-    if needs.size:
-        route += f" to {needs.size[0]}x{needs.size[1]}"
-    elif needs.multiple > 1:
-        route += f" to multiples of {needs.multiple}"
     size = "x".join(map(str, sides))
     return "\n\n".join(
         [
             f"{source.model_name}, native size {source.native_size[0]}x{source.native_size[1]}; "
-            f"images of any size by: {route}",
-            tabulate(levels, ["level", "timm feature", "native stride", "stride", "channels"]),
+            f"images of any size by: {source.needs}",
+            table_of_levels(levels(bottom_up)),
             tabulate(
                 rows,
                 ["part", "parameters (M)", f"GFLOPs at {size} (multiply-adds)"],
@@ -99,7 +70,3 @@ def _data(cfg: DictConfig) -> list[str]:
         except ConfigError as error:
             lines.append(f"not usable: {error}")
     return lines
-
-
-def _count(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)

@@ -12,4 +12,5 @@ def silence() -> None:
     """Hide deprecation notices that detectron2's calls of torch provoke; call before importing it."""
     for message in ("`torch.jit", "`torch.cuda.amp", "pkg_resources is deprecated", "torch.meshgrid"):
         warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")  # of tables of relative positions
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

@@ -41,6 +41,10 @@ class RefusalError(Exception):
     """A model does not take a size; the text says how it told."""
 
 
+class FixedGridError(RefusalError):
+    """A model resizes every image inside."""
+
+
 @functools.lru_cache(maxsize=64)
 def probe(model_name: str, fixed_input_size: bool | Size | None = None, timm_kwargs: Kwargs = ()) -> Source:
     """Find out what a timm model gives and needs, without making its weights.
@@ -107,6 +111,8 @@ class _Search:
                 features = self._measure(way, [self.native, *TRIAL_SIZES])
             except RefusalError as refusal:
                 refused.setdefault(way.route, str(refusal))
+                if isinstance(refusal, FixedGridError):
+                    break
                 continue
             needs = Needs(way.route, way.multiple, self._smallest(way), canvas=way.canvas)
             return self._source(way, needs, features, refused)
@@ -137,7 +143,8 @@ class _Search:
         """
         names = dict(zip(self.models, ("any size", "dynamic size"), strict=False))
         step = math.ceil(max(info["reduction"] for info in self.info))
-        more = range(2 * step, max(self.native) + 1, step)
+        # what the native size is not a multiple of is not needed
+        more = [k for k in range(2 * step, max(self.native) + 1, step) if not any(x % k for x in self.native)]
         for kwargs, route in names.items():
             yield _Way(route, kwargs)
         for multiples, exact in (([step], True), ([step], False), (more, True)):
@@ -160,7 +167,7 @@ class _Search:
         for i, info in enumerate(self.info):
             grids = [run[i][1:] for run in runs]
             if len(sizes) > 1 and len({*grids}) == 1:
-                raise RefusalError("it resizes every image to a size of its own")
+                raise FixedGridError("it resizes every image to a size of its own")
             features.append(_describe(i, info, runs[0][i][0], sizes, grids))
         unpadded = way.multiple == 1 and any(feature.lost for feature in features)
         if way.exact and (unpadded or not all(feature.exact for feature in features)):
@@ -209,9 +216,8 @@ class _Search:
     def _source(
         self, way: _Way, needs: Needs, features: tuple[Feature, ...], refused: dict[str, str]
     ) -> Source:
-        return Source(
-            self.model_name, way.kwargs, self.channels, self.native, needs, features, tuple(refused.items())
-        )
+        others = tuple(item for item in refused.items() if item[0] != way.route)
+        return Source(self.model_name, way.kwargs, self.channels, self.native, needs, features, others)
 
 
 def _describe(index: int, info: Any, channels: int, sizes: Sequence[Size], grids: Sequence[Any]) -> Feature:

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from .features import Source, extract
+from .features import Size, Source, extract
 from .meta import MetaRun, TimmModel
 
-__all__ = ["prune", "reached"]
+__all__ = ["Used", "prune", "reached"]
 
 
 def prune(model: TimmModel, source: Source, indices: tuple[int, ...]) -> None:
     """Remove, in place, what the features ``indices`` do not depend on.
 
-    Modules become ``nn.Identity``, single parameters None. What is run, though no gradient comes of it,
-    is frozen instead. No parameter is left that requires a gradient and does not get one.
+    Modules become ``nn.Identity``, single parameters and buffers None. What is run, though no
+    gradient comes of it, is frozen instead. No parameter is left that requires a gradient and gets none.
 
     Args:
         model: what ``source.create()`` made; any device.
@@ -40,33 +43,50 @@ def prune(model: TimmModel, source: Source, indices: tuple[int, ...]) -> None:
 
 def reached(model: TimmModel, source: Source, indices: tuple[int, ...]) -> set[Tensor]:
     """The parameters of a model on ``meta`` that the features ``indices`` depend on."""
-    return _trace(model, source, indices)[1]
+    return _trace(model, source, indices).reached
 
 
 @functools.lru_cache(maxsize=64)
 def _unused(source: Source, indices: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Paths of the modules and parameters to remove, and of the parameters to freeze."""
+    """Paths of the modules, parameters and buffers to remove, and of the parameters to freeze."""
     twin = source.create_on_meta()
     _prune_as_timm_does(twin, indices)
-    called, reached = _trace(twin, source, indices)
+    trace = _trace(twin, source, indices)
 
     removed: list[str] = []
     frozen: list[str] = []
     for path, module in twin.named_modules():
         parameters = list(module.parameters())
-        idle = path and path not in called and parameters and not reached.intersection(parameters)
+        idle = path and path not in trace.called and parameters and not trace.reached.intersection(parameters)
         if idle and not _inside(path, removed) and _runs_without(twin, path, source, indices):
             removed.append(path)
     for path, parameter in twin.named_parameters():
-        if parameter in reached or _inside(path, removed):
+        if parameter in trace.reached or _inside(path, removed):
             continue
         # what a module computes with may matter without a gradient, so only an idle owner loses it
-        idle = path.rpartition(".")[0] not in called
+        idle = path.rpartition(".")[0] not in trace.called
         if idle and _runs_without(twin, path, source, indices):
             removed.append(path)
         else:
             frozen.append(path)
+    removed += _unused_buffers(twin, source, indices, trace)
     return tuple(removed), tuple(frozen)
+
+
+def _unused_buffers(twin: TimmModel, source: Source, indices: tuple[int, ...], trace: _Trace) -> list[str]:
+    """Paths of the buffers that no run computes with: training or not, at one size or another."""
+    idle = {path for path, buffer in twin.named_buffers() if id(buffer) not in trace.used}
+    if not idle:
+        return []
+    needs = source.needs
+    sizes = [source.trial_size]
+    if not needs.size and not needs.canvas:
+        sizes.append((2 * sizes[0][0], 3 * sizes[0][1]))
+    for size in sizes:
+        for training in (True, False):
+            used = _trace(twin, source, indices, training, size).used
+            idle -= {path for path, buffer in twin.named_buffers() if id(buffer) in used}
+    return [path for path in sorted(idle) if _runs_without(twin, path, source, indices)]
 
 
 def _runs_without(twin: TimmModel, path: str, source: Source, indices: tuple[int, ...]) -> bool:
@@ -82,21 +102,55 @@ def _runs_without(twin: TimmModel, path: str, source: Source, indices: tuple[int
     return True
 
 
-def _trace(model: TimmModel, source: Source, indices: tuple[int, ...]) -> tuple[set[str], set[Tensor]]:
-    """Run the model; the modules that were called and the parameters that the features depend on."""
+class _Trace(NamedTuple):
+    """What happens in a run.
+
+    Attributes:
+        called: paths of the modules that were called.
+        reached: parameters that the features depend on.
+        used: ids of the tensors that were computed with.
+    """
+
+    called: set[str]
+    reached: set[Tensor]
+    used: set[int]
+
+
+class Used(TorchDispatchMode):
+    """Remembers the ids of the tensors that are computed with."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ids: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.ids |= {id(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        return func(*args, **kwargs)
+
+
+def _trace(
+    model: TimmModel,
+    source: Source,
+    indices: tuple[int, ...],
+    training: bool = True,
+    size: Size | None = None,
+) -> _Trace:
+    """Run the model on ``meta``."""
     called: set[str] = set()
     hooks = [
         module.register_forward_pre_hook(lambda *_, path=path: called.add(path))
         for path, module in model.named_modules()
     ]
     try:
-        with torch.inference_mode(False), torch.enable_grad(), MetaRun():  # whatever the caller is in
-            images = torch.empty(2, source.channels, *source.trial_size, device="meta")
-            maps = extract(model.train(), images, indices)
+        # whatever mode the caller is in
+        with torch.inference_mode(False), torch.enable_grad(), MetaRun(), Used() as used:
+            images = torch.empty(2, source.channels, *(size or source.trial_size), device="meta")
+            maps = extract(model.train(training), images, indices)
     finally:
         for hook in hooks:
             hook.remove()
-    return called, set(_leaves(maps.values()))
+    return _Trace(called, set(_leaves(maps.values())), used.ids)
 
 
 def _leaves(outputs: Iterable[Tensor]) -> Iterator[Tensor]:

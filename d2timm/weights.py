@@ -15,7 +15,7 @@ from .errors import ConfigError
 from .features import Source
 from .meta import TimmModel
 
-__all__ = ["load_checkpoint", "load_pretrained", "tell"]
+__all__ = ["classifiers", "load_checkpoint", "load_pretrained", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def load_checkpoint(model: TimmModel, source: Source, path: str) -> set[str]:
     except Exception as error:  # torch and safetensors raise what they like for a file that is no such thing
         reason = " ".join(str(error).split())
         raise ConfigError(f"checkpoint_path={path}: not a file of weights ({reason[:200]})") from error
-    head = tuple(f"{name}." for name in _names(model, "classifier"))
+    head = tuple(f"{name}." for name in classifiers(model))
     try:
         # timm's convention: the module of a model adapts the files that it knows
         state = _adapt_channels(model, source, adapt(state, model))
@@ -99,6 +99,11 @@ def _adapt_channels(model: TimmModel, source: Source, state: dict[str, Tensor]) 
         if key in state and state[key].shape[1:2] != model.get_parameter(key).shape[1:2]:
             state[key] = adapt_input_conv(source.channels, state[key], base_chans=trained)
     return state
+
+
+def classifiers(model: TimmModel) -> tuple[str, ...]:
+    """Paths of the layers that only a classifier needs."""
+    return _names(model, "classifier")
 
 
 def _names(model: TimmModel, key: str) -> tuple[str, ...]:
