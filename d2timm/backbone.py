@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .canvas import Canvas
 from .errors import ConfigError
 from .features import Feature, Size, extract, round_up
 from .freezing import batch_norms, freeze_names, freeze_stages, put_frozen_in_eval_mode
+from .meta import MetaRun
 from .options import merge_kwargs, parse_size
 from .outputs import check_outputs, choose
 from .probe import probe
@@ -152,7 +154,8 @@ class TimmBackbone(Backbone):
         size = (x.shape[-2], x.shape[-1])
         images, extent = self._prepare(x)
         run = self.canvas.extract if self.canvas else extract
-        maps = run(self.model, images, self.out_indices)
+        with MetaRun(fast=False) if x.is_meta and not MetaRun.active else nullcontext():
+            maps = run(self.model, images, self.out_indices)
         outputs = {}
         for (name, level), index in zip(self.levels.items(), self.out_indices, strict=True):
             feature = self.source.features[index]

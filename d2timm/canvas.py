@@ -111,7 +111,7 @@ class _Twin:
         self.model = model
         self._slots = {
             f"{path}.{name}" if path else name: (slots, name)
-            for path, module in model.named_modules()
+            for path, module in model.named_modules(remove_duplicate=False)
             for slots in (module._parameters, module._buffers)
             for name in slots
         }

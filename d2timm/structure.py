@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from .errors import ConfigError
 from .features import Source, extract
 from .freezing import batch_norms
-from .meta import TimmModel
+from .meta import MetaRun, TimmModel
 from .pruning import prune
 
 __all__ = ["NORMS", "activation_bytes", "build_structure", "check_structure"]
@@ -78,7 +78,7 @@ def activation_bytes(
 
 
 def saved_bytes(run: Any, module: torch.nn.Module) -> int:
-    """Bytes that a forward pass keeps for the backward pass, the weights of the module aside."""
+    """Bytes that a forward pass on ``meta`` keeps for the backward pass, weights of the module aside."""
     weights = {x.untyped_storage()._cdata for x in module.parameters()}
     weights |= {x.untyped_storage()._cdata for x in module.buffers()}
     kept: dict[int, int] = {}
@@ -89,7 +89,7 @@ def saved_bytes(run: Any, module: torch.nn.Module) -> int:
             kept[storage._cdata] = storage.nbytes()
         return x
 
-    with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
+    with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x), MetaRun():
         outputs = run()  # held, so that no storage is given away while others are counted
     del outputs
     return sum(kept.values())

@@ -62,7 +62,7 @@ def load_checkpoint(model: TimmModel, source: Source, path: str) -> set[str]:
     try:
         state = load_state_dict(str(file))
     except Exception as error:  # torch and safetensors raise what they like for a file that is no such thing
-        reason = " ".join(str(error).split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"checkpoint_path={path}: not a file of weights ({reason[:200]})") from error
     head = tuple(f"{name}." for name in classifiers(model))
     try:
