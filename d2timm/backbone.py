@@ -20,7 +20,7 @@ from .errors import ConfigError
 from .features import Feature, Size, extract, round_up
 from .freezing import batch_norms, freeze_names, freeze_stages, put_frozen_in_eval_mode
 from .meta import MetaRun
-from .options import merge_kwargs, parse_size
+from .options import check_knobs, merge_kwargs, parse_size
 from .outputs import check_outputs, choose
 from .probe import probe
 from .resample import Resample, base_stride, restore
@@ -86,8 +86,7 @@ class TimmBackbone(Backbone):
     ) -> None:
         super().__init__()
         check_outputs(remaps, strides, out_indices)
-        if drop_path_rate is not None and not 0 <= drop_path_rate < 1:
-            raise ConfigError(f"drop_path_rate={drop_path_rate}: a probability, 0 <= drop_path_rate < 1")
+        check_knobs(in_chans, drop_path_rate, output_stride, freeze_at, freeze)
         kwargs = merge_kwargs(
             timm_kwargs,
             in_chans=in_chans if in_chans != 3 else None,  # what every model has
@@ -178,10 +177,6 @@ class TimmBackbone(Backbone):
         return self
 
     def _freeze(self, stages: int, patterns: Sequence[str]) -> None:
-        if not isinstance(stages, int) or stages < 0:
-            raise ConfigError(f"freeze_at={stages}: a whole number of stages, 0 for none, 1 for the stem")
-        if isinstance(patterns, str):
-            raise ConfigError(f"freeze={patterns}: a list of patterns, such as ['blocks.0.*']")
         if stages:
             freeze_stages(self.model, self.stage_of_parameters(coarse=True), stages)
         freeze_names(self.model, patterns)

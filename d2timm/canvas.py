@@ -66,7 +66,7 @@ class Canvas:
     def __init__(self, source: Source, finish: Callable[[TimmModel], TimmModel]) -> None:
         self.source = source
         self.finish = finish
-        self._twins: OrderedDict[tuple[Size, torch.device], _Twin] = OrderedDict()
+        self._twins: OrderedDict[tuple[Size, torch.device, torch.dtype], _Twin] = OrderedDict()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Canvas:
         return Canvas(self.source, self.finish)
@@ -86,7 +86,7 @@ class Canvas:
         return extract(twin.model, images, indices)
 
     def _twin(self, model: TimmModel, size: Size, device: torch.device) -> _Twin:
-        key = (size, device)
+        key = (size, device, next(model.parameters()).dtype)
         if key not in self._twins:
             while len(self._twins) >= MOST_TWINS:
                 self._twins.popitem(last=False)

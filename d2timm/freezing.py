@@ -33,8 +33,8 @@ def freeze_names(model: nn.Module, patterns: Sequence[str]) -> None:
         if not matches:
             hint = near(pattern, names)
             raise ConfigError(
-                f"freeze={list(patterns)}: no parameter that is used matches {pattern!r}; {hint} "
-                "Patterns are those of the shell, such as 'blocks.0.*'"
+                f"freeze={list(patterns)}: no parameter that is used matches {pattern!r} "
+                f"(as the shell's, such as 'blocks.0.*'); {hint}"
             )
         for name in matches:
             model.get_parameter(name).requires_grad_(False)

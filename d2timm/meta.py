@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["MetaRun", "TimmModel", "create_on_meta"]
@@ -48,13 +48,14 @@ MOST_NUMBERS = 1_000_000
 
 
 def _addmm(bias: Tensor, x: Tensor, weight: Tensor, **_: Any) -> Tensor:
-    if x.shape[1] != weight.shape[0]:
+    if x.shape[1] != weight.shape[0] or bias.shape[-1] not in (1, weight.shape[1]):
         raise RuntimeError(f"{tuple(x.shape)} and {tuple(weight.shape)} cannot be multiplied")
     return x.new_empty(x.shape[0], weight.shape[1])
 
 
-def _layer_norm(x: Tensor, shape: list[int], *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    if list(x.shape[-len(shape) :]) != list(shape):
+def _layer_norm(x: Tensor, shape: list[int], *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    affine = [t.shape for t in rest[:2] if t is not None]
+    if any(list(sides[-len(shape) :]) != list(shape) for sides in (x.shape, *affine)):
         raise RuntimeError(f"a norm of {shape} is given {tuple(x.shape)}")
     statistics = x.new_empty(*x.shape[: -len(shape)], *[1] * len(shape))
     return torch.empty_like(x, memory_format=torch.contiguous_format), statistics, statistics
@@ -68,7 +69,11 @@ def _batch_norm(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, 
     return torch.empty_like(x), statistics, statistics
 
 
-def _same_shape(x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _softmax(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _activation(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -76,13 +81,15 @@ SHORTCUTS: dict[Any, Callable[..., Any]] = {
     aten.addmm: _addmm,
     aten.native_layer_norm: _layer_norm,
     aten.native_batch_norm: _batch_norm,
-    **dict.fromkeys((aten._safe_softmax, aten._softmax, aten.gelu, aten.relu, aten.silu), _same_shape),
+    **dict.fromkeys((aten._safe_softmax, aten._softmax), _softmax),
+    **dict.fromkeys((aten.gelu, aten.relu, aten.silu), _activation),
 }
 
 
 def create_on_meta(model_name: str, **kwargs: Any) -> TimmModel:
     """Make the full timm model without numbers, in eval mode."""
-    with torch.inference_mode(False), torch.device("meta"), _WithoutInitialisation():
+    enabled = torch._C._EnableTorchFunction()  # which a run on meta disables
+    with torch.inference_mode(False), enabled, torch.device("meta"), _WithoutInitialisation():
         return timm.create_model(model_name, pretrained=False, **kwargs).eval()
 
 
@@ -143,30 +150,41 @@ class MetaRun(TorchDispatchMode):
         if packet in LOOKUPS and not func._schema.is_mutable:
             self._check(packet, args, kwargs)
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor) and out.is_meta and out.numel() <= MOST_NUMBERS:
-            self._follow(func, args, kwargs, out)
+        outputs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        if outputs and all(x.is_meta and x.numel() <= MOST_NUMBERS for x in outputs):
+            self._follow(func, args, kwargs, outputs)
         return out
 
-    def _follow(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
-        """Compute ``out`` with numbers where all that it is made of is known."""
-        flat, _ = tree_flatten((args, kwargs))
-        tensors = [x for x in flat if isinstance(x, Tensor)]
+    def _follow(self, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        """Compute outputs with numbers where all that they are made of is known."""
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if not tensors and func.overloadpacket not in FACTORIES:
             return
         if not all(x in self.known or not x.is_meta for x in tensors):
-            self.known.pop(out, None)  # written in place with something unknown
+            for written in (x for x in outputs if any(x is t for t in tensors)):
+                self._forget(written)
             return
         args, kwargs = tree_map_only(Tensor, lambda x: self.known.get(x, x), (args, kwargs))
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
-        self.known[out] = func(*args, **kwargs)
+        numbers = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
+        for output, known in zip(outputs, numbers, strict=True):
+            self.known[output] = known
+
+    def _forget(self, written: Tensor) -> None:
+        """Something unknown was written into a tensor: all views of it are unknown from now on."""
+        storage = written.untyped_storage()._cdata
+        for x in [x for x in self.known if x.untyped_storage()._cdata == storage]:
+            del self.known[x]
 
     def _check(self, packet: Any, args: Any, kwargs: Any) -> None:
         for x, index, dim in LOOKUPS[packet](*args, **kwargs):
             numbers = self.known.get(index) if isinstance(index, Tensor) else None
             if numbers is None or numbers.dtype == torch.bool or not numbers.numel():
                 continue
-            lowest, highest, size = int(numbers.min()), int(numbers.max()), x.shape[dim]
-            if not -size <= lowest <= highest < size:
-                wrong = lowest if lowest < -size else highest
+            size = x.shape[dim]
+            first = -size if packet is aten.index else 0  # the others do not count from the end
+            lowest, highest = int(numbers.min()), int(numbers.max())
+            if not first <= lowest <= highest < size:
+                wrong = lowest if lowest < first else highest
                 raise IndexError(f"index {wrong} is out of bounds for a dimension of size {size}")

@@ -8,7 +8,7 @@ from typing import Any
 from .errors import ConfigError
 from .features import Kwargs, Size
 
-__all__ = ["merge_kwargs", "parse_size"]
+__all__ = ["check_knobs", "merge_kwargs", "parse_size"]
 
 
 def merge_kwargs(timm_kwargs: Mapping[str, Any] | None, **named: Any) -> Kwargs:
@@ -43,6 +43,22 @@ def parse_size(fixed_input_size: bool | int | Sequence[int] | None) -> bool | Si
             f"fixed_input_size={fixed_input_size}: None, True (the native size), a side or (height, width)"
         )
     return sides[0], sides[1]
+
+
+def check_knobs(in_chans: Any, drop_path_rate: Any, output_stride: Any, freeze_at: Any, freeze: Any) -> None:
+    """Raise ConfigError unless arguments of a backbone have the right types and ranges."""
+    if not isinstance(in_chans, int) or in_chans < 1:
+        raise ConfigError(f"in_chans={in_chans}: a whole number of channels >= 1")
+    number = isinstance(drop_path_rate, (int, float))
+    if drop_path_rate is not None and not (number and 0 <= drop_path_rate < 1):
+        raise ConfigError(f"drop_path_rate={drop_path_rate}: a probability, 0 <= drop_path_rate < 1")
+    if output_stride not in (None, 8, 16, 32):
+        raise ConfigError(f"output_stride={output_stride}: 8, 16 or 32")
+    if not isinstance(freeze_at, int) or freeze_at < 0:
+        raise ConfigError(f"freeze_at={freeze_at}: a whole number of stages, 0 for none, 1 for the stem")
+    listed = isinstance(freeze, Sequence) and not isinstance(freeze, str)
+    if not listed or not all(isinstance(pattern, str) for pattern in freeze):
+        raise ConfigError(f"freeze={freeze}: a list of patterns, such as ['blocks.0.*']")
 
 
 class _Frozen(dict[str, Any]):

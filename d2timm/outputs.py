@@ -42,7 +42,7 @@ def choose(
     for i, stride in enumerate(nearest):
         alike = [feature for feature in features if feature.stride == stride]
         share = nearest.count(stride)
-        place = i - nearest.index(stride)
+        place = nearest[:i].count(stride)
         chosen.append(alike[_spread(place, share, len(alike))])
     return chosen
 

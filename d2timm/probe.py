@@ -124,13 +124,17 @@ class _Search:
         if "img_size" not in dict(self.kwargs):
             ways += [_Way("resizing", self.kwargs, canvas="image")]
             ways += [_Way("resizing", (*self.kwargs, ("img_size", size)))]
+        reason = ""
         for way in ways:
             try:
                 features = self._measure(replace(way, exact=False), [size])
-            except RefusalError:
+            except RefusalError as refusal:
+                reason = str(refusal)
                 continue
             needs = Needs(way.route, size=size, canvas=way.canvas if size != self.native else None)
             return self._source(way, needs, features, {})
+        if size == self.native:
+            raise ConfigError(f"{self.model_name} does not run at its native size: {reason}")
         raise ConfigError(
             f"fixed_input_size={size}: {self.model_name} does not run at that size; "
             f"its native size is {self.native} (fixed_input_size=True)"
@@ -187,8 +191,8 @@ class _Search:
 
     def _run(self, kwargs: Kwargs, canvas: Literal["image", "square"] | None, size: Size) -> Shapes:
         """(channels, rows, columns) of each feature."""
-        model = self._model(kwargs)
         try:
+            model = self._model(kwargs)
             if canvas and size != self.native:
                 twin = create_twin(self.model_name, dict(kwargs), canvas, size)
                 if reason := why_not(model, twin):

@@ -48,7 +48,7 @@ COST_SIZE: Size = (512, 512)
 
 
 def check(model_name: str) -> Row:
-    """Hold a model against the contract on ``meta``: names, channels and grids of its outputs at ``SIZES``.
+    """Hold a model against the contract on ``meta``: outputs at ``SIZES``, stages, cost.
 
     Returns:
         What ``docs/zoo.md`` says of it; an ``error`` if it does not keep the contract.
@@ -59,6 +59,7 @@ def check(model_name: str) -> Row:
         with torch.no_grad(), MetaRun():
             outputs = backbone(torch.empty(1, source.channels, *size, device="meta"))
         check_outputs(backbone, outputs, 1, size)
+    check_stages(backbone)
     return {
         "model_name": model_name,
         "kind": kind(source),
@@ -74,29 +75,41 @@ def check(model_name: str) -> Row:
 def check_real(model_name: str) -> Row:
     """Hold a model against the contract on the CPU, forwards and backwards at ``REAL_SIZES``."""
     torch.manual_seed(0)
-    backbone = TimmBackbone(model_name).train()
-    idle: set[str] | None = None
-    for size in (*REAL_SIZES, backbone.source.trial_size):
+    backbone = TimmBackbone(model_name)
+    tensors = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
+    used: set[int] = set()
+    for size in REAL_SIZES:
         images = torch.randn(2, backbone.source.channels, *size)
-        with Used() as touched:
-            outputs = backbone(images)
+        with Used() as training:
+            outputs = backbone.train()(images)
         check_outputs(backbone, outputs, 2, size)
         torch.stack([x.square().mean() for x in outputs.values()]).sum().backward()
-        for name, parameter in backbone.named_parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                raise AssertionError(f"{name} gets no gradient at {size}")
-            if parameter.grad is not None and not parameter.grad.isfinite().all():
-                raise AssertionError(f"the gradient of {name} is not finite at {size}")
+        check_gradients(backbone)
         backbone.zero_grad()
-        with Used() as evaluated, torch.no_grad():
-            backbone.eval()(images)
-        backbone.train()
-        tensors = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
-        unused = {name for name, x in tensors.items() if id(x) not in touched.ids | evaluated.ids}
-        idle = unused if idle is None else idle & unused
-    if idle:
-        raise AssertionError(f"nothing uses {', '.join(sorted(idle))}")
+        used |= training.ids | _used_without_gradients(backbone.eval(), images)
+    if any(id(x) not in used for x in tensors.values()):
+        # what only images of the native size need
+        images = torch.randn(1, backbone.source.channels, *backbone.source.trial_size)
+        used |= _used_without_gradients(backbone.eval(), images)
+    if idle := [name for name, x in tensors.items() if id(x) not in used]:
+        raise AssertionError(f"nothing uses {', '.join(idle)}")
     return {"model_name": model_name, "route": str(backbone.source.needs), "parameters": count(backbone)}
+
+
+def _used_without_gradients(backbone: TimmBackbone, images: Tensor) -> set[int]:
+    with Used() as used, torch.no_grad():
+        backbone(images)
+    ids: set[int] = used.ids
+    return ids
+
+
+def check_gradients(backbone: TimmBackbone) -> None:
+    """Raise AssertionError unless each parameter that requires a gradient has a finite one."""
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            raise AssertionError(f"{name} gets no gradient")
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            raise AssertionError(f"the gradient of {name} is not finite")
 
 
 def check_outputs(backbone: TimmBackbone, outputs: dict[str, Tensor], batch: int, size: Size) -> None:
@@ -111,6 +124,16 @@ def check_outputs(backbone: TimmBackbone, outputs: dict[str, Tensor], batch: int
             raise AssertionError(f"{name} is {tuple(x.shape)} at {size}, declared {declared[name]}")
         if not x.is_meta and not x.isfinite().all():
             raise AssertionError(f"{name} is not finite at {size}")
+
+
+def check_stages(backbone: TimmBackbone) -> None:
+    """Raise AssertionError unless each parameter belongs to a stage and to a layer, numbered without gaps."""
+    for coarse in (True, False):
+        number = backbone.stage_of_parameters(coarse)
+        if set(number) != {name for name, _ in backbone.model.named_parameters()}:
+            raise AssertionError("parameters without a stage")
+        if set(number.values()) != set(range(max(number.values()) + 1)):
+            raise AssertionError("stages are numbered with gaps")
 
 
 def check_all(names: Sequence[str], checked: Callable[[str], Row], jobs: int, state: Path) -> list[Row]:
@@ -128,6 +151,8 @@ def check_all(names: Sequence[str], checked: Callable[[str], Row], jobs: int, st
     rows = {row["model_name"]: row for row in _read(state) if "error" not in row}
     left = [name for name in names if name not in rows]
     state.parent.mkdir(parents=True, exist_ok=True)
+    if state.is_file() and not state.read_text().endswith("\n"):
+        state.write_text(state.read_text() + "\n")  # a line that was being written when a run was cut off
     with state.open("a") as lines, tqdm(total=len(names), initial=len(names) - len(left)) as bar:
         for row in _in_pool(left, checked, jobs):
             rows[row["model_name"]] = row
@@ -140,15 +165,21 @@ def check_all(names: Sequence[str], checked: Callable[[str], Row], jobs: int, st
 
 
 def _in_pool(names: Sequence[str], checked: Callable[[str], Row], jobs: int) -> Iterator[Row]:
-    """Rows as they come; a process that dies takes the models with it that were in the pool."""
+    """Rows as they come. A process that dies is told as the error of its model, and the others go on."""
+    left = list(names)
     context = multiprocessing.get_context("spawn")  # no state of torch is inherited
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=silence) as pool:
-        tasks = {pool.submit(_guarded, checked, name): name for name in names}
-        for task in as_completed(tasks):
+    while left:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=silence) as pool:
+            tasks = {pool.submit(_guarded, checked, name): name for name in left}
             try:
-                yield task.result()
+                for task in as_completed(tasks):
+                    row = task.result()
+                    left.remove(tasks[task])
+                    yield row
             except BrokenProcessPool as error:
-                yield {"model_name": tasks[task], "error": f"a process of the pool died: {error}"}
+                if jobs == 1:  # the first that is left was being checked
+                    yield {"model_name": left.pop(0), "error": f"its process died: {error}"}
+                jobs = 1
 
 
 def _guarded(checked: Callable[[str], Row], name: str) -> Row:
@@ -169,7 +200,7 @@ def _read(state: Path) -> list[Row]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            continue  # the line that was being written when the run was cut off
+            continue  # a line that was cut off
     return [row for row in rows if row.get("timm") == timm.__version__]
 
 

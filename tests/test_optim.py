@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from d2timm import ConfigError, TimmBackbone
+from d2timm import ConfigError, TimmBackbone, build, get_config
+from d2timm.config import apply_overrides
 from d2timm.optim import build_optimizer, param_groups
 
 
@@ -46,9 +48,9 @@ def together(*tensors: Tensor | None) -> float:
         ("vit_tiny_patch16_224", "model.blocks.0.attn.qkv.bias", False),
         ("vit_tiny_patch16_224", "model.blocks.0.attn.qkv.weight", True),
         ("vit_tiny_patch16_224", "model.patch_embed.proj.weight", True),
-        ("vit_tiny_patch16_224", "levels.res2.scale.0.weight", True),
-        ("vit_tiny_patch16_224", "levels.res2.scale.0.bias", False),
-        ("vit_tiny_patch16_224", "levels.res2.scale.1.weight", False),
+        ("vit_tiny_patch16_224", "levels.res2.scale.0.weight", False),  # a norm
+        ("vit_tiny_patch16_224", "levels.res2.scale.1.weight", True),
+        ("vit_tiny_patch16_224", "levels.res2.scale.1.bias", False),
         ("swin_tiny_patch4_window7_224", "model.layers.0.blocks.0.attn.relative_position_bias_table", False),
         ("resnet18d", "model.layer1.0.conv1.weight", True),
         ("resnet18d", "model.layer1.0.bn1.weight", False),
@@ -86,6 +88,101 @@ def test_frozen_parameters_are_left_out() -> None:
     assert frozen
     assert not grouped & frozen
     assert grouped == set(backbone.parameters()) - frozen
+
+
+# Layers
+
+
+def rates(model: nn.Module, **kwargs: float) -> dict[str, float]:
+    """Learning rate of each parameter, by name."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = param_groups(model, 0.05, **kwargs)
+    return {names[p]: group["lr"] for group in groups for p in group["params"]}
+
+
+def on_meta(model_name: str, **kwargs: Any) -> TimmBackbone:
+    with torch.device("meta"):
+        return TimmBackbone(model_name, **kwargs)
+
+
+def test_rates_decay_from_the_last_block_to_the_stem() -> None:
+    """ViT-tiny has twelve blocks; its stem is the thirteenth layer from above."""
+    lr, d = 1e-3, 0.7
+    detector = nn.ModuleDict(
+        {"backbone": on_meta("vit_tiny_patch16_224"), "head": nn.Linear(8, 8, device="meta")}
+    )
+    rate = rates(detector, lr=lr, layer_decay=d)
+    for stem in ("patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed", "cls_token"):
+        assert rate[f"backbone.model.{stem}"] == pytest.approx(lr * d**13)
+    for block in range(12):
+        for name in ("attn.qkv.weight", "norm1.bias"):
+            assert rate[f"backbone.model.blocks.{block}.{name}"] == pytest.approx(lr * d ** (12 - block))
+    assert rate["backbone.model.blocks.11.mlp.fc2.weight"] == pytest.approx(lr * d)
+    assert rate["head.weight"] == rate["head.bias"] == lr
+    assert {n for name, n in rate.items() if name.startswith("backbone.levels.")} == {lr}
+
+
+def test_rates_of_a_model_without_groups_decay_by_stage() -> None:
+    rate = rates(on_meta("pit_ti_224"), lr=1.0, layer_decay=0.5)
+    for i, prefix in enumerate(("transformers.2.", "transformers.1.", "transformers.0.")):
+        assert {n for name, n in rate.items() if name.startswith(f"model.{prefix}")} == {0.5 ** (i + 1)}
+    assert rate["model.patch_embed.conv.weight"] == 0.125
+    assert rate["levels.res2.scale.1.weight"] == 1.0
+
+
+@pytest.mark.parametrize("model_name", ["vit_tiny_patch16_224", "pit_ti_224", "test_coatnet"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_every_parameter_is_in_one_group_whatever_the_rates(model_name: str, layer_decay: float) -> None:
+    backbone = on_meta(model_name, freeze_at=1)
+    groups = param_groups(backbone, 0.05, layer_decay=layer_decay)
+    grouped = [p for group in groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {p for p in backbone.parameters() if p.requires_grad}
+    decay = {p: group["weight_decay"] for group in groups for p in group["params"]}
+    plain = {p: group["weight_decay"] for group in param_groups(backbone, 0.05) for p in group["params"]}
+    assert decay == plain  # as without
+    assert all(group["params"] for group in groups)
+
+
+def test_frozen_layers_leave_the_rates_of_the_others_as_they_are() -> None:
+    whole, frozen = (rates(on_meta("test_vit", freeze_at=n), lr=1.0, layer_decay=0.5) for n in (0, 3))
+    assert len(frozen) < len(whole)
+    assert frozen == {name: whole[name] for name in frozen}
+
+
+def test_without_decay_groups_have_no_rate_of_their_own() -> None:
+    assert all("lr" not in group for group in param_groups(on_meta("test_vit"), 0.05, lr=0.1))
+
+
+def test_rates_reach_the_optimizer() -> None:
+    groups = param_groups(on_meta("test_vit"), 0.05, lr=1e-3, layer_decay=0.5)
+    optimizer = build_optimizer(groups, opt="adamw", lr=1e-3, weight_decay=0.05)
+    found = sorted({group["lr"] for group in optimizer.param_groups})
+    assert found == pytest.approx([1e-3 * 0.5**n for n in range(7, -1, -1)])
+
+
+@pytest.mark.parametrize("wrong", [0, -0.5, 1.1, 2, float("nan")])
+def test_decay_of_layers_that_is_none(wrong: float) -> None:
+    with pytest.raises(ConfigError) as error:
+        param_groups(nn.Linear(2, 2), 0.05, layer_decay=wrong)
+    text = str(error.value)
+    assert text.startswith(f"optimizer.params.layer_decay={wrong}: ")
+    assert "0 < layer_decay <= 1" in text
+    assert "\n" not in text
+
+
+def test_decay_of_layers_is_a_key_of_the_config() -> None:
+    """With the learning rate of the config, as one makes an optimizer of its node."""
+    cfg = get_config("mask_rcnn_timm.py")
+    overrides = ["optimizer.params.layer_decay=0.7", "optimizer.lr=0.01", "data.name=shapes"]
+    cfg = apply_overrides(cfg, overrides)
+    build.settle(cfg)
+    model = nn.ModuleDict({"backbone": on_meta("test_vit"), "head": nn.Linear(8, 8, device="meta")})
+    optimizer = build.build_optimizer(cfg, model)
+    rate = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rate[model["head"].weight] == 0.01
+    assert rate[model["backbone"].model.blocks[5].mlp.fc1.weight] == pytest.approx(0.01 * 0.7)
+    assert rate[model["backbone"].model.pos_embed] == pytest.approx(0.01 * 0.7**7)
 
 
 # Clipping

@@ -131,23 +131,20 @@ def test_a_map_of_the_right_stride_is_only_cut() -> None:
     assert torch.equal(y, x[..., :7, :9])
 
 
-def test_one_doubling_begins_as_its_nearest_neighbour() -> None:
-    x = torch.randn(2, 5, 4, 6)
-    y = Resample(5, 16, 8)(x, (16, 16), (64, 96))
-    assert torch.equal(y, F.interpolate(x, scale_factor=2, mode="nearest"))
+def normalised(x: Tensor) -> Tensor:
+    """Each cell by the mean and deviation of its channels."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=1e-6).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("steps", [2, 3])
-def test_more_doublings_begin_as_nearest_neighbours_between_norms(steps: int) -> None:
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_doublings_begin_as_nearest_neighbours_of_what_is_normalised(steps: int) -> None:
     """Each cell is repeated, and the same function of its channels lies between the doublings."""
-    channels = 5
-    x = torch.randn(2, channels, 4, 6)
-    level = Resample(channels, 32, 32 // 2**steps)
-    y = level(x, (32, 32), (128, 192))
-    value = x.permute(0, 2, 3, 1)
+    x = 1000 * torch.randn(2, 5, 4, 6)  # as large as what comes out of a plain transformer's blocks
+    y = Resample(5, 32, 32 // 2**steps)(x, (32, 32), (128, 192))
+    value = normalised(x)
     for _ in range(steps - 1):
-        value = F.gelu(F.layer_norm(value, (channels,), eps=1e-6))
-    expected = F.interpolate(value.permute(0, 3, 1, 2), scale_factor=2**steps, mode="nearest")
+        value = F.gelu(normalised(value))
+    expected = F.interpolate(value, scale_factor=2**steps, mode="nearest")
     assert (y - expected).abs().max() < 1e-5
 
 
@@ -161,16 +158,22 @@ def test_doublings_are_learned() -> None:
 
 
 @pytest.mark.parametrize(("target", "factor"), [(32, 2), (64, 4)])
-def test_coarser_levels_are_pooled_by_their_maximum(target: int, factor: int) -> None:
+def test_coarser_levels_are_normalised_and_pooled_by_their_maximum(target: int, factor: int) -> None:
     level = Resample(3, 16, target)
     x = torch.randn(1, 3, 7, 9)
     y = level(x, (16, 16), (112, 144))
-    assert not list(level.parameters())
+    assert not [module for module in level.modules() if isinstance(module, nn.ConvTranspose2d)]
     assert tuple(y.shape) == (1, 3, math.ceil(112 / target), math.ceil(144 / target))
     for row in range(y.shape[2]):
         for column in range(y.shape[3]):
-            block = x[..., row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
-            assert torch.equal(y[..., row, column], block.amax(dim=(2, 3)))
+            block = (slice(row * factor, (row + 1) * factor), slice(column * factor, (column + 1) * factor))
+            expected = normalised(x)[(..., *block)].amax(dim=(2, 3))
+            torch.testing.assert_close(y[..., row, column], expected, rtol=0, atol=1e-6)
+
+
+def test_a_level_at_its_own_stride_has_no_layers() -> None:
+    assert not list(Resample(3, 16, 16).parameters())
+    assert list(Resample(3, 16, 8).parameters())
 
 
 # restore

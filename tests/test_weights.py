@@ -11,11 +11,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
-from timm.models import save_for_hf
+from timm.models import adapt_input_conv, save_for_hf
 from torch import Tensor
 
 from d2timm import ConfigError, TimmBackbone
 from d2timm.features import extract
+from d2timm.weights import tell
 
 State = Mapping[str, Tensor]
 Write = Callable[..., str]
@@ -132,6 +133,75 @@ def test_position_embeddings_of_another_size_are_adapted(model_name: str, write:
 def test_file_comes_before_the_hub(write: Write, no_hub: None) -> None:
     state = random_model("test_resnet").state_dict()
     assert_loaded(TimmBackbone("test_resnet", checkpoint_path=write(state), pretrained=True), state)
+
+
+# Other channels
+
+
+@pytest.mark.parametrize("model_name", ["test_resnet", "test_vit", "test_convnext", "test_coatnet"])
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_first_layer_is_adapted_to_other_channels(model_name: str, in_chans: int, write: Write) -> None:
+    """As timm does for its own weights."""
+    state = random_model(model_name).state_dict()
+    path = write(state)
+    backbone = TimmBackbone(model_name, in_chans=in_chans, checkpoint_path=path)
+    first = f"{backbone.model.pretrained_cfg['first_conv']}.weight"
+    assert_loaded(backbone, {**state, first: adapt_input_conv(in_chans, state[first])})
+
+    reference = timm.create_model(
+        model_name, in_chans=in_chans, pretrained=True, pretrained_cfg_overlay={"file": path}
+    )
+    assert torch.equal(backbone.model.get_parameter(first), reference.get_parameter(first))
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_first_layer_of_the_right_channels_is_left_alone(in_chans: int, write: Write) -> None:
+    state = random_model("test_resnet", in_chans=in_chans).state_dict()
+    assert_loaded(TimmBackbone("test_resnet", in_chans=in_chans, checkpoint_path=write(state)), state)
+
+
+def test_channels_that_the_file_does_not_have(write: Write) -> None:
+    """timm can adapt the weights of three channels, not those of five."""
+    path = write(random_model("test_resnet", in_chans=5).state_dict())
+    with pytest.raises(ConfigError) as error:
+        TimmBackbone("test_resnet", in_chans=4, checkpoint_path=path)
+    assert f"checkpoint_path={path}" in message(error)
+
+
+# What is told
+
+
+def told(caplog: pytest.LogCaptureFixture) -> str:
+    """What is logged of a file."""
+    (record,) = [record for record in caplog.records if record.name == "d2timm.weights"]
+    assert record.levelname == "INFO"
+    return record.getMessage()
+
+
+def test_what_was_loaded_and_what_was_left_is_told(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    state = random_model("test_resnet").state_dict()
+    path = write({**state, "decoder.weight": torch.zeros(3)})
+    backbone = TimmBackbone("test_resnet", checkpoint_path=path)
+    used = len(backbone.model.state_dict())
+    assert used == len(state) - 2
+    expected = f"loaded {used} of {used} tensors; not needed: decoder.weight, fc.bias, fc.weight"
+    assert told(caplog) == f"{path}: {expected}"
+
+
+def test_nothing_left_is_nothing_told(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    state = random_model("test_resnet", num_classes=0).state_dict()
+    path = write(state)
+    TimmBackbone("test_resnet", checkpoint_path=path)
+    assert told(caplog) == f"{path}: loaded {len(state)} of {len(state)} tensors"
+
+
+def test_many_that_are_left_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    tell("file.pth", [f"x{i:02d}" for i in range(20)], ["x00", "x01"])
+    left = ", ".join(f"x{i:02d}" for i in range(2, 14))
+    assert told(caplog) == f"file.pth: loaded 2 of 2 tensors; not needed: {left} and 6 more"
 
 
 # Files that are none
