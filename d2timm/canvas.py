@@ -82,7 +82,13 @@ class Canvas:
         twin = self._twin(model, size, images.device)
         for original, module in zip(model.modules(), twin.model.modules(), strict=True):
             module.training = original.training
-        twin.give(adapt(model.state_dict(keep_vars=True), twin.model))
+        weights = model.state_dict(keep_vars=True)
+        state = None
+        if not any(x.is_inference() for x in weights.values()):  # which have no versions
+            state = [(id(x), x._version) for x in weights.values()]
+        if torch.is_grad_enabled() or state is None or twin.state != state:
+            twin.give(adapt(weights, twin.model))
+            twin.state = state
         return extract(twin.model, images, indices)
 
     def _twin(self, model: TimmModel, size: Size, device: torch.device) -> _Twin:
@@ -109,6 +115,7 @@ class _Twin:
 
     def __init__(self, model: TimmModel) -> None:
         self.model = model
+        self.state: list[tuple[int, int]] | None = None  # of the weights that it has
         self._slots = {
             f"{path}.{name}" if path else name: (slots, name)
             for path, module in model.named_modules(remove_duplicate=False)

@@ -270,7 +270,7 @@ def test_other_channels_by_the_keyword_of_timm() -> None:
 def test_channels_that_there_are_not(in_chans: Any) -> None:
     with pytest.raises(ConfigError) as error:
         on_meta("test_resnet", in_chans=in_chans)
-    assert f"in_chans={in_chans!r}" in one_line(error)
+    assert f"in_chans={in_chans}: " in one_line(error)
 
 
 @pytest.mark.parametrize("model_name", ["resnet18d", "test_vit", "test_convnext", "test_efficientnet"])

@@ -180,6 +180,20 @@ def test_an_optimizer_step_is_seen_at_sizes_that_ran_before() -> None:
         assert not torch.allclose(backbone(images)["res5"], before)
 
 
+def test_weights_are_brought_to_a_size_once_while_they_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = TimmBackbone("test_coatnet").eval()
+    images = images_of(SIZE)
+    calls = []
+    monkeypatch.setattr(d2timm.canvas, "adapt", lambda *args: calls.append(args) or adapt(*args))
+    with torch.inference_mode():
+        first = backbone(images)["res5"]
+        assert torch.equal(backbone(images)["res5"], first)
+    assert len(calls) == 1
+    for _ in range(2):  # with gradients, each pass has a graph of its own
+        backbone(images)["res5"].sum().backward()
+    assert len(calls) == 3
+
+
 def test_gradients_are_the_same_with_checkpoints() -> None:
     native = of_timm("test_coatnet")
     plain, checkpointed = (same_weights(native, grad_checkpointing=use) for use in (False, True))
