@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["MetaRun", "TimmModel", "create_on_meta"]
+__all__ = ["MetaRun", "TimmModel", "create_on_meta", "tensors_in"]
 
 #: An nn.Module with timm's ways (feature_info, forward_intermediates, ...), which no type of timm's tells
 TimmModel: TypeAlias = Any
@@ -93,6 +93,15 @@ def create_on_meta(model_name: str, **kwargs: Any) -> TimmModel:
         return timm.create_model(model_name, pretrained=False, **kwargs).eval()
 
 
+def tensors_in(*values: Any) -> Iterator[Tensor]:
+    """The tensors among arguments or results of an operator, which nests them in lists at most once."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from (x for x in value if isinstance(x, Tensor))
+
+
 class _WithoutInitialisation(TorchFunctionMode):
     """Skip what fills weights: on ``meta`` it is most of the time that a model takes to be made."""
 
@@ -150,26 +159,26 @@ class MetaRun(TorchDispatchMode):
         if packet in LOOKUPS and not func._schema.is_mutable:
             self._check(packet, args, kwargs)
         out = func(*args, **kwargs)
-        outputs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
-        if outputs and all(x.is_meta and x.numel() <= MOST_NUMBERS for x in outputs):
-            self._follow(func, args, kwargs, outputs)
+        if self.known or packet in FACTORIES:
+            outputs = list(tensors_in(out))
+            if outputs and all(x.is_meta and x.numel() <= MOST_NUMBERS for x in outputs):
+                self._follow(func, args, kwargs, outputs)
         return out
 
     def _follow(self, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         """Compute outputs with numbers where all that they are made of is known."""
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if not tensors and func.overloadpacket not in FACTORIES:
+        inputs = [*tensors_in(*args), *tensors_in(*kwargs.values())]
+        if not inputs and func.overloadpacket not in FACTORIES:
             return
-        if not all(x in self.known or not x.is_meta for x in tensors):
-            for written in (x for x in outputs if any(x is t for t in tensors)):
+        if not all(x in self.known or not x.is_meta for x in inputs):
+            for written in (x for x in outputs if any(x is given for given in inputs)):
                 self._forget(written)
             return
         args, kwargs = tree_map_only(Tensor, lambda x: self.known.get(x, x), (args, kwargs))
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
-        numbers = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
-        for output, known in zip(outputs, numbers, strict=True):
-            self.known[output] = known
+        for output, numbers in zip(outputs, tensors_in(func(*args, **kwargs)), strict=True):
+            self.known[output] = numbers
 
     def _forget(self, written: Tensor) -> None:
         """Something unknown was written into a tensor: all views of it are unknown from now on."""

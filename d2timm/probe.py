@@ -41,8 +41,8 @@ class RefusalError(Exception):
     """A model does not take a size; the text says how it told."""
 
 
-class FixedGridError(RefusalError):
-    """A model resizes every image inside."""
+class FinalRefusalError(RefusalError):
+    """No way that follows will be taken either."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -111,7 +111,7 @@ class _Search:
                 features = self._measure(way, [self.native, *TRIAL_SIZES])
             except RefusalError as refusal:
                 refused.setdefault(way.route, str(refusal))
-                if isinstance(refusal, FixedGridError):
+                if isinstance(refusal, FinalRefusalError):
                     break
                 continue
             needs = Needs(way.route, way.multiple, self._smallest(way), canvas=way.canvas)
@@ -171,7 +171,7 @@ class _Search:
         for i, info in enumerate(self.info):
             grids = [run[i][1:] for run in runs]
             if len(sizes) > 1 and len({*grids}) == 1:
-                raise FixedGridError("it resizes every image to a size of its own")
+                raise FinalRefusalError("it resizes every image to a size of its own")
             features.append(_describe(i, info, runs[0][i][0], sizes, grids))
         unpadded = way.multiple == 1 and any(feature.lost for feature in features)
         if way.exact and (unpadded or not all(feature.exact for feature in features)):
@@ -196,7 +196,7 @@ class _Search:
             if canvas and size != self.native:
                 twin = create_twin(self.model_name, dict(kwargs), canvas, size)
                 if reason := why_not(model, twin):
-                    raise RefusalError(reason)
+                    raise FinalRefusalError(reason)  # canvases come last
                 model = twin
             images = torch.empty(1, self.channels, *size, device="meta")
             with torch.no_grad(), MetaRun():

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .features import Size, Source, extract
-from .meta import MetaRun, TimmModel
+from .meta import MetaRun, TimmModel, tensors_in
 
 __all__ = ["Used", "prune", "reached"]
 
@@ -125,7 +124,7 @@ class Used(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        self.ids |= {id(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        self.ids.update(map(id, tensors_in(*args, *kwargs.values())))
         return func(*args, **kwargs)
 
 

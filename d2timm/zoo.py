@@ -6,6 +6,9 @@ that a run that was cut off goes on where it was.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import gc
 import json
 import math
 import multiprocessing
@@ -182,8 +185,16 @@ def _in_pool(names: Sequence[str], checked: Callable[[str], Row], jobs: int) -> 
                 jobs = 1
 
 
+@functools.cache
+def _settle_in() -> None:
+    """Once a process: one core each, and no time for garbage among what was imported."""
+    torch.set_num_threads(1)
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+
+
 def _guarded(checked: Callable[[str], Row], name: str) -> Row:
-    torch.set_num_threads(1)  # processes beside each other, each on a core
+    _settle_in()
     try:
         return {"timm": timm.__version__, **checked(name)}
     except Exception as error:
