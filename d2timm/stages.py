@@ -16,8 +16,8 @@ def stage_of_parameters(
 ) -> dict[str, int]:
     """Number the parameters of a model by depth.
 
-    By timm's ``group_matcher``; a model that has none is divided by its features, each of which begins
-    where the one before it ends.
+    By timm's ``group_matcher``; a model that has none, or none for stages, is divided by its features, each
+    of which begins where the one before it ends.
 
     Args:
         model: what ``source`` made, pruned to ``indices``.
@@ -28,9 +28,11 @@ def stage_of_parameters(
     Returns:
         Name -> number, 0 for the stem, without gaps.
     """
-    if not hasattr(model, "group_matcher"):
+    try:
+        matcher = model.group_matcher(coarse=coarse)
+    except (AttributeError, AssertionError):
         return _by_feature(source, indices)
-    number: dict[str, int] = group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
+    number: dict[str, int] = group_parameters(model, matcher, reverse=True)
     order = {stage: i for i, stage in enumerate(sorted(set(number.values())))}
     return {name: order[stage] for name, stage in number.items()}
 

@@ -43,6 +43,15 @@ def row(model_name: str, **values: Any) -> dict[str, Any]:
     return {**told, **values}
 
 
+def sample() -> list[dict[str, Any]]:
+    """Of the committed table, the smallest model of each kind and route, and every hundredth."""
+    rows = zoo.read_tables(SCRIPT.parents[1] / "docs")
+    smallest: dict[tuple[str, str], dict[str, Any]] = {}
+    for told in sorted(rows, key=lambda told: told["parameters"]):
+        smallest.setdefault((told["kind"], told["route"].partition(" to ")[0]), told)
+    return [*smallest.values(), *rows[::100]]
+
+
 def remember(state: Path, rows: list[dict[str, Any]]) -> None:
     """Rows of an earlier run."""
     state.parent.mkdir(parents=True)
@@ -78,6 +87,18 @@ def test_models_keep_the_contract_on_meta(model_name: str) -> None:
 
 def test_row_of_a_known_model() -> None:
     assert zoo.check("test_resnet") == {k: v for k, v in row("test_resnet").items() if k != "timm"}
+
+
+@pytest.mark.slow
+def test_committed_table_is_true() -> None:
+    rows = sample()
+    assert len({told["route"].partition(" to ")[0] for told in rows}) >= 5
+    assert [zoo.check(told["model_name"]) for told in rows] == rows
+
+
+def test_committed_table_is_of_every_model() -> None:
+    rows = zoo.read_tables(SCRIPT.parents[1] / "docs")
+    assert [told["model_name"] for told in rows] == timm.list_models()
 
 
 @pytest.mark.parametrize("model_name", TINY)
