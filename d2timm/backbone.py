@@ -130,12 +130,12 @@ class TimmBackbone(Backbone):
                 for name, feature, base, stride in zip(remaps, chosen, bases, strides, strict=True)
             }
         )
-        # an interpolated level needs image under the whole of its last cell
-        resized = self.source.needs.size is not None
+        # an interpolated level needs image under the whole of its last cell, which padding gives; what is
+        # resized is not padded before, so that it is shrunk no more than it must be
         self._cover = [
             base
             for feature, base in zip(chosen, bases, strict=True)
-            if resized or not feature.exact or feature.stride != base
+            if not self.source.needs.size and (not feature.exact or feature.stride != base)
         ]
         self._out_features = list(remaps)
         self._out_feature_channels = {n: f.channels for n, f in zip(remaps, chosen, strict=True)}
@@ -203,11 +203,14 @@ class TimmBackbone(Backbone):
 
     def _padded(self, side: int) -> int:
         needs = self.source.needs
+        if needs.size:
+            return side
         side = max([side, *(round_up(side, base) for base in self._cover)])
-        return side if needs.size else max(round_up(side, needs.multiple), needs.smallest)
+        return max(round_up(side, needs.multiple), needs.smallest)
 
     def _cell(self, feature: Feature, grid: Tensor, extent: Size) -> tuple[float, float]:
         """(height, width) in image pixels of a cell of a feature map."""
-        if feature.exact and not self.source.needs.size:
-            return feature.stride, feature.stride
-        return extent[0] / grid.shape[-2], extent[1] / grid.shape[-1]
+        if not feature.exact:
+            return extent[0] / grid.shape[-2], extent[1] / grid.shape[-1]
+        seen = self.source.needs.size or extent
+        return feature.stride * extent[0] / seen[0], feature.stride * extent[1] / seen[1]

@@ -19,6 +19,7 @@ from zoo import NAMES, SIZES, SMALL, STRIDES, BackboneContract, assert_outputs, 
 
 import d2timm.backbone
 from d2timm import ConfigError, TimmBackbone
+from d2timm.features import extract
 
 MODELS = [
     "resnet50",
@@ -216,6 +217,34 @@ def test_features_stay_where_they_are_in_the_image(
     error_x = (output[0, 1] - columns)[inside].abs().max()
     assert error_y < 0.1
     assert error_x < 0.1
+
+
+@pytest.mark.parametrize(("model_name", "size"), [("levit_128s", (224, 224)), ("crossvit_9_240", (240, 240))])
+def test_image_of_the_native_size_is_seen_as_it_is(model_name: str, size: tuple[int, int]) -> None:
+    """Though neither 224 is a multiple of the stride 64, nor 240 one of 32."""
+    with torch.device("meta"):
+        backbone = TimmBackbone(model_name, remaps=("level",), strides=(64,), out_indices=(-1,)).eval()
+    images: list[Tensor] = []
+
+    def record(_: nn.Module, x: Tensor, indices: Sequence[int]) -> dict[int, Tensor]:
+        images.append(x)
+        return extract(backbone.model, x, indices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(d2timm.backbone, "extract", record)
+        given = torch.empty(1, 3, *size, device="meta")
+        backbone(given)
+        backbone(torch.empty(1, 3, 97, 131, device="meta"))
+    assert images[0].shape == given.shape
+    assert tuple(images[1].shape[-2:]) == size
+
+
+def test_feature_of_the_native_size_is_given_as_it_is() -> None:
+    backbone = one_level("levit_128s", 64, out_indices=(-1,))
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        feature = extract(backbone.model, images, (2,))[2]
+        assert torch.equal(backbone(images)["level"], feature)
 
 
 def test_interpolated_cells_have_image_under_the_whole_of_them() -> None:
