@@ -79,7 +79,6 @@ def check_real(model_name: str) -> Row:
     """Hold a model against the contract on the CPU, forwards and backwards at ``REAL_SIZES``."""
     torch.manual_seed(0)
     backbone = TimmBackbone(model_name)
-    tensors = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
     used: set[int] = set()
     for size in REAL_SIZES:
         images = torch.randn(2, backbone.source.channels, *size)
@@ -90,6 +89,8 @@ def check_real(model_name: str) -> Row:
         check_gradients(backbone)
         backbone.zero_grad()
         used |= training.ids | _used_without_gradients(backbone.eval(), images)
+    # buffers are asked for now, because a model may make them in its first run
+    tensors = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
     if any(id(x) not in used for x in tensors.values()):
         # what only images of the native size need
         images = torch.randn(1, backbone.source.channels, *backbone.source.trial_size)
