@@ -19,7 +19,7 @@ from torch import Tensor
 from .features import Size, Source, extract
 from .meta import TimmModel, create_on_meta
 
-__all__ = ["Canvas", "adapt", "create_twin"]
+__all__ = ["Canvas", "adapt", "create_twin", "why_not"]
 
 #: Twins that are kept; each holds tables of relative positions, which grow with the image.
 MOST_TWINS = 8

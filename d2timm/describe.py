@@ -5,7 +5,7 @@ Nothing is computed: all runs are on the ``meta`` device, giant models included.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -97,10 +97,6 @@ class Description:
     pixel_std: list[float]
     licence: str | None
     tags: list[str]
-
-    def to_plain(self) -> dict[str, Any]:
-        """As dicts, lists, texts and numbers."""
-        return asdict(self)
 
     def __str__(self) -> str:
         size = f"{self.size[0]}x{self.size[1]}"
@@ -223,7 +219,10 @@ def multiply_adds(module: nn.Module, images: torch.Tensor) -> int:
 
 
 class _Flops(TorchDispatchMode):
-    """torch's ``FlopCounterMode`` without its record of modules, which takes most of its time."""
+    """torch's ``FlopCounterMode`` without its record of modules.
+
+    That takes most of its time, and fails for modules that hand tuples on, as those of pit do.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -15,7 +15,17 @@ from torch import Tensor
 
 from .meta import TimmModel, create_on_meta
 
-__all__ = ["Feature", "Kwargs", "Needs", "Size", "Source", "extract", "round_up"]
+__all__ = [
+    "SMALLEST_SIDE",
+    "Feature",
+    "Kwargs",
+    "Needs",
+    "Size",
+    "Source",
+    "extract",
+    "round_up",
+    "rounded",
+]
 
 #: (height, width) in pixels
 Size: TypeAlias = tuple[int, int]

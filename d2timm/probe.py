@@ -41,8 +41,8 @@ class RefusalError(Exception):
     """A model does not take a size; the text says how it told."""
 
 
-class FinalRefusalError(RefusalError):
-    """No way that follows will be taken either."""
+class FixedGridError(RefusalError):
+    """A model resizes every image inside, to the size for which it was made."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,13 +106,15 @@ class _Search:
     def any_size(self) -> Source:
         """The least that lets the model take images of any size, or else resizing to the native one."""
         refused: dict[str, str] = {}
+        resizes_inside = False
         for way in self._ways():
+            if resizes_inside and not way.canvas:
+                continue
             try:
                 features = self._measure(way, [self.native, *TRIAL_SIZES])
             except RefusalError as refusal:
                 refused.setdefault(way.route, str(refusal))
-                if isinstance(refusal, FinalRefusalError):
-                    break
+                resizes_inside |= isinstance(refusal, FixedGridError)
                 continue
             needs = Needs(way.route, way.multiple, self._smallest(way), canvas=way.canvas)
             return self._source(way, needs, features, refused)
@@ -171,7 +173,7 @@ class _Search:
         for i, info in enumerate(self.info):
             grids = [run[i][1:] for run in runs]
             if len(sizes) > 1 and len({*grids}) == 1:
-                raise FinalRefusalError("it resizes every image to a size of its own")
+                raise FixedGridError("it resizes every image to a size of its own")
             features.append(_describe(i, info, runs[0][i][0], sizes, grids))
         unpadded = way.multiple == 1 and any(feature.lost for feature in features)
         if way.exact and (unpadded or not all(feature.exact for feature in features)):
@@ -196,7 +198,7 @@ class _Search:
             if canvas and size != self.native:
                 twin = create_twin(self.model_name, dict(kwargs), canvas, size)
                 if reason := why_not(model, twin):
-                    raise FinalRefusalError(reason)  # canvases come last
+                    raise RefusalError(reason)
                 model = twin
             images = torch.empty(1, self.channels, *size, device="meta")
             with torch.no_grad(), MetaRun():

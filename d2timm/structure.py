@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .freezing import batch_norms
 from .meta import MetaRun, TimmModel
 from .pruning import prune
 
-__all__ = ["NORMS", "activation_bytes", "build_structure", "check_structure"]
+__all__ = ["NORMS", "build_structure", "check_structure", "saved_bytes"]
 
 NORMS = ("keep", "FrozenBN", "SyncBN")
 
@@ -50,10 +51,15 @@ def check_structure(source: Source, indices: tuple[int, ...], norm: str, grad_ch
     if norm != "keep" and not batch_norms(twin):
         raise ConfigError(f"norm={norm}: {source.model_name} has no batch norm; use norm=keep")
     if grad_checkpointing:
-        kept = activation_bytes(twin, source, indices)
+        images = torch.empty(1, source.channels, *source.trial_size, device="meta")
+
+        def run() -> dict[int, Tensor]:
+            return extract(twin.train(), images, indices)
+
+        kept = saved_bytes(run, twin)
         try:
             twin.set_grad_checkpointing(True)
-            saved = kept - activation_bytes(twin, source, indices)
+            saved = kept - saved_bytes(run, twin)
         except (AssertionError, AttributeError, NotImplementedError):
             saved = 0
         if saved <= 0:
@@ -62,22 +68,7 @@ def check_structure(source: Source, indices: tuple[int, ...], norm: str, grad_ch
             )
 
 
-def activation_bytes(
-    model: TimmModel, source: Source, indices: tuple[int, ...], size: tuple[int, int] | None = None
-) -> int:
-    """What a training step keeps of one image for its backward pass, found on ``meta``.
-
-    Args:
-        model: on ``meta``.
-        source: where it comes from.
-        indices: features in use.
-        size: (height, width) of the image; None: one that the model takes as it is.
-    """
-    images = torch.empty(1, source.channels, *(size or source.trial_size), device="meta")
-    return saved_bytes(lambda: extract(model.train(), images, indices), model)
-
-
-def saved_bytes(run: Any, module: torch.nn.Module) -> int:
+def saved_bytes(run: Callable[[], Any], module: torch.nn.Module) -> int:
     """Bytes that a forward pass on ``meta`` keeps for the backward pass, weights of the module aside."""
     weights = {x.untyped_storage()._cdata for x in module.parameters()}
     weights |= {x.untyped_storage()._cdata for x in module.buffers()}

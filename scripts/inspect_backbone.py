@@ -10,6 +10,7 @@ No weights, no GPU and no network are needed, for giant models either.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 
@@ -60,7 +61,7 @@ def main() -> int:
     try:
         if options.name:
             described = describe(on_meta(options.name), options.size)
-            print(json.dumps(described.to_plain(), indent=2) if options.json else described)
+            print(json.dumps(dataclasses.asdict(described), indent=2) if options.json else described)
             return 0
         found = find(options.list, options.max_params)
     except ConfigError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -119,7 +120,7 @@ def test_what_is_not_known_is_told_as_such() -> None:
 
 def test_plain_form_is_json() -> None:
     told = describe(on_meta("test_vit"), (64, 64))
-    plain = json.loads(json.dumps(told.to_plain()))
+    plain = json.loads(json.dumps(dataclasses.asdict(told)))
     assert set(plain) == set(vars(told))
     assert plain["levels"][0] == vars(told.levels[0])
     assert plain["size"] == [64, 64]

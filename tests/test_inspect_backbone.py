@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import commands
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "inspect_backbone.py"
@@ -16,16 +17,10 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "inspect_backbone.py"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return commands.load("inspect_backbone")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+run = functools.partial(commands.run, "inspect_backbone")
 
 
 @pytest.mark.slow

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
+import functools
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import commands
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "install_detectron2.py"
@@ -16,16 +16,10 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "install_detectron2.py"
 @pytest.fixture
 def script() -> ModuleType:
     """The script as a fresh module."""
-    spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return commands.load("install_detectron2")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+run = functools.partial(commands.run, "install_detectron2")
 
 
 def test_does_nothing_where_detectron2_imports() -> None:

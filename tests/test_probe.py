@@ -110,7 +110,13 @@ def test_index_out_of_bounds_is_found_without_numbers() -> None:
     ("model_name", "reasons"),
     [
         ("resnet18d", {}),
-        ("crossvit_9_240", {"any size": "it resizes every image to a size of its own"}),
+        (
+            "crossvit_9_240",
+            {
+                "any size": "it resizes every image to a size of its own",
+                "canvas": "pos_embed_0 is of that size",
+            },
+        ),
         ("test_maxvit", {"any size": "at 333x500"}),
         ("vgg11", {"any size": "its grids do not follow the image"}),
         ("test_vit3", {"any size": "333", "dynamic size": "divisible by patch size", "padding": "336"}),
