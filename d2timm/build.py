@@ -17,6 +17,7 @@ from torch import nn
 
 from .data.catalog import check_split, choose, class_names
 from .errors import ConfigError
+from .fits import check_fit
 
 __all__ = ["build_model", "build_optimizer", "check", "check_machine", "instantiate", "settle"]
 
@@ -67,7 +68,8 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
     Raises:
         ConfigError: what cannot be, in a line.
     """
-    masks = bool(cfg.model.get("roi_heads", {}).get("mask_head"))
+    check_fit(cfg)
+    masks = bool((cfg.model.get("roi_heads") or {}).get("mask_head"))
     for split in splits:
         check_split(cfg.data, split, masks)
     for key in ("train.init_checkpoint", "model.backbone.bottom_up.checkpoint_path"):
@@ -98,6 +100,7 @@ def check_machine(cfg: DictConfig, processes: int) -> None:
 
 def build_on_meta(cfg: DictConfig) -> nn.Module:
     """The detector without numbers, for its shapes and for its mistakes."""
+    check_fit(cfg)
     noisy = logging.getLogger("detectron2.config.instantiate")
     level = noisy.level
     noisy.setLevel(logging.CRITICAL)  # it would tell the error twice
@@ -124,10 +127,11 @@ def build_on_meta(cfg: DictConfig) -> nn.Module:
 
 def check_classes(cfg: DictConfig, model: nn.Module) -> None:
     """Raise ConfigError if the data set has more classes than the head."""
+    place = "model.roi_heads" if hasattr(model, "roi_heads") else "model"
     heads: Any = getattr(model, "roi_heads", model)
     classes = len(class_names(cfg.data))
     if classes > heads.num_classes:
         raise ConfigError(
-            f"the data set has {classes} classes and model.roi_heads.num_classes={heads.num_classes}: "
+            f"the data set has {classes} classes and {place}.num_classes={heads.num_classes}: "
             "leave num_classes out, it follows from the data"
         )

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from detectron2.config import LazyConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -25,7 +24,7 @@ from .errors import ConfigError
 from .files import whole
 from .names import near
 
-__all__ = ["apply_overrides", "get_config", "load", "save", "to_plain"]
+__all__ = ["PLACES", "apply_overrides", "check_kind", "get_config", "load", "root", "save", "to_plain"]
 
 ROOTS = (  # of lazy_configs: inside the installed package, or beside it in the repository
     Path(__file__).parent / "lazy_configs",
@@ -50,11 +49,15 @@ def get_config(name: str) -> DictConfig:
     Args:
         name: path below ``lazy_configs``, such as ``mask_rcnn_timm.py``.
     """
-    root = next((root for root in ROOTS if root.is_dir()), ROOTS[0])
-    if not (root / name).is_file():
-        known = [str(path.relative_to(root)) for path in root.rglob("*.py")]
+    if not (root() / name).is_file():
+        known = [str(path.relative_to(root())) for path in root().rglob("*.py")]
         raise ConfigError(f"there is no config {name!r}: {near(name, known)}")
-    return load(root / name)
+    return load(root() / name)
+
+
+def root() -> Path:
+    """The folder ``lazy_configs``."""
+    return next((root for root in ROOTS if root.is_dir()), ROOTS[0])
 
 
 def load(path: str | Path) -> DictConfig:
@@ -77,6 +80,8 @@ def load(path: str | Path) -> DictConfig:
             return OmegaConf.create(tree, flags={"allow_objects": True})
         except OmegaConfBaseException as error:
             raise ConfigError(f"--config-file {path}: {str(error).splitlines()[0]}") from None
+    from detectron2.config import LazyConfig  # brings torch: seconds that a saved YAML need not wait for
+
     original = builtins.__import__
     try:
         cfg: DictConfig = LazyConfig.load(str(path))
@@ -118,13 +123,7 @@ def _apply(cfg: DictConfig, override: Override) -> None:
     value = override.value()
     if not (override.is_add() or override.is_force_add()):
         _check_key(cfg, key, told, "" if override.is_delete() else f" (+{told} adds it)")
-        try:
-            old = OmegaConf.select(cfg, key)
-        except OmegaConfBaseException:
-            old = None  # it follows from something that is not chosen yet
-        if isinstance(old, (int, float)) and isinstance(value, str) and "${" not in value:
-            kind = "true or false" if isinstance(old, bool) else f"a number, such as {old}"
-            raise ConfigError(f"{told}: {key} is {kind}")
+        check_kind(cfg, key, value, told)
     try:
         if override.is_delete():
             owner, _, name = key.rpartition(".")
@@ -134,6 +133,24 @@ def _apply(cfg: DictConfig, override: Override) -> None:
             OmegaConf.update(cfg, key, value, merge=not isinstance(value, (dict, list)), force_add=True)
     except (OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"{told}: {str(error).splitlines()[0]}") from None
+
+
+def check_kind(cfg: DictConfig, key: str, value: Any, told: str) -> None:
+    """Raise ConfigError if a text is to replace a number.
+
+    Args:
+        cfg: the tree as it is.
+        key: path with dots.
+        value: what is to be there.
+        told: the override.
+    """
+    try:
+        old = OmegaConf.select(cfg, key)
+    except OmegaConfBaseException:
+        return  # it follows from something that is not chosen yet
+    if isinstance(old, (int, float)) and isinstance(value, str) and "${" not in value:
+        kind = "true or false" if isinstance(old, bool) else f"a number, such as {old}"
+        raise ConfigError(f"{told}: {key} is {kind}")
 
 
 def _check_key(cfg: DictConfig, key: str, told: str, hint: str) -> None:

@@ -13,7 +13,7 @@ from .describe import count, levels, multiply_adds, table_of_levels
 from .errors import ConfigError
 from .features import round_up
 
-__all__ = ["report"]
+__all__ = ["report", "trial_image"]
 
 
 def report(cfg: DictConfig, model: Any) -> str:
@@ -28,11 +28,7 @@ def report(cfg: DictConfig, model: Any) -> str:
     """
     bottom_up = model.backbone.bottom_up
     source = bottom_up.source
-    settings = cfg.data.settings[cfg.data.name]
-    sides = (settings.test_short_edge, settings.max_size)
-    padded = [round_up(side, model.backbone.size_divisibility or 1) for side in sides]
-    images = torch.empty(1, source.channels, *padded, device="meta")
-
+    images = trial_image(cfg, model)
     flops = {"bottom-up": multiply_adds(bottom_up, images)}
     flops["neck"] = multiply_adds(model.backbone, images) - flops["bottom-up"]
     parts = {"bottom-up": count(bottom_up), "neck": count(model.backbone) - count(bottom_up)}
@@ -41,7 +37,7 @@ def report(cfg: DictConfig, model: Any) -> str:
             parts[name.replace("_", " ")] = count(part)
     rows = [[name, n / 1e6, flops[name] / 1e9 if name in flops else None] for name, n in parts.items()]
     rows.append(["all", sum(parts.values()) / 1e6, None])
-    size = "x".join(map(str, sides))
+    size = "x".join(map(str, sides(cfg)))
     return "\n\n".join(
         [
             f"{source.model_name}, native size {source.native_size[0]}x{source.native_size[1]}; "
@@ -57,6 +53,18 @@ def report(cfg: DictConfig, model: Any) -> str:
             f"on {cfg.train.device}, into {cfg.train.output_dir}",
         ]
     )
+
+
+def sides(cfg: DictConfig) -> tuple[int, int]:
+    """Short and long side in pixels of the largest image that is evaluated."""
+    settings = cfg.data.settings[cfg.data.name]
+    return settings.test_short_edge, settings.max_size
+
+
+def trial_image(cfg: DictConfig, model: Any) -> torch.Tensor:
+    """Such an image on ``meta``, padded as the detector pads it: (1, C, H, W)."""
+    padded = [round_up(side, model.backbone.size_divisibility or 1) for side in sides(cfg)]
+    return torch.empty(1, model.backbone.bottom_up.source.channels, *padded, device="meta")
 
 
 def _data(cfg: DictConfig) -> list[str]:

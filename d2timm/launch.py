@@ -12,7 +12,10 @@ import torch.distributed as dist
 from detectron2.engine import launch as launch_workers
 from detectron2.utils import comm
 
-__all__ = ["launch", "under_torchrun"]
+__all__ = ["launch", "set_threads", "under_torchrun"]
+
+#: What torch found in OMP_NUM_THREADS or in the machine; an earlier run in this process may have changed it.
+DEFAULT_THREADS = torch.get_num_threads()
 
 
 def under_torchrun() -> bool:
@@ -48,10 +51,15 @@ def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
         )
 
 
-def share_cores() -> None:
-    """Divide the cores among this machine's processes, where they compute on the CPU."""
-    if not torch.cuda.is_available() and comm.get_local_size() > 1:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // comm.get_local_size()))
+def set_threads(threads: int | None) -> None:
+    """Compute on so many threads; None: the cores, divided among this machine's processes.
+
+    On the CPU the order of sums, and so the last bits of a result, depends on it.
+    """
+    local = comm.get_local_size()
+    if threads is None and local > 1 and not torch.cuda.is_available():
+        threads = max(1, len(os.sched_getaffinity(0)) // local)
+    torch.set_num_threads(threads or DEFAULT_THREADS)
 
 
 def _join_torchrun() -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-import timm
-from timm.models import is_model, parse_model_name, split_model_name_tag
-
 from .errors import ConfigError
 
 __all__ = ["check_name", "near"]
@@ -24,6 +21,9 @@ def check_name(model_name: str) -> None:
 
     Names that say where they come from (``hf-hub:…``, ``local-dir:…``) are looked up when they are built.
     """
+    import timm  # brings torch: seconds that other names need not wait for
+    from timm.models import is_model, parse_model_name, split_model_name_tag
+
     try:
         source, name = parse_model_name(model_name)
     except ValueError as error:

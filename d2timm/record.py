@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
+import re
 import resource
+import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import torch
-from detectron2.engine import HookBase
-
+from .errors import ConfigError
 from .files import whole
 
-__all__ = ["Record", "RecordProgress", "recorded"]
+__all__ = ["FILE", "Record", "in_a_line", "is_held", "move_aside", "recorded"]
 
 FILE = "result.json"
+LOCK = ".lock"
+_HELD: set[Path] = set()  # run folders that this process trains in
 
 
 @dataclass
@@ -27,35 +31,68 @@ class Record:
 
     Attributes:
         status: ``running`` (also of a run that was killed), ``done`` or ``failed``.
+        command: the command line that gives this run again, but for its folder.
         model_name: timm's name of the backbone.
         parameters: of the whole detector.
+        multiply_adds: of backbone and neck, for an image of the size that is evaluated.
         iterations: trained so far.
+        max_iter: of the whole schedule.
         train_seconds: spent training so far, resumed parts included.
+        images_per_second: in the latest evaluation, the detector alone.
         peak_memory_bytes: on the GPU, or of the process where there is none.
         metrics: ``{"bbox": {"AP": …}, …}`` in percent; null where the set has no such object.
+        metric: the one that runs are compared by, such as ``bbox/AP``.
+        scores: (iterations, that metric) of each evaluation.
+        stopped: why it ended before its schedule did.
         error: why it failed.
+        pid: of the process that trains.
+        host: the machine on which it trains.
     """
 
     status: str = "running"
+    command: list[str] = field(default_factory=list)
     model_name: str = ""
     parameters: int = 0
+    multiply_adds: int = 0
     iterations: int = 0
+    max_iter: int = 0
     train_seconds: float = 0.0
+    images_per_second: float | None = None
     peak_memory_bytes: int = 0
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    metric: str = "bbox/AP"
+    scores: list[tuple[int, float]] = field(default_factory=list)
+    stopped: str | None = None
     error: str | None = None
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
         """The record in a run folder, or None if it has none."""
-        file = folder / FILE
-        return cls(**json.loads(file.read_text())) if file.is_file() else None
+        try:
+            told = json.loads((folder / FILE).read_text())
+        except FileNotFoundError:
+            return None
+        known = {f.name for f in fields(cls)}
+        record = cls(**{"pid": 0, "host": "", **{key: told[key] for key in told if key in known}})
+        record.scores = [(int(iterations), float(score)) for iterations, score in record.scores]
+        return record
+
+    @property
+    def score(self) -> float | None:
+        """The latest value of the metric that runs are compared by."""
+        task, _, key = self.metric.partition("/")
+        return self.metrics.get(task, {}).get(key)
 
     def write(self, folder: Path) -> None:
-        """Put the record into a run folder, with the memory used so far."""
-        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory())
+        """Put the record into a run folder."""
         with whole(folder / FILE) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def measure_memory(self) -> None:
+        """Take over the most memory that the run has needed so far."""
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory())
 
     def set_metrics(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """Take over an evaluation; JSON has no nan."""
@@ -66,43 +103,107 @@ class Record:
             }
             for task, numbers in metrics.items()
         }
-
-
-class RecordProgress(HookBase):
-    """Keeps a record's iterations and seconds, and writes it every ``period`` iterations."""
-
-    def __init__(self, record: Record, folder: Path, period: int) -> None:
-        self.record, self.folder, self.period = record, folder, period
-
-    def before_step(self) -> None:
-        """Start the clock; evaluation, between steps, does not count."""
-        self.start = time.monotonic()
-
-    def after_step(self) -> None:
-        """Count an iteration."""
-        self.record.iterations = self.trainer.iter + 1
-        self.record.train_seconds += time.monotonic() - self.start
-        if self.record.iterations % self.period == 0:
-            self.record.write(self.folder)
+        if self.score is not None:
+            earlier = [score for score in self.scores if score[0] < self.iterations]
+            self.scores = [*earlier, (self.iterations, self.score)]
 
 
 @contextmanager
 def recorded(record: Record, folder: Path) -> Iterator[None]:
-    """Keep the record of a run true while it runs: done at the end, or failed with the reason."""
-    record.write(folder)
-    try:
-        yield
-    except BaseException as error:
-        record.status = "failed"
-        record.error = f"{type(error).__name__}: {error}".splitlines()[0]
+    """Keep the record of a run true while it runs: done at the end, or failed with the reason.
+
+    A run that is interrupted or killed has neither failed nor ended: it stays ``running``, and can be
+    resumed. That nobody trains it any more, ``is_held`` tells.
+    """
+    with _held(folder):
+        reset_peak_memory()
         record.write(folder)
-        raise
-    record.status = "done"
-    record.write(folder)
+        try:
+            yield
+        except BaseException as error:
+            record.status = "failed" if isinstance(error, Exception) else "running"
+            record.error = in_a_line(error)
+            record.measure_memory()
+            record.write(folder)
+            raise
+        record.status = "done"
+        record.measure_memory()
+        record.write(folder)
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error as a reason to be read in a table."""
+    kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+    return f"{kind}{error}".splitlines()[0].strip(": ")
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that no other process trains in it; the system lets go of it at any death.
+
+    A lock of POSIX's kind, which worker processes do not inherit and network file systems know.
+    """
+    folder = folder.resolve()
+    with (folder / LOCK).open("w") as lock:
+        for last in (False, False, True):
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if last:
+                    raise ConfigError(f"{folder}: another process trains there") from None
+                time.sleep(0.2)  # one that only looks, in is_held, does so for a moment
+        _HELD.add(folder)
+        try:
+            yield
+        finally:
+            _HELD.remove(folder)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process trains in a run folder at this moment."""
+    folder = folder.resolve()
+    if folder in _HELD:
+        return True  # to open the file here and close it would let go of the lock
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def reset_peak_memory() -> None:
+    """Forget what earlier runs of this process needed."""
+    import torch  # here and below: reports read records without waiting for it
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux only
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int:
-    """The most bytes that the process has used so far: of GPU memory, or of its own without a GPU."""
+    """The most bytes that the run has used so far: of GPU memory, or of its process without a GPU."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def move_aside(folder: Path) -> None:
+    """Keep an earlier run in the folder under the first free name with a number."""
+    if not (folder / FILE).is_file():
+        return
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(kept)
+    print(f"{folder} held an earlier run, which is now {kept} (--resume would have gone on with it)")

@@ -7,6 +7,9 @@ A run folder is all that a run leaves behind, and all that others read of it: ``
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,9 +31,11 @@ from . import __version__, config
 from .build import build_model, build_optimizer, instantiate
 from .checkpoint import AtomicCheckpointer
 from .errors import ConfigError
-from .launch import share_cores
+from .hooks import RecordProgress, Schedule, StopBelowMedian, Stopped
+from .launch import set_threads
 from .predictions import draw_predictions
-from .record import FILE, Record, RecordProgress, recorded
+from .record import Record, move_aside, recorded
+from .speed import Speed
 
 __all__ = ["evaluate", "run", "train"]
 
@@ -39,21 +44,23 @@ logger = logging.getLogger(__name__)
 Metrics = Mapping[str, Mapping[str, float | None]]
 
 
-def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False) -> None:
+def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: Record | None = None) -> None:
     """One process of a run; all processes call it with the same arguments.
 
     Args:
         cfg: the tree, settled and checked.
         eval_only: evaluate ``train.init_checkpoint``, or the last checkpoint of the folder.
         resume: go on from the last checkpoint of the folder, if it has one.
+        record: what is known of the run before it starts.
     """
     folder = Path(cfg.train.output_dir)
+    record = record or Record()
     if comm.is_main_process():
         if not (resume or eval_only):
-            _move_aside(folder)
+            move_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
     comm.synchronize()
-    share_cores()
+    set_threads(cfg.train.get("threads"))
     _log_to(folder)
     logger.info(
         "d2timm %s, detectron2 %s, timm %s, torch %s; %s, %d process(es)",
@@ -66,37 +73,35 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False) -> None:
     seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())
     torch.backends.cudnn.benchmark = bool(cfg.train.cudnn_benchmark)
     if eval_only:
-        _evaluate_only(cfg, folder)
+        _evaluate_only(cfg, folder, record)
     else:
-        train(cfg, resume)
+        train(cfg, resume, record)
 
 
-def train(cfg: DictConfig, resume: bool = False) -> Metrics:
+def train(cfg: DictConfig, resume: bool, record: Record) -> None:
     """Train, evaluate and leave a run folder.
 
     Args:
         cfg: the tree, settled and checked.
         resume: go on from the last checkpoint of the folder, if it has one.
-
-    Returns:
-        The closing evaluation: task -> metric -> percent. Empty in all but the first process.
+        record: what is known of the run; in the first process it is kept up to date.
     """
     folder = Path(cfg.train.output_dir)
     resume = resume and (folder / "last_checkpoint").is_file()
-    main = comm.is_main_process()
-    record = Record(model_name=cfg.model.backbone.bottom_up.model_name)
     earlier = Record.read(folder) if resume else None
     if earlier:
         record.train_seconds, record.iterations = earlier.train_seconds, earlier.iterations
-    with recorded(record, folder) if main else nullcontext():
+        record.metrics, record.scores = earlier.metrics, earlier.scores
+        record.peak_memory_bytes = earlier.peak_memory_bytes
+    record.pid, record.host = os.getpid(), socket.gethostname()
+    with recorded(record, folder) if comm.is_main_process() else nullcontext():
         _train(cfg, folder, resume, record)
-    return record.metrics
 
 
 def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
     main = comm.is_main_process()
     model = build_model(cfg, weights=not resume)
-    record.parameters = sum(parameter.numel() for parameter in model.parameters())
+    _describe(record, cfg, model)
     optimizer = build_optimizer(cfg, model)
     loader = instantiate(cfg.dataloader.train)
     parallel = create_ddp_model(model, **_ddp_options(cfg))
@@ -104,18 +109,25 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
     checkpointer = AtomicCheckpointer(parallel, str(folder), trainer=trainer)
 
     def evaluate_now() -> Metrics:
-        metrics = evaluate(cfg, model)
-        record.set_metrics(metrics)
+        with Speed(model) as speed:
+            metrics = evaluate(cfg, model)
+        if main:
+            record.images_per_second = speed.images_per_second
+            record.set_metrics(metrics)
+            record.measure_memory()
+            record.write(folder)
         return metrics
 
     period = cfg.train.checkpointer.period
+    end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            Schedule(instantiate(cfg.lr_multiplier), cfg.train.max_iter),
             RecordProgress(record, folder, period) if main else None,
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
             hooks.EvalHook(cfg.train.eval_period, evaluate_now),
+            StopBelowMedian(record, folder, cfg.train.get("stop_below_median", 0), cfg.train.eval_period),
             hooks.PeriodicWriter(
                 default_writers(str(folder), cfg.train.max_iter), period=cfg.train.log_period
             )
@@ -126,10 +138,15 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume else 0
 
-    if start < cfg.train.max_iter:
-        trainer.train(start, cfg.train.max_iter)
+    if start < end:
+        try:
+            trainer.train(start, end)
+        except Stopped as stopped:
+            record.stopped = str(stopped)
+            logger.info("This run %s.", stopped)
     else:
-        logger.info("All %d iterations are trained already; evaluating.", cfg.train.max_iter)
+        logger.info("All %d iterations are trained already; evaluating.", end)
+        record.iterations = start
         evaluate_now()
     if main:
         draw_predictions(cfg, model.eval(), folder / "predictions.png")
@@ -140,6 +157,9 @@ def _log_to(folder: Path) -> None:
     setup_logger.cache_clear()
     d2_logger._cached_log_stream.cache_clear()
     for name in ("detectron2", "fvcore", "d2timm"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream not in (sys.stdout, sys.stderr):
+                handler.stream.close()
         logging.getLogger(name).handlers.clear()
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
 
@@ -176,36 +196,29 @@ def checkpoint_to_evaluate(cfg: DictConfig) -> str:
     return str(file)
 
 
-def _evaluate_only(cfg: DictConfig, folder: Path) -> None:
+def _evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
     model = build_model(cfg, weights=False)
     AtomicCheckpointer(model, strict=True).load(checkpoint_to_evaluate(cfg))
-    metrics = evaluate(cfg, model)
+    with Speed(model) as speed:
+        metrics = evaluate(cfg, model)
     if comm.is_main_process():
         draw_predictions(cfg, model.eval(), folder / "predictions.png")
-        record = Record.read(folder) or _new_record(cfg, model)
+        record = Record.read(folder) or record
+        _describe(record, cfg, model)
         record.set_metrics(metrics)
+        record.images_per_second = speed.images_per_second
+        record.measure_memory()
         record.status = "done"
         record.write(folder)
 
 
-def _new_record(cfg: DictConfig, model: nn.Module) -> Record:
-    return Record(
-        model_name=cfg.model.backbone.bottom_up.model_name,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-    )
+def _describe(record: Record, cfg: DictConfig, model: nn.Module) -> None:
+    record.model_name = cfg.model.backbone.bottom_up.model_name
+    record.parameters = sum(parameter.numel() for parameter in model.parameters())
+    record.max_iter = cfg.train.max_iter
+    record.metric = cfg.train.get("metric") or record.metric
 
 
 def _ddp_options(cfg: DictConfig) -> dict[str, Any]:
     options: Mapping[str, Any] = cfg.train.ddp
     return {**options, "device_ids": None} if cfg.train.device == "cpu" else dict(options)
-
-
-def _move_aside(folder: Path) -> None:
-    """Keep an earlier run in the folder under the first free name with a number."""
-    if not (folder / FILE).is_file():
-        return
-    number = 1
-    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(kept)
-    print(f"{folder} held an earlier run, which is now {kept} (--resume would have gone on with it)")

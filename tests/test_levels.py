@@ -5,14 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.backbone import fpn
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
 from d2timm import ConfigError
-from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides, pooler_scales
+from d2timm.levels import (
+    TOP_BLOCKS,
+    anchor_sizes,
+    anchors_per_cell,
+    coarse_features,
+    last_name,
+    level_names,
+    level_strides,
+    pooler_scales,
+    taken_strides,
+)
 
 PYRAMID = (4, 8, 16, 32)
+NAMES = ("res2", "res3", "res4", "res5")
 
 
 @pytest.mark.parametrize(
@@ -84,3 +97,38 @@ def test_anchors_per_cell_are_those_that_detectron2_makes(
 
 def test_pooler_scales_are_inverse_strides() -> None:
     assert pooler_scales(PYRAMID) == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("LastLevelMaxPool", ()), ("LastLevelP6P7", (8, 8))])
+def test_top_blocks_are_as_detectron2_makes_them(name: str, arguments: tuple[int, ...]) -> None:
+    block = getattr(fpn, name)(*arguments)
+    assert TOP_BLOCKS[name] == (block.num_levels, block.in_feature)
+    assert len(block(torch.zeros(1, 8, 16, 16))) == TOP_BLOCKS[name].num_levels
+    assert level_strides(PYRAMID, TOP_BLOCKS[name]) == level_strides(PYRAMID, block)
+
+
+def test_all_top_blocks_of_detectron2_are_known() -> None:
+    assert set(TOP_BLOCKS) == {name for name in vars(fpn) if name.startswith("LastLevel")}
+
+
+def test_levels_of_what_a_neck_takes() -> None:
+    assert taken_strides(NAMES, NAMES, PYRAMID) == list(PYRAMID)
+    assert taken_strides(["res3", "res4"], NAMES, PYRAMID) == [8, 16]
+    assert taken_strides(NAMES, NAMES, PYRAMID, finest=8) == [8, 16, 32]
+    assert coarse_features(NAMES, PYRAMID) == ["res3", "res4", "res5"]
+    assert coarse_features(NAMES, PYRAMID, finest=32) == ["res5"]
+    assert last_name(PYRAMID) == "p5"
+    assert last_name([8, 16]) == "p4"
+
+
+def test_outputs_that_are_not_there() -> None:
+    with pytest.raises(
+        ConfigError, match=r"in_features=\['res9'\]: the backbone has no 'res9', it gives res2, "
+    ):
+        taken_strides(["res9"], NAMES, PYRAMID)
+    with pytest.raises(ConfigError, match=r"in_features=\[\]: at least one of stride >= 1 is needed"):
+        taken_strides([], NAMES, PYRAMID)
+    with pytest.raises(ConfigError, match=r"in_features=\['res2'\]: at least one of stride >= 8 is needed"):
+        taken_strides(["res2"], NAMES, PYRAMID, finest=8)
+    with pytest.raises(ConfigError, match=r"strides=\[4\]: the neck needs at least one of >= 8"):
+        coarse_features(["res2"], [4])

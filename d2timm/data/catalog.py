@@ -11,7 +11,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,23 @@ from detectron2.data.datasets import register_coco_instances
 
 from ..errors import ConfigError
 from ..names import near
+from .places import COCO, SPLITS, Split, coco_2017, found
 from .shapes import CLASSES, shapes_root
 
 __all__ = [
-    "Split",
     "check_split",
     "choose",
     "class_names",
     "dataset_dicts",
     "dataset_name",
-    "found",
+    "forget",
     "is_given",
     "num_classes",
 ]
 
-SPLITS = ("train", "val")
 CUSTOM = "custom"
-COCO = "coco_2017"
+_REGISTERED: set[str] = set()
 PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images"))
-
-
-@dataclass(frozen=True)
-class Split:
-    """The annotations and images of a training or validation set."""
-
-    json: Path
-    images: Path
-
-
-def found() -> str:
-    """The set that is there without being asked for: ``coco_2017`` or the embedded ``shapes``."""
-    return COCO if all(_coco_2017(split).json.is_file() for split in SPLITS) else "shapes"
 
 
 def choose(data: Mapping[str, Any]) -> str:
@@ -77,7 +62,7 @@ def locate(data: Mapping[str, Any], split: str) -> Split:
         root = shapes_root()
         return Split(root / "annotations" / f"instances_{split}.json", root / split)
     if name == COCO:
-        return _coco_2017(split)
+        return coco_2017(split)
     missing = [f"data.{split}_{kind}" for kind in ("json", "images") if not data[f"{split}_{kind}"]]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} must be given: annotations in COCO format, image folder")
@@ -114,9 +99,18 @@ def dataset_name(data: Mapping[str, Any], split: str) -> str:
     # a name of its own for each pair of paths: runs in one process may have different files
     name = f"{choose(data)}_{split}:{files.json}:{files.images}"
     if name not in DatasetCatalog:
+        _REGISTERED.add(name)
         register_coco_instances(name, {}, str(files.json), str(files.images))
         MetadataCatalog.get(name).thing_classes = class_names(data)
     return name
+
+
+def forget() -> None:
+    """Take the sets of earlier runs out of detectron2's catalogues."""
+    while _REGISTERED:
+        name = _REGISTERED.pop()
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
@@ -248,12 +242,6 @@ def _read_once(file: Path, changed: int) -> dict[str, Any]:
                 f"{file} is not in COCO format: {count} entries of {key!r} have the id {number}"
             )
     return dict(coco)
-
-
-def _coco_2017(split: str) -> Split:
-    # where detectron2 looks for it, but asked when needed and not on import
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"), "coco").expanduser()
-    return Split(root / "annotations" / f"instances_{split}2017.json", root / f"{split}2017")
 
 
 def _key(data: Mapping[str, Any], split: str, kind: str) -> str:

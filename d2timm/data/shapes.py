@@ -10,7 +10,6 @@ decide the content and so the cache folder.
 import hashlib
 import json
 import math
-import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from d2timm.cache import cache_root
 from d2timm.errors import ConfigError
 
 __all__ = ["CLASSES", "Shape", "draw_image", "shapes_root", "write_shapes"]
@@ -135,13 +135,12 @@ def write_shapes(root: Path) -> None:
 def shapes_root() -> Path:
     """Gives the folder of the data set, made in a few seconds when it is missing.
 
-    It lies under `$D2TIMM_CACHE`, else `$XDG_CACHE_HOME/d2timm`, else `~/.cache/d2timm`.
+    It lies under `cache_root()`.
 
     Raises:
         ConfigError: The folder cannot be written.
     """
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "d2timm")
-    cache = Path(os.environ.get("D2TIMM_CACHE") or default).expanduser().absolute()
+    cache = cache_root()
     root = cache / f"shapes-{_fingerprint()}"
     try:
         if not root.is_dir():

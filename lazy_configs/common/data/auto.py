@@ -6,7 +6,8 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 
-from d2timm.data.catalog import dataset_dicts, dataset_name, found, is_given
+from d2timm.data.catalog import dataset_dicts, dataset_name, is_given
+from d2timm.data.places import found
 from d2timm.evaluate import CocoEvaluator, coco_tasks
 
 _settings = "${data.settings.${data.name}"  # the chosen set's, with a key and two brackets behind it

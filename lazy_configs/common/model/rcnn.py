@@ -5,13 +5,15 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 
-from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
+from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides, taken_strides
 from d2timm.pixels import image_format, pixel_mean, pixel_std
 
-_levels = dict(
+_strides = L(taken_strides)(
+    features="${model.backbone.in_features}",
+    remaps="${model.backbone.bottom_up.remaps}",
     strides="${model.backbone.bottom_up.strides}",
-    top_block="${model.backbone.top_block}",
 )
+_levels = dict(strides=_strides, top_block="${model.backbone.top_block}")
 _images = dict(
     model_name="${model.backbone.bottom_up.model_name}",
     in_chans="${model.backbone.bottom_up.in_chans}",

@@ -10,9 +10,13 @@ from detectron2.modeling.roi_heads import (
 )
 
 from d2timm.data.catalog import num_classes
-from d2timm.levels import last, level_names, pooler_scales
+from d2timm.levels import last, level_names, pooler_scales, taken_strides
 
-_strides = "${model.backbone.bottom_up.strides}"
+_strides = L(taken_strides)(
+    features="${model.backbone.in_features}",
+    remaps="${model.backbone.bottom_up.remaps}",
+    strides="${model.backbone.bottom_up.strides}",
+)
 
 roi_heads = L(StandardROIHeads)(
     num_classes=L(num_classes)(data="${data}"),

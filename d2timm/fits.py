@@ -1,0 +1,244 @@
+"""Which choices go together, told of the tree alone and before anything is imported or built.
+
+Only light values are looked at: numbers, texts and what ``d2timm.levels`` makes of them. What takes more
+to know is left to whoever builds the model.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from . import levels
+from .config import PLACES, root
+from .errors import ConfigError
+from .levels import TOP_BLOCKS, level_names, level_strides, taken_strides
+
+__all__ = ["check_fit"]
+
+#: Where detectors say which levels they use -> what they do with them: anchors or pooling
+USERS = {
+    "proposal_generator.in_features": "proposal_generator.anchor_generator",
+    "head_in_features": "anchor_generator",
+    "roi_heads.box_in_features": "roi_heads.box_pooler",
+    "roi_heads.mask_in_features": "roi_heads.mask_pooler",
+    "roi_heads.keypoint_in_features": "roi_heads.keypoint_pooler",
+}
+
+
+class _UnknownError(Exception):
+    """A value that takes more than light functions."""
+
+
+class _MisfitError(Exception):
+    """What does not go together, and a fix that keeps the neck."""
+
+    def __init__(self, wrong: str, fix: str) -> None:
+        super().__init__(wrong)
+        self.fix = fix
+
+
+class _Neck(NamedTuple):
+    levels: dict[str, int]  # name -> stride, fine to coarse
+    features: dict[str, str]  # name of a level -> output of the backbone that it is made of
+
+
+def check_fit(cfg: DictConfig) -> None:
+    """Make sure that detector, neck and ROI heads of a config go together.
+
+    Args:
+        cfg: the tree, as a recipe or the composed groups give it.
+
+    Raises:
+        ConfigError: a choice that does not go with another, why, and what would, in a line.
+    """
+    model = cfg.get("model")
+    if not OmegaConf.is_dict(model):
+        return
+    _check_roi_heads(model)
+    with suppress(_UnknownError):
+        try:
+            _check_levels(model)
+        except _MisfitError as misfit:
+            necks = _choices("neck", _fitting_necks(cfg))
+            fix = f"use {necks}, or {misfit.fix}" if necks else misfit.fix
+            raise ConfigError(f"{misfit}; {fix}") from None
+
+
+def _check_roi_heads(model: DictConfig) -> None:
+    """Raise ConfigError if a detector lacks its ROI heads, or has them and no use for them."""
+    given, wanted = bool(model.get("roi_heads")), "proposal_generator" in model
+    if given == wanted or (wanted and "roi_heads" not in model):  # the last one gives proposals only
+        return
+    heads = _choices("roi_heads", (o for o, node in _options("roi_heads").items() if node is not None))
+    others = _choices("model", (o for o, node in _options("model").items() if ("roi_heads" in node) == given))
+    if given:
+        raise ConfigError(f"{_told('model', model)} has no ROI heads: use roi_heads=none, or {others}")
+    raise ConfigError(f"{_told('model', model)} needs ROI heads: use {heads}, or {others}")
+
+
+def _check_levels(model: DictConfig) -> None:
+    """Raise _MisfitError unless the neck gives the levels that the detector uses, as it uses them."""
+    neck = _neck(model)
+    gives = f"{_told('neck', model.backbone)} gives {', '.join(neck.levels)}"
+    for key, reader in USERS.items():
+        with suppress(_UnknownError):
+            names = _value(model, key) or []
+            missing = [name for name in names if name not in neck.levels]
+            if missing:
+                raise _MisfitError(
+                    f"model.{key}={_list(names)}: {gives}, not {', '.join(missing)}",
+                    f"leave model.{key} out, it follows from the neck",
+                )
+            if names:
+                _check_reader(model, key, reader, {name: neck.levels[name] for name in names})
+    with suppress(_UnknownError):
+        used = _value(model, "head_in_features")  # where nothing else uses levels
+        idle = [name for name in neck.features if used and name not in used]
+        if idle:
+            kept = ",".join(feature for name, feature in neck.features.items() if name not in idle)
+            raise _MisfitError(
+                f"{_told('model', model)} uses {', '.join(used)} and {gives}: parameters of "
+                f"{', '.join(idle)} would have no gradient",
+                f"give model.backbone.in_features=[{kept}]",
+            )
+
+
+def _check_reader(model: DictConfig, key: str, place: str, used: dict[str, int]) -> None:
+    """Raise _MisfitError if anchors or a pooler are made for other levels than those that they are given."""
+    strides = list(used.values())
+    names = ", ".join(used)
+    for name, values in {"strides": strides, "scales": [1.0 / stride for stride in strides]}.items():
+        with suppress(_UnknownError):
+            given = _value(model, f"{place}.{name}")
+            if given is not None and given != values:
+                raise _MisfitError(
+                    f"model.{place}.{name}={_list(given)}: {names} have {_list(values)}",
+                    f"leave it and model.{key} out, both follow from the neck",
+                )
+    for name in ("sizes", "aspect_ratios"):
+        with suppress(_UnknownError):
+            given = _value(model, f"{place}.{name}")
+            # one entry, or a flat list, is for every level
+            if given and isinstance(given[0], list) and len(given) not in (1, len(used)):
+                raise _MisfitError(
+                    f"model.{place}.{name} has {len(given)} entries, and the levels are {len(used)}, {names}",
+                    "give one entry for each level, or one for all",
+                )
+
+
+def _neck(model: DictConfig) -> _Neck:
+    """What a neck gives that takes ``in_features`` and adds a ``top_block``, as FPN does."""
+    node = model.get("backbone")
+    if not OmegaConf.is_dict(node) or "in_features" not in node:
+        raise _UnknownError
+    try:
+        remaps, strides = _value(node, "bottom_up.remaps"), _value(node, "bottom_up.strides")
+        if len(set(remaps)) < len(remaps) or len(remaps) != len(strides):
+            raise _UnknownError  # TimmBackbone says it better
+        features, top_block = _value(node, "in_features"), _value(node, "top_block")
+        taken = taken_strides(features, remaps, strides)
+        own, names = level_names(taken), level_names(taken, top_block)
+    except TypeError:
+        raise _UnknownError from None
+    if _name(node) == "FPN" and top_block and top_block.in_feature not in (own[-1], features[-1]):
+        raise _MisfitError(
+            f"model.backbone.top_block makes more levels of {top_block.in_feature}, and the last one that "
+            f"{_told('neck', node)} has is {own[-1]}",
+            "give model.backbone.top_block=null",
+        )
+    return _Neck(
+        dict(zip(names, level_strides(taken, top_block), strict=True)), dict(zip(own, features, strict=True))
+    )
+
+
+def _fitting_necks(cfg: DictConfig) -> Iterator[str]:
+    """Other options of the neck that would go with all else of a config."""
+    chosen = _told("neck", cfg.model.backbone)
+    for option, node in _options("neck").items():
+        if f"neck={option}" == chosen:
+            continue
+        trial = copy.deepcopy(cfg)
+        with open_dict(trial), suppress(_UnknownError, _MisfitError, ConfigError):
+            for key in ("_target_", "in_features", "top_block"):
+                trial.model.backbone[key] = node.get(key)
+            _check_levels(trial.model)
+            yield option
+
+
+def _value(node: DictConfig, key: str) -> Any:
+    """What stands at a key, or follows from it by a light function; None if nothing does."""
+    try:
+        return _evaluate(OmegaConf.select(node, key, throw_on_missing=True))
+    except (OmegaConfBaseException, TypeError):
+        raise _UnknownError from None
+
+
+def _evaluate(value: Any) -> Any:
+    if isinstance(value, ListConfig):
+        return [_evaluate(item) for item in value]
+    if not isinstance(value, DictConfig):
+        return value
+    name = _name(value)
+    arguments = {str(key): _evaluate(value[key]) for key in value if key != "_target_"}
+    if name in TOP_BLOCKS:
+        return TOP_BLOCKS[name]._replace(**{k: v for k, v in arguments.items() if k == "in_feature"})
+    if name in levels.__all__ and name.islower():
+        return getattr(levels, name)(**arguments)
+    raise _UnknownError
+
+
+def _options(group: str) -> dict[str, Any]:
+    """The options of a group and their nodes, as far as they can be read without being run."""
+    files = sorted((root() / "common" / group).glob("*.py"))
+    return {file.stem: _node_in(file, group) for file in files}
+
+
+def _node_in(path: Path, group: str) -> Any:
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == group:
+            return _read(statement.value)
+    return {}  # another file's, changed
+
+
+def _read(source: ast.expr) -> Any:
+    """A value as a config writes it; of what it computes, ``???``."""
+    match source:
+        case ast.Call(func=ast.Call(args=[ast.Name(id=target)]), keywords=keywords):  # L(target)(key=value)
+            return {"_target_": target, **{k.arg: _read(k.value) for k in keywords if k.arg}}
+        case ast.List(elts=items):
+            return [_read(item) for item in items]
+        case ast.Constant(value=value):
+            return value
+    return "???"  # of OmegaConf: a value that is missing
+
+
+def _name(node: Any) -> str:
+    """The last part of a node's target, which is its dotted name or itself."""
+    target = node.get("_target_", "") if isinstance(node, (dict, DictConfig)) else ""
+    return str(getattr(target, "__qualname__", target)).rpartition(".")[2]
+
+
+def _told(group: str, node: DictConfig) -> str:
+    """A node as the user chose it: by the option that makes the same."""
+
+    def made(node: Any) -> list[str]:
+        return [_name(node), _name(node.get("top_block"))]
+
+    alike = [option for option, known in _options(group).items() if known and made(known) == made(node)]
+    return _choices(group, alike[:1]) or f"{PLACES[group]}._target_={_name(node)}"
+
+
+def _choices(group: str, options: Iterable[str]) -> str:
+    return " or ".join(f"{group}={option}" for option in options)
+
+
+def _list(values: Any) -> str:
+    return f"[{', '.join(map(str, values))}]"

@@ -1,0 +1,113 @@
+"""Hooks of the training loop: a record kept up to date, a schedule in parts, an end before its end."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase, hooks
+from detectron2.solver import LRMultiplier
+from detectron2.utils import comm
+from fvcore.common.param_scheduler import ParamScheduler
+
+from .record import FILE, Record
+
+__all__ = ["RecordProgress", "Schedule", "StopBelowMedian", "Stopped"]
+
+
+class RecordProgress(HookBase):
+    """Keeps a record's iterations and seconds, and writes it every ``period`` iterations."""
+
+    def __init__(self, record: Record, folder: Path, period: int) -> None:
+        self.record, self.folder, self.period = record, folder, period
+
+    def before_step(self) -> None:
+        """Start the clock; evaluation, between steps, does not count."""
+        self.start = time.monotonic()
+
+    def after_step(self) -> None:
+        """Count an iteration."""
+        self.record.iterations = self.trainer.iter + 1
+        self.record.train_seconds += time.monotonic() - self.start
+        if self.record.iterations % self.period == 0:
+            self.record.measure_memory()
+            self.record.write(self.folder)
+
+
+class Stopped(BaseException):
+    """Ends the training loop, with the reason.
+
+    Not an Exception: detectron2's loop logs those as errors before it hands them on.
+    """
+
+
+class Schedule(hooks.LRScheduler):
+    """detectron2's hook, for a schedule that is longer than what is trained at a time.
+
+    Args:
+        multiplier: of the learning rates, over the whole schedule.
+        max_iter: length of the whole schedule in iterations.
+    """
+
+    def __init__(self, multiplier: ParamScheduler, max_iter: int) -> None:
+        super().__init__(scheduler=multiplier)
+        self.max_iter = max_iter
+
+    def before_train(self) -> None:
+        """Make the scheduler, as of the iteration that comes first."""
+        if isinstance(self.scheduler, ParamScheduler):
+            self._scheduler: Any = LRMultiplier(
+                self.trainer.optimizer, self.scheduler, self.max_iter, last_iter=self.trainer.iter - 1
+            )
+        super().before_train()
+
+
+class StopBelowMedian(HookBase):
+    """Ends a run whose score is below the median of the finished runs beside it, at the same iteration.
+
+    The median stopping rule (Golovin et al., Google Vizier, KDD 2017, section 3.2.2). Neighbours are read
+    from their run folders, whoever has started them. Comes after the hook that evaluates.
+
+    Args:
+        record: of this run, in its first process; its scores are up to date.
+        folder: of this run; those of the others lie in the same parent folder.
+        least: finished runs that there must be; 0: never stop.
+        period: iterations from one evaluation to the next.
+    """
+
+    def __init__(self, record: Record, folder: Path, least: int, period: int) -> None:
+        self.record, self.folder, self.least, self.period = record, folder, least, period
+
+    def after_step(self) -> None:
+        """Compare after each evaluation; all processes stop together."""
+        done = self.trainer.iter + 1
+        if not self.least or not self.period or done % self.period or done >= self.trainer.max_iter:
+            return
+        reason = comm.all_gather(self._reason(done) if comm.is_main_process() else None)[0]
+        if reason:
+            raise Stopped(reason)
+
+    def _reason(self, done: int) -> str | None:
+        mine = dict(self.record.scores).get(done)
+        theirs = finished_scores(self.folder.parent, done)
+        if mine is None or len(theirs) < self.least:
+            return None
+        median = statistics.median(theirs)
+        if mine >= median:
+            return None
+        return (
+            f"stopped at iteration {done} of {self.record.max_iter}: {self.record.metric} {mine:.2f} is "
+            f"below {median:.2f}, the median of {len(theirs)} finished runs"
+        )
+
+
+def finished_scores(sweep: Path, iterations: int) -> list[float]:
+    """What the runs of a sweep that have finished their schedule scored after so many iterations."""
+    scores = []
+    for file in sweep.glob(f"*/{FILE}"):
+        record = Record.read(file.parent)
+        if record and record.status == "done" and record.iterations >= record.max_iter:
+            scores += [score for at, score in record.scores if at == iterations]
+    return scores

@@ -1,0 +1,211 @@
+"""The Hydra front-end: from a command line to Hydra, and from Hydra's errors to a line.
+
+    arguments -> own flags | groups -> Hydra composes -> jobs.run_job for each job -> the answer of a sweep
+
+torch is imported by the first job: what is asked or mistaken before is told at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from .config import check_kind
+from .errors import ConfigError
+from .hydra_groups import ANY, BACKBONE, replace_launchers, store_backbones, store_groups
+from .jobs import run_job
+from .names import near
+from .nodes import read_nodes
+from .sweep import Answer, answer
+
+__all__ = ["main"]
+
+ROOTS = (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf")
+CONFIG = "config"
+SWEEPS = ("-m", "--multirun")
+#: Flags of Hydra that look at the config instead of running it
+LOOKS = ("-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help")
+
+
+def main(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Compose and run what a command line asks for.
+
+    Args:
+        options: the front-end's own flags.
+        arguments: all others, which are Hydra's.
+
+    Returns:
+        The exit code: 2 for a user's mistake, 1 for a sweep in which something failed.
+    """
+    refused: list[ConfigError] = []
+
+    def task(cfg: DictConfig) -> float | None:
+        try:
+            return run_job(cfg, options)
+        except ConfigError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            refused.append(error)  # Hydra would tell it in its own way
+            return None
+
+    try:
+        sys.argv[1:] = _prepare(arguments)
+        # Hydra gives its errors on, instead of printing them
+        with _environment(HYDRA_FULL_ERROR="1"):
+            hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(task)()
+    except ConfigError as error:
+        return _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(explain(error))
+    finally:
+        code = answer(Answer.folder) if Answer.folder else 0
+    return _refuse(str(refused[0])) if refused else code
+
+
+def conf() -> Path:
+    """The folder of Hydra's own files: defaults, sweeps, launchers."""
+    return next((root for root in ROOTS if root.is_dir()), ROOTS[0]).resolve()
+
+
+def explain(error: BaseException) -> str:
+    """An error of Hydra or OmegaConf in a line, with the names that resemble a wrong one."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, OverrideParseException):
+        return ": ".join(lines[:2])
+    text = lines[0]
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        hint = near(option, error.options)
+        known = "" if group == BACKBONE else f"; there are {', '.join(sorted(error.options))}"
+        return f"{group}={option}: {hint}{known}"
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        parent = cause.parent_node
+        if isinstance(parent, DictConfig) and cause.key is not None:
+            where = f"{cause.full_key}".rpartition(".")[0]
+            inside = f"{where} has no key {cause.key!r}" if where else f"there is no key {cause.key!r}"
+            return f"{text} {inside}; {near(str(cause.key), map(str, parent))} (+key=value adds one)"
+        return f"{text}: {' '.join(str(cause).splitlines()[0].split())}"
+    return text
+
+
+def _prepare(arguments: Sequence[str]) -> list[str]:
+    """Fill Hydra's groups; returns the arguments for Hydra."""
+    nodes = read_nodes()
+    store_groups(nodes)
+    replace_launchers(conf() / "hydra")
+    overrides = _parse(arguments)
+    known = {ANY, *nodes.names}
+    asked = {name for override in overrides for name in _backbones(override)} - known
+    sweeps = any(flag in arguments for flag in SWEEPS)
+    for name in sorted(asked):
+        if ":" in name:
+            raise ConfigError(f"backbone={name}: say model.backbone.bottom_up.model_name={name}")
+        # a tag of weights is no name of its own; in a sweep a wrong name is the failure of one job
+        if not sweeps and name.partition(".")[0] not in known:
+            raise ConfigError(f"backbone={name}: {near(name, known)}")
+    store_backbones(asked)
+    for override in overrides:
+        _check_installed(override)
+    _check_kinds(overrides, nodes.options)
+    swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
+    fixed = [override.get_key_element() for override in overrides if not override.is_sweep_override()]
+    fixed = [key for key in fixed if not key.startswith("hydra") and key not in swept]
+    # Hydra takes overrides in one piece only
+    arguments = sorted(arguments, key=_is_override)
+    if not fixed or any(flag in arguments for flag in LOOKS):
+        return arguments
+    # what all jobs share is no part of their names
+    return [*arguments, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(repr, fixed))}]"]
+
+
+def _parse(arguments: Sequence[str]) -> list[Override]:
+    """The overrides among Hydra's arguments."""
+    told = list(filter(_is_override, arguments))
+    if any(flag in arguments for flag in LOOKS[4:]):
+        return []  # these have keys of their own
+    try:
+        overrides: list[Override] = OverridesParser.create().parse_overrides(told)
+    except HydraException as error:
+        raise ConfigError(f"an override is not key=value: {str(error).splitlines()[0]}") from None
+    return overrides
+
+
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and "=" in argument
+
+
+def _check_installed(override: Override) -> None:
+    """Raise ConfigError if a launcher or a sweeper is asked for whose package is not there."""
+    file = conf() / override.key_or_group / f"{override.value()}.yaml"
+    if not override.key_or_group.startswith("hydra/") or not file.is_file():
+        return
+    target = re.search(r"_target_: (\w+)\.(\w+)", file.read_text())
+    with suppress(ModuleNotFoundError):
+        if not target or importlib.util.find_spec(f"{target[1]}.{target[2]}"):
+            return
+    extra = file.stem.partition("_")[0]
+    raise ConfigError(f"{override.input_line} needs: pip install -c constraints.txt -e '.[{extra}]'")
+
+
+def _check_kinds(overrides: Sequence[Override], groups: Iterable[str]) -> None:
+    """Raise ConfigError if a text is given for a number, as the other front-end does."""
+    texts = []
+    for override in overrides:
+        group = override.key_or_group.partition("/")[0]
+        if group in groups or group.startswith("hydra") or override.is_delete() or override.is_add():
+            continue
+        value = override.value()
+        told = value.list if isinstance(value, ChoiceSweep) else [value]
+        texts += [(override, text) for text in told if isinstance(text, str)]
+    if not texts:
+        return
+    with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
+        tree = hydra.compose(CONFIG)
+    for override, text in texts:
+        check_kind(tree, override.key_or_group, text, str(override.input_line))
+
+
+def _backbones(override: Override) -> list[str]:
+    """Names of backbones that an override asks for."""
+    if override.key_or_group != BACKBONE or override.is_delete():
+        return []
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [str(name) for name in value.list]
+    return [value] if isinstance(value, str) else []
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _refuse(told: str) -> int:
+    print(f"error: {told}", file=sys.stderr)
+    return 2

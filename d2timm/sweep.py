@@ -1,0 +1,47 @@
+"""A sweep from its start to its answer: the leaderboard of its run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from .record import FILE
+
+__all__ = ["Answer", "answer"]
+
+ENDED = ("done", "stopped", "paused")
+
+
+class Answer(Callback):
+    """Remembers where the sweep of this process lies, so that it can be told what came of it.
+
+    Attributes:
+        folder: of the sweep; None where none was started.
+    """
+
+    folder: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the folder, with its time filled in."""
+        Answer.folder = Path(config.hydra.sweep.dir)
+        Answer.folder.mkdir(parents=True, exist_ok=True)
+        print(f"sweep folder: {Answer.folder}")
+
+
+def answer(sweep: Path) -> int:
+    """Write and print the leaderboard of a sweep.
+
+    Returns:
+        The exit code: 0 if every run has ended as it should.
+    """
+    from .report import report  # matplotlib: for the end only
+    from .report.tables import summary
+
+    if not any(sweep.glob(f"*/{FILE}")):
+        return 1  # it has not come so far; the reason has been told
+    entries = report(sweep)
+    print(summary(sweep))
+    return int(any(run.status not in ENDED for entry in entries for run in entry.runs))
