@@ -12,31 +12,35 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from .config import check_kind
 from .errors import ConfigError
 from .hydra_groups import ANY, BACKBONE, replace_launchers, store_backbones, store_groups
-from .jobs import run_job
+from .jobs import PAUSE, in_sweep, run_job
 from .names import near
 from .nodes import read_nodes
 from .sweep import Answer, answer
 
 __all__ = ["main"]
 
+Task: TypeAlias = Callable[[DictConfig], "float | None"]
+
 ROOTS = (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf")
 CONFIG = "config"
+INTERRUPTED = 130  # what shells say of a process that Ctrl-C has ended
+MOST_LOSSES = 5
 SWEEPS = ("-m", "--multirun")
 #: Flags of Hydra that look at the config instead of running it
 LOOKS = ("-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help")
@@ -58,23 +62,43 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
         try:
             return run_job(cfg, options)
         except ConfigError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if in_sweep(HydraConfig.get()):
                 raise
             refused.append(error)  # Hydra would tell it in its own way
             return None
 
+    code = 0
     try:
-        sys.argv[1:] = _prepare(arguments)
-        # Hydra gives its errors on, instead of printing them
-        with _environment(HYDRA_FULL_ERROR="1"):
-            hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(task)()
+        _compose_and_run(task, options, _prepare(arguments))
     except ConfigError as error:
-        return _refuse(str(error))
+        code = _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(explain(error))
-    finally:
-        code = answer(Answer.folder) if Answer.folder else 0
+        code = _refuse(explain(error))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    finally:  # whatever else happens, the runs that have ended are worth a leaderboard
+        if Answer.folder:
+            code = code or answer(Answer.folder)
     return _refuse(str(refused[0])) if refused else code
+
+
+def _compose_and_run(task: Task, options: argparse.Namespace, arguments: list[str]) -> None:
+    run = hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(task)
+    with _environment(HYDRA_FULL_ERROR="1"):  # Hydra hands its errors on, instead of printing them
+        for _ in range(MOST_LOSSES):
+            sys.argv[1:] = arguments
+            try:
+                run()
+                return
+            except Exception as error:
+                if type(error).__name__ != "TerminatedWorkerError":  # joblib's, which may not be there
+                    raise
+                print("A worker process was killed; the sweep goes on without its run.")
+                options.resume_lost = False
+                arguments = [*arguments, f"hydra.sweep.dir={Answer.folder}"]
+    raise ConfigError(
+        f"{MOST_LOSSES} worker processes were killed: is there memory for hydra.launcher.n_jobs?"
+    )
 
 
 def conf() -> Path:
@@ -87,7 +111,7 @@ def explain(error: BaseException) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, OverrideParseException):
         return ": ".join(lines[:2])
-    text = lines[0]
+    text = " ".join(" ".join(lines[:3]).split())
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         hint = near(option, error.options)
@@ -112,7 +136,7 @@ def _prepare(arguments: Sequence[str]) -> list[str]:
     overrides = _parse(arguments)
     known = {ANY, *nodes.names}
     asked = {name for override in overrides for name in _backbones(override)} - known
-    sweeps = any(flag in arguments for flag in SWEEPS)
+    sweeps = any(flag in arguments for flag in SWEEPS) or any(o.key_or_group == "sweep" for o in overrides)
     for name in sorted(asked):
         if ":" in name:
             raise ConfigError(f"backbone={name}: say model.backbone.bottom_up.model_name={name}")
@@ -125,13 +149,13 @@ def _prepare(arguments: Sequence[str]) -> list[str]:
     _check_kinds(overrides, nodes.options)
     swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     fixed = [override.get_key_element() for override in overrides if not override.is_sweep_override()]
-    fixed = [key for key in fixed if not key.startswith("hydra") and key not in swept]
+    # what all jobs share is no part of their names, nor how far one is trained for the moment
+    same = [PAUSE, *(key for key in fixed if not key.startswith("hydra") and key not in swept)]
     # Hydra takes overrides in one piece only
     arguments = sorted(arguments, key=_is_override)
-    if not fixed or any(flag in arguments for flag in LOOKS):
+    if any(flag in arguments for flag in LOOKS):
         return arguments
-    # what all jobs share is no part of their names
-    return [*arguments, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(repr, fixed))}]"]
+    return [*arguments, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(repr, same))}]"]
 
 
 def _parse(arguments: Sequence[str]) -> list[Override]:
@@ -183,7 +207,7 @@ def _check_kinds(overrides: Sequence[Override], groups: Iterable[str]) -> None:
 
 def _backbones(override: Override) -> list[str]:
     """Names of backbones that an override asks for."""
-    if override.key_or_group != BACKBONE or override.is_delete():
+    if override.key_or_group not in (BACKBONE, f"{BACKBONE}s") or override.is_delete():
         return []
     value = override.value()
     if isinstance(value, ChoiceSweep):

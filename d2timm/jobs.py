@@ -29,22 +29,23 @@ from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from .config import to_plain
 from .errors import ConfigError
 from .noise import silence
 from .record import Record, in_a_line, is_held, move_aside
-from .slots import share, slot
+from .slots import share, slot, slots
 
-__all__ = ["job_name", "run_job"]
+__all__ = ["PAUSE", "in_sweep", "job_name", "run_job"]
 
-#: How many jobs go on side by side on this machine, each in a process of its own. Launchers set it; without
-#: it jobs run one after the other in this process.
+#: The launcher whose jobs run in this process, one after the other; those of others have a process each.
+HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+#: How many jobs a launcher may have on this machine at once; not set where it gives out cores and GPUs itself
 AT_ONCE = "D2TIMM_JOBS_AT_ONCE"
 #: Values that a run may be gone on with though they have changed
 FREE = ("output_dir", "pause_at", "stop_below_median", "threads")
+PAUSE = "train.pause_at"
 LONGEST_NAME = 120
 
 
@@ -60,10 +61,12 @@ def run_job(cfg: DictConfig, options: argparse.Namespace) -> float | None:
     """
     hydra = HydraConfig.get()
     tree = _on_its_own(cfg)
-    kept = [override for override in map(str, hydra.overrides.task) if "train.output_dir=" not in override]
-    command = ["python", "scripts/hydra_train.py", *kept]
+    told = map(str, hydra.overrides.task)
+    kept = [override for override in told if not re.match(rf"\+*(train.output_dir|{PAUSE})=", override)]
+    flags = [] if options.num_gpus == 1 else ["--num-gpus", str(options.num_gpus)]
+    command = ["python", "scripts/hydra_train.py", *flags, *kept]
     folder = Path(hydra.runtime.output_dir)
-    if hydra.mode != RunMode.MULTIRUN:
+    if not in_sweep(hydra):
         try:
             _start(tree, options, command)
         except ConfigError:
@@ -72,9 +75,17 @@ def run_job(cfg: DictConfig, options: argparse.Namespace) -> float | None:
             raise
     else:
         tree["train"]["output_dir"] = str(folder)
-        _run_in_sweep(tree, folder, options, command)
+        if options.dry_run or options.eval_only:
+            _start(tree, options, command)
+        else:
+            _run_in_sweep(tree, folder, options, command)
     record = Record.read(folder)
     return record.score if record else None
+
+
+def in_sweep(hydra: Any) -> bool:
+    """Whether Hydra's own config is that of a job of a sweep: those have numbers."""
+    return not OmegaConf.is_missing(hydra.job, "num")
 
 
 def _run_in_sweep(
@@ -83,7 +94,7 @@ def _run_in_sweep(
     earlier = Record.read(folder)
     if earlier and is_held(folder):
         return _tell(folder, "is being trained by another process")
-    if earlier and not _is_open(earlier, tree, options.repeat_failed):
+    if earlier and not _is_open(earlier, tree, options):
         _check_same(tree, folder)
         return _tell(folder, f"{earlier.status} before")
     if earlier and earlier.status == "failed":
@@ -92,18 +103,19 @@ def _run_in_sweep(
         _check_same(tree, folder)
     folder.mkdir(parents=True, exist_ok=True)
     options = argparse.Namespace(**{**vars(options), "resume": True})
-    at_once = int(os.environ.get(AT_ONCE, 0))
-    try:
-        if at_once:
-            with slot(folder.parent, at_once) as number:
-                _start_apart(tree, folder, options, command, share(number, at_once))
-        else:
-            _start_noted(tree, folder, options, command)
-    finally:
+    if HydraConfig.get().launcher._target_ == HERE:
+        _start_noted(tree, folder, options, command)
         _tidy_up()
+    elif AT_ONCE in os.environ:
+        at_once = slots(int(os.environ[AT_ONCE]))
+        with slot(folder.parent, at_once) as number:
+            _start_apart(tree, folder, options, command, share(number, at_once))
+    else:
+        _start_apart(tree, folder, options, command, {})
     record = Record.read(folder)
-    told = record and (record.error or record.stopped or f"{record.metric} {record.score}")
-    return _tell(folder, f"{record.status if record else 'failed'}: {told}")
+    assert record, "a job leaves a record, whatever befalls its run"
+    score = f"{record.metric} {record.score:.2f}" if record.score is not None else "no score"
+    return _tell(folder, f"{record.status}: {record.error or record.stopped or score}")
 
 
 def _on_its_own(cfg: DictConfig) -> dict[str, Any]:
@@ -160,7 +172,12 @@ def _start_apart(
             env={**os.environ, **environment},
             text=True,
         )
-        process.communicate(told)
+        try:
+            process.communicate(told)
+        except BaseException:  # this process is to end, and the folder to be free for another
+            process.kill()
+            process.wait()
+            raise
     if process.returncode >= 0:
         return  # it has noted what there is to note
     record = Record.read(folder) or _first_record(tree, command)
@@ -176,12 +193,12 @@ def _first_record(tree: dict[str, Any], command: list[str]) -> Record:
     return Record(command=command, model_name=str(model_name), metric=train["metric"])
 
 
-def _is_open(earlier: Record, tree: dict[str, Any], repeat_failed: bool) -> bool:
+def _is_open(earlier: Record, tree: dict[str, Any], options: argparse.Namespace) -> bool:
     """Whether there is more to do in a folder where nobody trains."""
     if earlier.status == "failed":
-        return repeat_failed
+        return bool(options.repeat_failed)
     if earlier.status == "running":
-        return True
+        return options.resume_lost or not earlier.error
     end = min(tree["train"]["pause_at"] or earlier.max_iter, earlier.max_iter)
     return not earlier.stopped and earlier.iterations < end
 
@@ -247,20 +264,25 @@ def job_name(overrides: str) -> str:
 OmegaConf.register_new_resolver("d2timm_job_name", job_name, replace=True)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent has ended."""
+def _end_with(parent: int, folder: Path) -> None:
+    """End this process when its parent has ended, and say so in the run folder."""
     while os.getppid() == parent:
-        time.sleep(1)
+        time.sleep(0.5)
+    record = Record.read(folder)
+    if record:
+        record.error = "its worker process was killed"
+        record.write(folder)
     os._exit(1)
 
 
 def main() -> int:
     """A process of one run: told on standard input what to do; returns the exit code."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    parent = os.getppid()
     silence()
     told = json.load(sys.stdin)
-    options = argparse.Namespace(**told["options"])
-    return int(not _start_noted(told["tree"], Path(told["folder"]), options, told["command"]))
+    folder, options = Path(told["folder"]), argparse.Namespace(**told["options"])
+    threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
+    return int(not _start_noted(told["tree"], folder, options, told["command"]))
 
 
 if __name__ == "__main__":

@@ -13,4 +13,5 @@ def silence() -> None:
     for message in ("`torch.jit", "`torch.cuda.amp", "pkg_resources is deprecated", "torch.meshgrid"):
         warnings.filterwarnings("ignore", message=message)
     warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")  # of tables of relative positions
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ["share", "slot"]
+__all__ = ["share", "slot", "slots"]
 
 
 @contextmanager
@@ -30,15 +30,24 @@ def slot(folder: Path, count: int) -> Iterator[int]:
         yield number
 
 
+def slots(jobs: int) -> int:
+    """How many runs go on side by side; as joblib counts, -1 is one a core, -2 one less."""
+    return jobs if jobs > 0 else max(1, _cores() + 1 + jobs)
+
+
 def share(number: int, count: int) -> dict[str, str]:
     """Environment variables that give a slot its share of the threads and GPUs of this machine."""
-    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    threads = str(max(1, _cores() // count))
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     gpus = _gpus()
     if gpus:
         mine = gpus[number::count] or [gpus[number % len(gpus)]]  # more runs than GPUs: several share one
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
     return variables
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

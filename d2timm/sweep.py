@@ -12,7 +12,7 @@ from .record import FILE
 
 __all__ = ["Answer", "answer"]
 
-ENDED = ("done", "stopped", "paused")
+ENDED = {"done", "stopped", "paused"}
 
 
 class Answer(Callback):
@@ -44,4 +44,9 @@ def answer(sweep: Path) -> int:
         return 1  # it has not come so far; the reason has been told
     entries = report(sweep)
     print(summary(sweep))
-    return int(any(run.status not in ENDED for entry in entries for run in entry.runs))
+    states = {run.status for entry in entries for run in entry.runs}
+    if "killed" in states:
+        print(f"What was cut off goes on when the sweep is started again with hydra.sweep.dir={sweep}")
+    if "failed" in states:
+        print(f"What has failed runs again with --repeat-failed hydra.sweep.dir={sweep}")
+    return int(not states <= ENDED)

@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint or the last one")
     add("--dry-run", action="store_true", help="tell what would be built; no GPU, weights or data")
     add("--repeat-failed", action="store_true", help="run again what failed in this sweep folder before")
+    parser.set_defaults(resume_lost=True)  # runs that were cut off; within a sweep that goes on, it is not
     add("--num-gpus", type=int, default=1, help="GPUs a run; processes where there are none")
     add("--num-machines", type=int, default=1)
     add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
