@@ -46,6 +46,8 @@ class TimmBackbone(Backbone):
             ``out_indices=(-1,), strides=(16,)`` is ViTDet's way.
         remaps: names of the outputs, shallow to deep.
         strides: strides of the outputs in pixels, each >= 1.
+        out_features: of ``remaps``, those that are used; None: all. The others are not made, so that
+            nothing is left without a gradient under a neck that does not take them.
         fixed_input_size: None: the model sees images at their own size wherever it can; True: resized
             to its native size; a side or (height, width) in pixels: resized to that. The outputs are
             on the grid of the image as given in any case.
@@ -73,6 +75,7 @@ class TimmBackbone(Backbone):
         strides: Sequence[int] = (4, 8, 16, 32),
         fixed_input_size: bool | int | Sequence[int] | None = None,
         *,
+        out_features: Sequence[str] | None = None,
         pretrained: bool = False,
         checkpoint_path: str | None = None,
         in_chans: int = 3,
@@ -85,7 +88,7 @@ class TimmBackbone(Backbone):
         timm_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_outputs(remaps, strides, out_indices)
+        check_outputs(remaps, strides, out_indices, out_features)
         check_knobs(in_chans, drop_path_rate, output_stride, freeze_at, freeze)
         kwargs = merge_kwargs(
             timm_kwargs,
@@ -97,6 +100,10 @@ class TimmBackbone(Backbone):
         if output_stride and output_stride < max(feature.stride for feature in self.source.features):
             raise ConfigError(f"output_stride={output_stride}: {model_name} keeps its own; leave it out")
         chosen = choose(self.source.features, strides, out_indices)
+        if out_features is not None:
+            used = [i for i, name in enumerate(remaps) if name in out_features]
+            chosen = [chosen[i] for i in used]
+            remaps, strides = [remaps[i] for i in used], [strides[i] for i in used]
         self.out_indices = tuple(feature.index for feature in chosen)
         self.norm = norm
         check_structure(self.source, self.out_indices, norm, grad_checkpointing)

@@ -1,4 +1,4 @@
-"""Which choices go together, told of the tree alone and before anything is imported or built.
+"""Which choices go together, told of the tree alone and before anything is built.
 
 Only light values are looked at: numbers, texts and what ``d2timm.levels`` makes of them. What takes more
 to know is left to whoever builds the model.
@@ -6,20 +6,19 @@ to know is left to whoever builds the model.
 
 from __future__ import annotations
 
-import ast
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from . import levels
-from .config import PLACES, root
+from .config import PLACES
 from .errors import ConfigError
 from .levels import TOP_BLOCKS, level_names, level_strides, taken_strides
+from .nodes import read_nodes
 
 __all__ = ["check_fit"]
 
@@ -196,28 +195,9 @@ def _evaluate(value: Any) -> Any:
 
 
 def _options(group: str) -> dict[str, Any]:
-    """The options of a group and their nodes, as far as they can be read without being run."""
-    files = sorted((root() / "common" / group).glob("*.py"))
-    return {file.stem: _node_in(file, group) for file in files}
-
-
-def _node_in(path: Path, group: str) -> Any:
-    for statement in ast.parse(path.read_text()).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == group:
-            return _read(statement.value)
-    return {}  # another file's, changed
-
-
-def _read(source: ast.expr) -> Any:
-    """A value as a config writes it; of what it computes, ``???``."""
-    match source:
-        case ast.Call(func=ast.Call(args=[ast.Name(id=target)]), keywords=keywords):  # L(target)(key=value)
-            return {"_target_": target, **{k.arg: _read(k.value) for k in keywords if k.arg}}
-        case ast.List(elts=items):
-            return [_read(item) for item in items]
-        case ast.Constant(value=value):
-            return value
-    return "???"  # of OmegaConf: a value that is missing
+    """The options of a group and their nodes."""
+    place = PLACES[group]
+    return {option: places.get(place) for option, places in read_nodes().options[group].items()}
 
 
 def _name(node: Any) -> str:

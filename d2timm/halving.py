@@ -59,7 +59,8 @@ def promoted(scores: Mapping[str, float], iterations: int, factor: int = 2) -> l
     """The candidates that Optuna's ``SuccessiveHalvingPruner`` lets go on after a round, the best first.
 
     That pruner decides on a trial among those that have told their scores before. A round ends when all have
-    told theirs, so each is asked about as the last one.
+    told theirs, so each is asked about as the last one. It lets all go on that have the lowest score that
+    suffices: of these the earlier ones do, no more than the budget is for.
 
     Args:
         scores: candidate -> what it has scored; higher is better.
@@ -91,4 +92,4 @@ def promoted(scores: Mapping[str, float], iterations: int, factor: int = 2) -> l
         others.add_trials([trial for trial in everyone.trials if trial.number != number])
         if not tell(others, score):
             going_on.append(name)
-    return sorted(going_on, key=lambda name: -scores[name])
+    return sorted(going_on, key=lambda name: -scores[name])[: max(1, len(scores) // factor)]

@@ -18,6 +18,16 @@ BACKBONE = "backbone"
 ANY = "timm"  # the option of the group that all names of models are variants of
 
 
+class _Shared(dict[str, Any]):
+    """A group that is not copied when Hydra copies its whole store, as it does for each job.
+
+    Nothing changes in it: an option is copied when it is used.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+
 def store_groups(nodes: Nodes) -> None:
     """Put all options into Hydra's ConfigStore."""
     store = ConfigStore.instance()
@@ -25,9 +35,9 @@ def store_groups(nodes: Nodes) -> None:
         for option, places in options.items():
             tree: dict[str, Any] = {}
             for place, node in places.items():
-                if node is not None:  # an option that is none
-                    _put(tree, place, node)
+                _put(tree, place, node)
             store.store(group=group, name=option, node=tree, package="_global_", provider="d2timm")
+    store.repo[BACKBONE] = _Shared(store.repo[BACKBONE])
     store_backbones(nodes.names)
 
 

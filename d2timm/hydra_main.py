@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -42,6 +42,7 @@ CONFIG = "config"
 INTERRUPTED = 130  # what shells say of a process that Ctrl-C has ended
 MOST_LOSSES = 5
 SWEEPS = ("-m", "--multirun")
+MODES = ("sweep", "hydra.mode")  # overrides that may make a sweep of it
 #: Flags of Hydra that look at the config instead of running it
 LOOKS = ("-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help")
 
@@ -56,30 +57,35 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
     Returns:
         The exit code: 2 for a user's mistake, 1 for a sweep in which something failed.
     """
-    refused: list[ConfigError] = []
+    refused: list[str] = []
 
     def task(cfg: DictConfig) -> float | None:
         try:
             return run_job(cfg, options)
-        except ConfigError as error:
+        except (ConfigError, OmegaConfBaseException) as error:
             if in_sweep(HydraConfig.get()):
                 raise
-            refused.append(error)  # Hydra would tell it in its own way
+            refused.append(explain(error))  # Hydra would tell it in its own way
             return None
+        finally:
+            with suppress(OSError):
+                Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra has made it, and nothing is in it
 
     code = 0
     try:
         _compose_and_run(task, options, _prepare(arguments))
-    except ConfigError as error:
-        code = _refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         code = _refuse(explain(error))
     except KeyboardInterrupt:
         code = INTERRUPTED
     finally:  # whatever else happens, the runs that have ended are worth a leaderboard
         if Answer.folder:
-            code = code or answer(Answer.folder)
-    return _refuse(str(refused[0])) if refused else code
+            if not options.dry_run:
+                told = answer(Answer.folder)
+                code = code or told
+            with suppress(OSError):
+                Answer.folder.rmdir()  # nothing came of it
+    return _refuse(refused[0]) if refused else code
 
 
 def _compose_and_run(task: Task, options: argparse.Namespace, arguments: list[str]) -> None:
@@ -107,7 +113,9 @@ def conf() -> Path:
 
 
 def explain(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf in a line, with the names that resemble a wrong one."""
+    """An error of Hydra, OmegaConf or ours in a line, with the names that resemble a wrong one."""
+    if isinstance(error, ConfigError):
+        return str(error)
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, OverrideParseException):
         return ": ".join(lines[:2])
@@ -123,7 +131,8 @@ def explain(error: BaseException) -> str:
         if isinstance(parent, DictConfig) and cause.key is not None:
             where = f"{cause.full_key}".rpartition(".")[0]
             inside = f"{where} has no key {cause.key!r}" if where else f"there is no key {cause.key!r}"
-            return f"{text} {inside}; {near(str(cause.key), map(str, parent))} (+key=value adds one)"
+            first = lines[0].rstrip(".")
+            return f"{first}: {inside}; {near(str(cause.key), map(str, parent))} (+key=value adds one)"
         return f"{text}: {' '.join(str(cause).splitlines()[0].split())}"
     return text
 
@@ -136,7 +145,9 @@ def _prepare(arguments: Sequence[str]) -> list[str]:
     overrides = _parse(arguments)
     known = {ANY, *nodes.names}
     asked = {name for override in overrides for name in _backbones(override)} - known
-    sweeps = any(flag in arguments for flag in SWEEPS) or any(o.key_or_group == "sweep" for o in overrides)
+    sweeps = any(flag in arguments for flag in SWEEPS) or any(o.key_or_group in MODES for o in overrides)
+    for override in overrides:
+        _check_form(override, nodes.options, sweeps)
     for name in sorted(asked):
         if ":" in name:
             raise ConfigError(f"backbone={name}: say model.backbone.bottom_up.model_name={name}")
@@ -147,8 +158,8 @@ def _prepare(arguments: Sequence[str]) -> list[str]:
     for override in overrides:
         _check_installed(override)
     _check_kinds(overrides, nodes.options)
-    swept = [override.get_key_element() for override in overrides if override.is_sweep_override()]
-    fixed = [override.get_key_element() for override in overrides if not override.is_sweep_override()]
+    swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
+    fixed = [override.key_or_group for override in overrides if not override.is_sweep_override()]
     # what all jobs share is no part of their names, nor how far one is trained for the moment
     same = [PAUSE, *(key for key in fixed if not key.startswith("hydra") and key not in swept)]
     # Hydra takes overrides in one piece only
@@ -174,6 +185,18 @@ def _is_override(argument: str) -> bool:
     return not argument.startswith("-") and "=" in argument
 
 
+def _check_form(override: Override, groups: Iterable[str], sweeps: bool) -> None:
+    """Raise ConfigError for several values without a sweep, and for what is no name of an option."""
+    told, key = override.input_line, override.key_or_group
+    if override.is_sweep_override():
+        if not sweeps:
+            raise ConfigError(f"{told}: several values are a sweep, which -m runs")
+    elif key in groups or key.startswith("hydra/"):
+        value = override.value()
+        if not override.is_delete() and not (value and isinstance(value, (str, list))):
+            raise ConfigError(f"{told}: {key} is chosen by the name of an option")
+
+
 def _check_installed(override: Override) -> None:
     """Raise ConfigError if a launcher or a sweeper is asked for whose package is not there."""
     file = conf() / override.key_or_group / f"{override.value()}.yaml"
@@ -194,9 +217,7 @@ def _check_kinds(overrides: Sequence[Override], groups: Iterable[str]) -> None:
         group = override.key_or_group.partition("/")[0]
         if group in groups or group.startswith("hydra") or override.is_delete() or override.is_add():
             continue
-        value = override.value()
-        told = value.list if isinstance(value, ChoiceSweep) else [value]
-        texts += [(override, text) for text in told if isinstance(text, str)]
+        texts += [(override, text) for text in _values(override) if isinstance(text, str)]
     if not texts:
         return
     with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
@@ -209,10 +230,14 @@ def _backbones(override: Override) -> list[str]:
     """Names of backbones that an override asks for."""
     if override.key_or_group not in (BACKBONE, f"{BACKBONE}s") or override.is_delete():
         return []
+    return [value for value in _values(override) if isinstance(value, str)]
+
+
+def _values(override: Override) -> list[Any]:
+    """The value of an override, or those of a sweep that lists them."""
     value = override.value()
-    if isinstance(value, ChoiceSweep):
-        return [str(name) for name in value.list]
-    return [value] if isinstance(value, str) else []
+    told = value.list if isinstance(value, ChoiceSweep) else [value]
+    return [one.text if isinstance(one, QuotedString) else one for one in told]
 
 
 @contextmanager

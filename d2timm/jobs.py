@@ -33,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .config import to_plain
 from .errors import ConfigError
+from .fits import check_fit
 from .noise import silence
 from .record import Record, in_a_line, is_held, move_aside
 from .slots import share, slot, slots
@@ -134,9 +135,12 @@ def _on_its_own(cfg: DictConfig) -> dict[str, Any]:
 
 def _start(tree: dict[str, Any], options: argparse.Namespace, command: list[str]) -> None:
     """Train in this process (and in those that it starts, for several GPUs)."""
+    cfg = OmegaConf.create(tree, flags={"allow_objects": True})
+    check_fit(cfg)
+
     from .main import start  # torch and detectron2, from here on
 
-    start(OmegaConf.create(tree, flags={"allow_objects": True}), options, command)
+    start(cfg, options, command)
 
 
 def _start_noted(tree: dict[str, Any], folder: Path, options: argparse.Namespace, command: list[str]) -> bool:
@@ -254,7 +258,7 @@ def job_name(overrides: str) -> str:
         overrides: as Hydra joins them: ``key=value,key=value``.
     """
     name = re.sub(r"(^|,)[^=,]*\.([^=,.]+)=", r"\1\2=", overrides)
-    safe = re.sub(r"[^\w.=,+-]+", "_", name).strip("_.")[:LONGEST_NAME]
+    safe = re.sub(r"[^\w.=,+-]+", "_", name, flags=re.ASCII).strip("_.")[:LONGEST_NAME]
     if safe != name:
         safe += f"-{hashlib.sha1(overrides.encode()).hexdigest()[:6]}"  # what was left out tells names apart
     return safe or "run"
@@ -268,11 +272,13 @@ def _end_with(parent: int, folder: Path) -> None:
     """End this process when its parent has ended, and say so in the run folder."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    record = Record.read(folder)
-    if record:
-        record.error = "its worker process was killed"
-        record.write(folder)
-    os._exit(1)
+    try:
+        record = Record.read(folder)
+        if record and record.status == "running":
+            record.error = "its worker process was killed"
+            record.write(folder)
+    finally:
+        os._exit(1)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import. What has been read is kept in the cache, with a fingerprint of all that 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ class Nodes:
     """All options, and all names of models.
 
     Attributes:
-        options: group -> option -> place in the tree -> what stands there, None for nothing.
+        options: group -> option -> place in the tree -> what stands there (nothing for ``none``).
         names: what ``timm.list_models`` gives.
     """
 
@@ -43,7 +44,11 @@ def read_nodes() -> Nodes:
     """The nodes of all groups; from the cache, unless something has changed since."""
     folder = root() / "common"
     file = cache_root() / f"nodes-{hashlib.sha1(str(folder).encode()).hexdigest()[:12]}.json"
-    state = fingerprint(folder)
+    return _read(folder, file, fingerprint(folder))
+
+
+@functools.lru_cache(maxsize=1)
+def _read(folder: Path, file: Path, state: str) -> Nodes:
     try:
         kept = json.loads(file.read_text())
         if kept["state"] == state:

@@ -58,7 +58,12 @@ def _spread(place: int, share: int, depth: int) -> int:
     return max(0, math.ceil(depth * (place + 2) / (share + 2)) - 1)
 
 
-def check_outputs(remaps: Sequence[str], strides: Sequence[int], out_indices: Sequence[int] | None) -> None:
+def check_outputs(
+    remaps: Sequence[str],
+    strides: Sequence[int],
+    out_indices: Sequence[int] | None,
+    out_features: Sequence[str] | None = None,
+) -> None:
     """Raise ConfigError unless each output has a name, a stride and, where given, an index."""
     given: dict[str, Any] = {"remaps": remaps, "strides": strides}
     if out_indices is not None:
@@ -78,3 +83,5 @@ def check_outputs(remaps: Sequence[str], strides: Sequence[int], out_indices: Se
         raise ConfigError(f"remaps={list(remaps)}: {taken[0]!r} is a name of torch's own; give it another")
     if not all(isinstance(stride, int) and stride >= 1 for stride in strides):
         raise ConfigError(f"strides={list(strides)}: strides are whole pixels >= 1")
+    if out_features is not None and (not out_features or not set(out_features) <= set(remaps)):
+        raise ConfigError(f"out_features={list(out_features)}: some of {', '.join(remaps)} are needed")

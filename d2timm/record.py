@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from threading import Lock
 
 from .errors import ConfigError
 from .files import whole
@@ -23,6 +24,7 @@ __all__ = ["FILE", "Record", "in_a_line", "is_held", "move_aside", "recorded"]
 FILE = "result.json"
 LOCK = ".lock"
 _HELD: set[Path] = set()  # run folders that this process trains in
+_WRITING = Lock()  # a run's own thread writes its record, and one that sees it being cut off
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Put the record into a run folder."""
-        with whole(folder / FILE) as partial:
+        with _WRITING, whole(folder / FILE) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def measure_memory(self) -> None:
@@ -133,8 +135,9 @@ def recorded(record: Record, folder: Path) -> Iterator[None]:
 
 def in_a_line(error: BaseException) -> str:
     """An error as a reason to be read in a table."""
-    kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-    return f"{kind}{error}".splitlines()[0].strip(": ")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()][:1]
+    kind = [] if isinstance(error, ConfigError) and lines else [type(error).__name__]
+    return ": ".join(kind + lines)
 
 
 @contextmanager

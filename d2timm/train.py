@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -158,7 +157,8 @@ def _log_to(folder: Path) -> None:
     d2_logger._cached_log_stream.cache_clear()
     for name in ("detectron2", "fvcore", "d2timm"):
         for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler) and handler.stream not in (sys.stdout, sys.stderr):
+            stream = getattr(handler, "stream", None)
+            if Path(str(getattr(stream, "name", ""))).name.startswith("log.txt"):  # no one else's
                 handler.stream.close()
         logging.getLogger(name).handlers.clear()
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)

@@ -586,3 +586,17 @@ def test_outputs_that_cannot_be(arguments: dict[str, Any], words: tuple[str, ...
 def test_defaults_are_detectron2s_names_and_strides() -> None:
     shapes = on_meta("test_resnet").output_shape()
     assert {name: spec.stride for name, spec in shapes.items()} == dict(zip(NAMES, STRIDES, strict=True))
+
+
+def test_outputs_that_are_not_used_are_not_made() -> None:
+    every = TimmBackbone("test_vit")
+    some = TimmBackbone("test_vit", out_features=["res5", "res3"])
+    assert some.output_shape() == {name: every.output_shape()[name] for name in ("res3", "res5")}
+    x = torch.randn(1, 3, 96, 64)
+    some.load_state_dict({k: v for k, v in every.state_dict().items() if k in some.state_dict()})
+    outputs, expected = some.eval()(x), every.eval()(x)
+    assert list(outputs) == ["res3", "res5"]
+    for name, output in outputs.items():
+        assert torch.equal(output, expected[name])
+    sum(output.sum() for output in some.train()(x).values()).backward()
+    assert all(parameter.grad is not None for parameter in some.parameters())

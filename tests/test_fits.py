@@ -21,6 +21,7 @@ from d2timm import ConfigError
 from d2timm.build import build_on_meta, check
 from d2timm.config import apply_overrides, get_config, to_plain
 from d2timm.fits import check_fit
+from d2timm.nodes import read_nodes
 
 COMMON = Path(__file__).parents[1] / "lazy_configs" / "common"
 BOTTOM_UP = "model.backbone.bottom_up"
@@ -267,6 +268,7 @@ def test_what_is_not_known_lightly_is_left_to_the_builder(override: str) -> None
 
 def test_no_heavy_import(tmp_path: Path) -> None:
     """A front-end may ask before torch is imported, of trees that fit and that do not."""
+    read_nodes()  # into the cache
     trees = []
     for i, choices in enumerate(
         [("rcnn", "pafpn", "mask"), ("retinanet", "fpn", "none"), ("rcnn", "fpn", "none")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from d2timm.launch import launch
+from d2timm.launch import DEFAULT_THREADS, launch, set_threads
 from d2timm.record import Record
 from d2timm.train import run
 
@@ -78,3 +80,28 @@ def test_one_process_runs_here() -> None:
     one = Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto")
     launch(lambda *args: called.append(args), one, 1, "a")
     assert called == [(1, "a")]
+
+
+def test_threads_are_those_that_are_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_threads(before + 1)
+        assert torch.get_num_threads() == before + 1
+        set_threads(None)
+        assert torch.get_num_threads() == DEFAULT_THREADS, "not those of the run before"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, DEFAULT_THREADS), (2, 3), (4, 1), (8, 1)])
+def test_processes_on_the_cpu_divide_the_cores(
+    processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr("d2timm.launch.comm.get_local_size", lambda: processes)
+    set_threads(None)
+    set_threads(5)
+    assert given == [expected, 5], "what is asked for is not divided"

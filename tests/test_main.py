@@ -16,6 +16,8 @@ import commands
 import pytest
 import torch
 
+from d2timm.record import Record, recorded
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "lazyconfig_train.py"
 MASK = ROOT / "lazy_configs" / "mask_rcnn_timm.py"
@@ -175,11 +177,37 @@ def test_right_command_launches_once(
 ) -> None:
     arguments = tiny_overrides("mask", tmp_path / "run", "data.settings.custom.max_iter=7")
     assert call("--config-file", str(MASK), "--resume", *arguments) == 0
-    ((_, options, cfg, eval_only, resume),) = launched
+    ((_, options, cfg, eval_only, resume, record),) = launched
     assert isinstance(options, Namespace)
+    told = ["python", "scripts/lazyconfig_train.py", "--config-file", str(MASK), *arguments]
+    assert record.command == told, "what gives this run again"
+    assert record.multiply_adds > 0
     assert (cfg.data.name, cfg.train.max_iter) == ("custom", 7)
     assert (eval_only, resume) == (False, True)
     assert capfd.readouterr().out == "-- training --\n", "data were named: no banner"
+
+
+@pytest.mark.parametrize("flags", [[], ["--resume"], ["--eval-only"]])
+def test_folder_in_which_another_trains_is_refused_in_a_line(
+    flags: list[str],
+    call: Callable[..., int],
+    launched: list[Any],
+    tiny_overrides: Callable[..., list[str]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with recorded(Record(iterations=3), folder):
+        files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        assert call("--config-file", str(MASK), *flags, *tiny_overrides("mask", folder)) == 2
+        told = capfd.readouterr().err
+        assert told == f"error: train.output_dir={folder}: another process trains there\n"
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+    assert not launched
+    assert not (tmp_path / "run.1").exists()
+    assert call("--config-file", str(MASK), *tiny_overrides("mask", folder)) == 0
+    assert len(launched) == 1
 
 
 def test_fallback_to_the_embedded_set_is_told_before_and_after(

@@ -128,3 +128,14 @@ def test_outputs_that_cannot_be(remaps: Any, strides: Any, out_indices: Any, wor
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("used", [["res2"], ["res3", "res2"], ListConfig(["res3"])])
+def test_outputs_that_are_used(used: Any) -> None:
+    check_outputs(["res2", "res3"], [4, 8], None, used)
+
+
+@pytest.mark.parametrize("used", [[], ["res9"], ["res2", "res9"]])
+def test_outputs_that_cannot_be_used(used: list[str]) -> None:
+    with pytest.raises(ConfigError, match="res2, res3"):
+        check_outputs(["res2", "res3"], [4, 8], None, used)

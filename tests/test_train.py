@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import math
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +25,7 @@ from d2timm import ConfigError
 from d2timm.build import build_on_meta
 from d2timm.config import load, to_plain
 from d2timm.main import main
-from d2timm.record import Record
+from d2timm.record import Record, is_held
 from d2timm.train import run
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +99,7 @@ def test_run_leaves_every_file(trained: Namespace) -> None:
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert len(events) == 1
     assert names - events == {
+        ".lock",
         "config.yaml",
         "result.json",
         "metrics.json",
@@ -114,12 +119,21 @@ def test_result_tells_all_of_the_run(trained: Namespace) -> None:
     assert (result.status, result.error) == ("done", None)
     assert result.model_name == "test_efficientnet"
     assert result.parameters == sum(p.numel() for p in build_on_meta(trained.cfg).parameters())
-    assert result.iterations == 4
+    assert (result.iterations, result.max_iter) == (4, 4)
     assert 0 < result.train_seconds < 300
+    assert result.images_per_second is not None
+    assert result.images_per_second > 0
+    assert result.stopped is None
+    assert (result.pid, result.host) == (os.getpid(), socket.gethostname())
     assert result.peak_memory_bytes > 1e6
     assert set(result.metrics) == ({"bbox", "segm"} if trained.recipe == MASK else {"bbox"})
     for numbers in result.metrics.values():
         assert set(numbers) == TWELVE | {f"AP-{name}" for name in ("circle", "triangle", "square", "star")}
+    assert result.metric == "bbox/AP"
+    assert result.score == result.metrics["bbox"]["AP"]
+    evaluated = series(trained.folder, "bbox/AP")
+    assert [iterations for iterations, _ in result.scores] == [2, 4]
+    assert [score for _, score in result.scores] == pytest.approx(list(evaluated.values()))
 
 
 def test_config_of_the_run_is_the_config(trained: Namespace) -> None:
@@ -163,6 +177,23 @@ def test_log_is_of_one_run(tiny: Callable[..., Any], tmp_path: Path) -> None:
         text = (tmp_path / name / "log.txt").read_text()
         assert str(tmp_path / name) in text
         assert str(tmp_path / other) not in text
+
+
+def test_logs_of_others_stay_open(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """Only what a run has opened is closed by the next one."""
+    stream, logger = io.StringIO(), logging.getLogger("d2timm")
+    logger.addHandler(logging.StreamHandler(stream))
+    once = ["data.settings.custom.max_iter=1", "train.eval_period=0"]
+    run(tiny(MASK, tmp_path / "first", *once))
+    (log,) = {
+        handler.stream
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler)
+        and handler.stream.name == str(tmp_path / "first/log.txt")
+    }
+    run(tiny(MASK, tmp_path / "second", *once))
+    assert not stream.closed
+    assert log.closed
 
 
 def test_earlier_run_is_moved_aside(
@@ -242,7 +273,8 @@ def test_killed_run_goes_on_where_its_checkpoint_is(
             process.send_signal(signal.SIGKILL)
             process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert record(folder).status == "running"
+    assert (record(folder).status, record(folder).pid) == ("running", process.pid)
+    assert not is_held(folder)
     checkpoint = (folder / "last_checkpoint").read_text()
     saved = int(checkpoint.removeprefix("model_").removesuffix(".pth"))
     assert period - 1 <= saved < iterations - 1
@@ -253,6 +285,7 @@ def test_killed_run_goes_on_where_its_checkpoint_is(
 
     result = record(folder)
     assert (result.status, result.iterations) == ("done", iterations)
+    assert result.pid == os.getpid()
     assert result.train_seconds > seconds
     assert lines(folder)[seen]["iteration"] == saved + 1
     rates, expected = series(folder, "lr"), series(whole, "lr")
@@ -264,7 +297,7 @@ def test_killed_run_goes_on_where_its_checkpoint_is(
         assert state["iteration"] == iterations - 1
         assert steps(state) == {iterations}
     assert states[0]["model"].keys() == states[1]["model"].keys()
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def test_resuming_a_finished_run_only_evaluates(
@@ -300,6 +333,49 @@ def test_resuming_where_there_is_nothing_starts(
     assert record(tmp_path / "run").status == "done"
     losses = series(trained_masks.folder, "total_loss")
     assert series(tmp_path / "run", "total_loss") == losses
+
+
+def test_metric_that_runs_are_compared_by_is_the_users(
+    tiny: Callable[..., Any], trained_masks: Namespace, tmp_path: Path
+) -> None:
+    run(tiny(MASK, tmp_path / "run", "train.metric=segm/AP50"))
+    result = record(tmp_path / "run")
+    assert result.metric == "segm/AP50"
+    assert result.score == result.metrics["segm"]["AP50"]
+    assert [iterations for iterations, _ in result.scores] == [2, 4]
+    assert result.scores[-1] == (4, result.score)
+    assert result.metrics == record(trained_masks.folder).metrics
+
+
+def test_resumed_run_keeps_what_was_known_of_it(
+    tiny: Callable[..., Any], trained_masks: Namespace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_masks.folder, folder)
+    earlier = record(folder)
+    earlier.status, earlier.pid, earlier.host = "running", 1, "elsewhere"
+    earlier.error, earlier.peak_memory_bytes = "killed by SIGKILL", 2**60
+    earlier.write(folder)
+    told = Record(command=["python", "again.py"], multiply_adds=7)
+    run(tiny(MASK, folder, "data.settings.custom.max_iter=6"), resume=True, record=told)
+    result = record(folder)
+    assert (result.status, result.error, result.max_iter) == ("done", None, 6)
+    assert result.scores[:2] == record(trained_masks.folder).scores
+    assert [iterations for iterations, _ in result.scores] == [2, 4, 6]
+    assert result.peak_memory_bytes == 2**60
+    assert result.train_seconds > earlier.train_seconds
+    assert (result.command, result.multiply_adds) == (["python", "again.py"], 7)
+    assert (result.pid, result.host) == (os.getpid(), socket.gethostname())
+
+
+def test_new_run_knows_nothing_of_the_one_that_was_there(
+    tiny: Callable[..., Any], trained_masks: Namespace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_masks.folder, folder)
+    run(tiny(MASK, folder, "data.settings.custom.max_iter=1", "train.eval_period=0"))
+    assert [iterations for iterations, _ in record(folder).scores] == [1]
+    assert record(tmp_path / "run.1") == record(trained_masks.folder)
 
 
 # Evaluation
@@ -364,6 +440,25 @@ def test_diverging_run_is_recorded_as_failed(tiny: Callable[..., Any], tmp_path:
     assert result.error is not None
     assert result.error.startswith("FloatingPointError: ")
     assert result.iterations < 20
+
+
+def test_interrupted_run_has_not_failed_and_goes_on(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    cfg = tiny(MASK, tmp_path, "data.settings.custom.max_iter=2")
+    with monkeypatch.context() as patch:
+        patch.setattr("d2timm.train.evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(cfg)
+    result = record(tmp_path)
+    assert (result.status, result.error, result.iterations) == ("running", "KeyboardInterrupt", 2)
+    assert not is_held(tmp_path)
+    run(cfg, resume=True)
+    result = record(tmp_path)
+    assert (result.status, result.error, result.iterations) == ("done", None, 2)
 
 
 def test_failure_after_training_is_recorded_until_the_run_is_resumed(

@@ -7,6 +7,7 @@ backbone = L(TimmBackbone)(
     out_indices=None,  # the features whose strides fit best
     remaps=["res2", "res3", "res4", "res5"],
     strides=[4, 8, 16, 32],
+    out_features="${oc.select:..in_features,null}",  # those that the neck takes
     fixed_input_size=None,  # the image's own size wherever the model can
     pretrained="${data.settings.${data.name}.pretrained}",
     checkpoint_path=None,

@@ -1,0 +1,203 @@
+"""Hydra's groups: a recipe and the same choices composed are the same tree."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import timm
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from d2timm import get_config
+from d2timm.config import load, root, save, to_plain
+from d2timm.hydra_groups import replace_launchers, store_backbones, store_groups
+from d2timm.hydra_main import CONFIG, conf
+from d2timm.nodes import Nodes, read_nodes
+
+MODEL_NAME = "model.backbone.bottom_up.model_name"
+
+#: What composes each recipe
+RECIPES = {
+    "mask_rcnn_timm.py": [],
+    "faster_rcnn_timm.py": ["roi_heads=box"],
+    "retinanet_timm.py": ["model=retinanet", "neck=fpn_p6p7", "roi_heads=none"],
+    "demo.py": [
+        "data=shapes",
+        "data.settings.shapes.batch_size=4",
+        "data.settings.shapes.rois_per_image=64",
+        f"{MODEL_NAME}=resnet18d",
+        "model.backbone.out_channels=64",
+        "model.proposal_generator.pre_nms_topk=[500,500]",
+        "model.proposal_generator.post_nms_topk=[100,100]",
+        "model.roi_heads.box_head.fc_dims=[256,256]",
+        "model.roi_heads.mask_head.conv_dims=[64,64,64,64,64]",
+        "train.max_iter=400",
+        "train.output_dir=./output/demo",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Nodes:
+    return read_nodes()
+
+
+@pytest.fixture(scope="module")
+def compose(nodes: Nodes) -> Iterator[Callable[..., DictConfig]]:
+    """Compose overrides as the front-end does."""
+    store_groups(nodes)
+    replace_launchers(conf() / "hydra")
+    with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
+        yield lambda *overrides: hydra.compose(CONFIG, list(overrides))
+
+
+@pytest.fixture(scope="module")
+def compose_hydra(compose: Callable[..., DictConfig]) -> Callable[[str], DictConfig]:
+    """Compose what is Hydra's own and nothing else."""
+    return lambda override: hydra.compose(None, [override], return_hydra_config=True).hydra
+
+
+@pytest.fixture(scope="module")
+def composed(compose: Callable[..., DictConfig]) -> DictConfig:
+    """What is composed when nothing is said."""
+    return compose()
+
+
+def differing(tree: Any, node: Any, path: str) -> Iterator[str]:
+    """Places where a tree does not say what a node says; one where a node has nothing may be filled."""
+    if isinstance(node, dict) and isinstance(tree, dict):
+        for key, value in node.items():
+            yield from differing(tree.get(key), value, f"{path}.{key}")
+    elif node is not None and tree != node:
+        yield path
+
+
+def at(tree: Any, place: str) -> Any:
+    for key in place.split("."):
+        tree = tree.get(key, {})
+    return tree
+
+
+# The contract
+
+
+@pytest.mark.parametrize("recipe", sorted(file.name for file in root().glob("*.py")))
+def test_recipe_is_its_composition(recipe: str, compose: Callable[..., DictConfig]) -> None:
+    assert recipe in RECIPES, "say here what composes the new recipe"
+    assert to_plain(compose(*RECIPES[recipe])) == to_plain(get_config(recipe))
+
+
+def test_no_recipe_is_gone() -> None:
+    assert {file.name for file in root().glob("*.py")} == set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    "number", range(max(len(list(group.glob("*.py"))) for group in root().glob("common/*")))
+)
+def test_every_option_composes(number: int, nodes: Nodes, compose: Callable[..., DictConfig]) -> None:
+    chosen = {
+        group: sorted(options)[number] for group, options in nodes.options.items() if number < len(options)
+    }
+    tree = to_plain(compose(*(f"{group}={option}" for group, option in chosen.items())))
+    for group, option in chosen.items():
+        for place, node in nodes.options[group][option].items():
+            assert not list(differing(at(tree, place), node, place)), f"{group}={option}"
+
+
+def test_composed_tree_is_saved_and_loaded(
+    composed: DictConfig, compose: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    for tree in (composed, compose(*RECIPES["retinanet_timm.py"])):
+        save(tree, tmp_path / "config.yaml")
+        assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == to_plain(tree)
+        assert to_plain(load(tmp_path / "config.yaml")) == to_plain(tree)
+
+
+def test_nothing_of_hydra_is_in_the_tree(composed: DictConfig) -> None:
+    assert set(composed) == {"model", "data", "dataloader", "optimizer", "lr_multiplier", "train"}
+    assert "hydra" not in yaml.safe_dump(to_plain(composed))
+
+
+# Backbones
+
+
+def test_every_model_is_an_option(compose: Callable[..., DictConfig]) -> None:
+    options = {name.removesuffix(".yaml") for name in ConfigStore.instance().repo["backbone"]}
+    assert options == {"timm", *timm.list_models()}
+
+
+def test_backbone_is_the_node_of_timm_with_its_name(
+    composed: DictConfig, compose: Callable[..., DictConfig]
+) -> None:
+    name = "xcit_small_12_p8_224"
+    tree = to_plain(compose(f"backbone={name}"))
+    expected = to_plain(composed)
+    expected["model"]["backbone"]["bottom_up"]["model_name"] = name
+    assert tree == expected
+    assert tree == to_plain(compose(f"{MODEL_NAME}={name}"))
+
+
+def test_backbone_takes_further_values(compose: Callable[..., DictConfig]) -> None:
+    tree = compose(
+        "backbone=test_vit", "model.backbone.bottom_up.freeze_at=2", "model.backbone.bottom_up.remaps=[a,b]"
+    )
+    assert tree.model.backbone.bottom_up.model_name == "test_vit"
+    assert tree.model.backbone.bottom_up.freeze_at == 2
+    assert tree.model.backbone.in_features == ["a", "b"]
+
+
+def test_name_with_a_tag(compose: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = ConfigStore.instance().repo
+    monkeypatch.setitem(repo, "backbone", dict(repo["backbone"]))
+    store_backbones(["resnet50.a1_in1k"])
+    assert compose("backbone=resnet50.a1_in1k").model.backbone.bottom_up.model_name == "resnet50.a1_in1k"
+
+
+# Launchers, sweepers, sweeps
+
+
+@pytest.mark.parametrize(
+    "file", sorted((conf() / "hydra").glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}"
+)
+def test_launcher_or_sweeper_is_ours_alone(file: Path, compose_hydra: Callable[[str], DictConfig]) -> None:
+    kind = file.parent.name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = compose_hydra(f"hydra/{kind}={file.stem}")
+    ours = yaml.safe_load(file.read_text())
+    ours = ours.get("hydra", {kind: ours})
+    assert to_plain(tree[kind]) == ours[kind]
+    assert to_plain(tree.job.env_set) == ours.get("job", {}).get("env_set", {})
+
+
+def test_only_those_of_our_names_are_replaced(compose: Callable[..., DictConfig]) -> None:
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    assert "basic.yaml" in launchers
+    assert not {file.name for file in (conf() / "hydra" / "launcher").iterdir()} & set(launchers)
+
+
+@pytest.mark.parametrize("sweep", sorted(file.stem for file in (conf() / "sweep").glob("*.yaml")))
+def test_named_sweep_is_a_sweep(sweep: str, compose_hydra: Callable[[str], DictConfig]) -> None:
+    assert compose_hydra(f"+sweep={sweep}").mode == RunMode.MULTIRUN
+
+
+def test_small_backbones_are_ten_small_ones_of_ten_families(
+    compose_hydra: Callable[[str], DictConfig],
+) -> None:
+    params = compose_hydra("+sweep=small_backbones").sweeper.params
+    assert list(params) == ["backbone"]
+    names = [name.strip() for name in params.backbone.split(",")]
+    zoo = json.loads((conf().parent / "docs" / "zoo.json").read_text())["models"]
+    parameters = {model["model_name"]: model["parameters"] for model in zoo}
+    assert len(names) == 10
+    assert set(names) <= set(timm.list_models())
+    assert max(parameters[name] for name in names) < 12e6
+    assert len({name.removeprefix("tf_").partition("_")[0] for name in names}) == 10
