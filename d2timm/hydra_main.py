@@ -42,6 +42,7 @@ CONFIG = "config"
 INTERRUPTED = 130  # what shells say of a process that Ctrl-C has ended
 MOST_LOSSES = 5
 SWEEPS = ("-m", "--multirun")
+BUDGET = "budget"  # of a screening
 MODES = ("sweep", "hydra.mode")  # overrides that may make a sweep of it
 #: Flags of Hydra that look at the config instead of running it
 LOOKS = ("-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help")
@@ -160,8 +161,10 @@ def _prepare(arguments: Sequence[str]) -> list[str]:
     _check_kinds(overrides, nodes.options)
     swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
     fixed = [override.key_or_group for override in overrides if not override.is_sweep_override()]
-    # what all jobs share is no part of their names, nor how far one is trained for the moment
-    same = [PAUSE, *(key for key in fixed if not key.startswith("hydra") and key not in swept)]
+    # what all jobs share is no part of their names, nor how far one is trained for the moment; the length
+    # of the schedule follows from a budget
+    length = ["train.max_iter"] if any(o.key_or_group == BUDGET for o in overrides) else []
+    same = [PAUSE, *length, *(key for key in fixed if not key.startswith("hydra") and key not in swept)]
     # Hydra takes overrides in one piece only
     arguments = sorted(arguments, key=_is_override)
     if any(flag in arguments for flag in LOOKS):

@@ -23,7 +23,6 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,7 @@ def run_job(cfg: DictConfig, options: argparse.Namespace) -> float | None:
     command = ["python", "scripts/hydra_train.py", *flags, *kept]
     folder = Path(hydra.runtime.output_dir)
     if not in_sweep(hydra):
-        try:
-            _start(tree, options, command)
-        except ConfigError:
-            with suppress(OSError):
-                folder.rmdir()  # Hydra has made it; anything in it is kept
-            raise
+        _start(tree, options, command)
     else:
         tree["train"]["output_dir"] = str(folder)
         if options.dry_run or options.eval_only:
@@ -182,12 +176,14 @@ def _start_apart(
             process.kill()
             process.wait()
             raise
-    if process.returncode >= 0:
-        return  # it has noted what there is to note
     record = Record.read(folder) or _first_record(tree, command)
-    if record.status == "running":
+    if process.returncode == 0 or record.status != "running":
+        return  # it has noted what there is to note
+    if process.returncode < 0:
         record.error = f"killed by {signal.Signals(-process.returncode).name}"
-        record.write(folder)
+    else:
+        record.status, record.error = "failed", f"exit code {process.returncode}; output.txt tells more"
+    record.write(folder)
 
 
 def _first_record(tree: dict[str, Any], command: list[str]) -> Record:

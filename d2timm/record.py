@@ -202,11 +202,17 @@ def peak_memory() -> int:
 
 
 def move_aside(folder: Path) -> None:
-    """Keep an earlier run in the folder under the first free name with a number."""
+    """Keep an earlier run in the folder under the first free name with a number.
+
+    Raises:
+        ConfigError: the run is no earlier one: it goes on.
+    """
     if not (folder / FILE).is_file():
         return
+    if is_held(folder):  # since this command has looked
+        raise ConfigError(f"{folder}: another process trains there")
     number = 1
-    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+    while (kept := folder.with_name(f"{folder.name}~{number}")).exists():
         number += 1
     folder.rename(kept)
     print(f"{folder} held an earlier run, which is now {kept} (--resume would have gone on with it)")

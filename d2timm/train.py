@@ -157,9 +157,9 @@ def _log_to(folder: Path) -> None:
     d2_logger._cached_log_stream.cache_clear()
     for name in ("detectron2", "fvcore", "d2timm"):
         for handler in logging.getLogger(name).handlers:
-            stream = getattr(handler, "stream", None)
+            stream: Any = getattr(handler, "stream", None)
             if Path(str(getattr(stream, "name", ""))).name.startswith("log.txt"):  # no one else's
-                handler.stream.close()
+                stream.close()
         logging.getLogger(name).handlers.clear()
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
 

@@ -212,7 +212,7 @@ def test_what_a_folder_holds_decides(
     tree["train"]["pause_at"] = pause
     do(tree, folder, **more)
     told = capsys.readouterr().out
-    assert not (folder.parent / "job.1").exists()
+    assert not (folder.parent / "job~1").exists()
     if goes_on:
         (options,) = started
         assert options.resume, "what is there is gone on with"
@@ -235,7 +235,7 @@ def test_failure_is_repeated_from_the_start_when_asked_for(
     (folder / "last_checkpoint").write_text("model_0000001.pth")
     do(tree, folder, **REPEAT)
     assert len(started) == 1
-    kept = Record.read(folder.parent / "job.1")
+    kept = Record.read(folder.parent / "job~1")
     assert kept is not None
     assert kept.status == "failed"
     assert not (folder / "last_checkpoint").exists()

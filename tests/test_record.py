@@ -283,9 +283,9 @@ def test_folder_without_a_run_is_not_held(tmp_path: Path) -> None:
 
 def test_those_who_only_look_do_not_keep_a_run_from_starting(tmp_path: Path) -> None:
     look = (
-        "import sys\nfrom pathlib import Path\nfrom d2timm.record import is_held\n"
+        "import sys, time\nfrom pathlib import Path\nfrom d2timm.record import is_held\n"
         "print('ready', flush=True)\n"
-        "while True:\n    is_held(Path(sys.argv[1]))"
+        "while True:\n    is_held(Path(sys.argv[1]))\n    time.sleep(0.01)"
     )
     with recorded(Record(), tmp_path):
         pass
@@ -340,3 +340,12 @@ def test_earlier_run_is_kept_under_the_first_free_number(
         assert kept.iterations == number
         assert f"which is now {folder}.{number}" in capsys.readouterr().out
         folder.mkdir()
+
+
+def test_run_that_goes_on_is_not_moved_aside(tmp_path: Path) -> None:
+    """Two commands that start at once in one folder: the later one must not take it from the earlier one."""
+    with holder(tmp_path):
+        with pytest.raises(ConfigError, match="another process trains there"):
+            move_aside(tmp_path)
+        assert is_held(tmp_path)
+    assert not tmp_path.with_name(f"{tmp_path.name}~1").exists()

@@ -132,11 +132,11 @@ def test_record_of_an_older_version_is_read(tmp_path: Path) -> None:
 
 
 def test_earlier_tries_hidden_folders_and_files_are_left_out(tmp_path: Path) -> None:
-    for name in ("job", "job.1", "job.12", "alone.1", ".hidden", "lr=0.1"):
+    for name in ("job", "job~1", "job~12", "alone~1", ".hidden", "lr=0", "lr=0.1"):
         put(tmp_path / name)
     put(tmp_path / "deep" / "er")
     (tmp_path / "leaderboard.md").write_text("")
-    assert [run.name for run in read_runs(tmp_path)] == ["alone.1", "job", "lr=0.1"]
+    assert [run.name for run in read_runs(tmp_path)] == ["alone~1", "job", "lr=0", "lr=0.1"]
 
 
 def test_names_become_a_printable_line(tmp_path: Path) -> None:

@@ -202,14 +202,14 @@ def test_earlier_run_is_moved_aside(
     folder = tmp_path / "run"
     for iterations in (1, 2, 3):
         run(tiny(MASK, folder, f"data.settings.custom.max_iter={iterations}"))
-    kept = {name: record(tmp_path / name).iterations for name in ("run.1", "run.2", "run")}
-    assert kept == {"run.1": 1, "run.2": 2, "run": 3}
+    kept = {name: record(tmp_path / name).iterations for name in ("run~1", "run~2", "run")}
+    assert kept == {"run~1": 1, "run~2": 2, "run": 3}
     for name, iterations in kept.items():
         assert set(series(tmp_path / name, "total_loss")) >= set(range(iterations))
         log = (tmp_path / name / "log.txt").read_text()
         assert f"iter: {iterations - 1} " in log
         assert f"iter: {iterations} " not in log
-    assert f"{folder} held an earlier run, which is now {folder}.1" in capsys.readouterr().out
+    assert f"{folder} held an earlier run, which is now {folder}~1" in capsys.readouterr().out
 
 
 def test_evaluation_at_the_end_only(tiny: Callable[..., Any], tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_new_run_knows_nothing_of_the_one_that_was_there(
     shutil.copytree(trained_masks.folder, folder)
     run(tiny(MASK, folder, "data.settings.custom.max_iter=1", "train.eval_period=0"))
     assert [iterations for iterations, _ in record(folder).scores] == [1]
-    assert record(tmp_path / "run.1") == record(trained_masks.folder)
+    assert record(tmp_path / "run~1") == record(trained_masks.folder)
 
 
 # Evaluation

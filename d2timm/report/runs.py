@@ -41,7 +41,7 @@ class Run:
 def read_runs(sweep: Path) -> list[Run]:
     """The runs of a sweep by name, at any time, also while they train.
 
-    Left out are hidden folders and earlier tries, moved aside as ``NAME.1`` beside ``NAME``.
+    Left out are hidden folders and earlier tries, moved aside as ``NAME~1`` beside ``NAME``.
 
     Raises:
         ConfigError: there is no such folder, or no run folder in it.
@@ -52,7 +52,7 @@ def read_runs(sweep: Path) -> list[Run]:
     folders = {folder.name: folder for folder in sweep.iterdir() if folder.is_dir()}
     runs = []
     for name, folder in sorted(folders.items()):
-        aside = re.fullmatch(r"(.+)\.\d+", name)
+        aside = re.fullmatch(r"(.+)~\d+", name)
         if not name.startswith(".") and not (aside and aside[1] in folders):
             run = _read_run(folder)
             if run is not None:
