@@ -54,6 +54,9 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     if options.dry_run:
         print(report(cfg, build_on_meta(cfg)))
         return
+    first = int(os.environ.get("RANK", 0)) == 0 if under_torchrun() else options.machine_rank == 0
+    if first and is_held(Path(cfg.train.output_dir)):
+        raise ConfigError(f"train.output_dir={cfg.train.output_dir}: another process trains there")
     gpus = torch.cuda.device_count()
     if gpus and options.num_gpus > gpus:
         raise ConfigError(f"--num-gpus {options.num_gpus}: this machine has {gpus}")
@@ -61,9 +64,6 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
         checkpoint_to_evaluate(cfg)
     processes = int(os.environ["WORLD_SIZE"]) if under_torchrun() else options.num_gpus * options.num_machines
     check_machine(cfg, processes)
-    first = int(os.environ.get("RANK", 0)) == 0 if under_torchrun() else options.machine_rank == 0
-    if first and is_held(Path(cfg.train.output_dir)):
-        raise ConfigError(f"train.output_dir={cfg.train.output_dir}: another process trains there")
     model = check(cfg, ["val"] if options.eval_only else ["train", "val"])
     cost = multiply_adds(model.get_submodule("backbone"), trial_image(cfg, model))
     record = Record(command=command, multiply_adds=cost)

@@ -49,8 +49,8 @@ def test_import_is_light() -> None:
 
 def test_wheel_has_the_configs_inside_the_package(pyproject: dict[str, Any]) -> None:
     wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert set(wheel["only-include"]) == {"d2timm", "lazy_configs"}
-    assert wheel["sources"] == {"lazy_configs": "d2timm/lazy_configs"}
+    assert set(wheel["only-include"]) == {"d2timm", "conf", "hydra_plugins", "lazy_configs"}
+    assert wheel["sources"] == {name: f"d2timm/{name}" for name in ("conf", "lazy_configs")}
     assert config.ROOTS[0] == Path(config.__file__).parent / "lazy_configs"
     assert config.ROOTS[1] == ROOT / "lazy_configs"
 

@@ -335,10 +335,10 @@ def test_earlier_run_is_kept_under_the_first_free_number(
         Record(iterations=number).write(folder)
         move_aside(folder)
         assert not folder.exists()
-        kept = Record.read(tmp_path / f"run.{number}")
+        kept = Record.read(tmp_path / f"run~{number}")
         assert kept is not None
         assert kept.iterations == number
-        assert f"which is now {folder}.{number}" in capsys.readouterr().out
+        assert f"which is now {folder}~{number}" in capsys.readouterr().out
         folder.mkdir()
 
 

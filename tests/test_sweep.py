@@ -97,7 +97,7 @@ def test_sweep_that_has_not_come_as_far_as_a_run(
 
 def test_earlier_tries_do_not_count(tmp_path: Path) -> None:
     fill(tmp_path, "done")
-    aside = tmp_path / "backbone=model0.1"
+    aside = tmp_path / "backbone=model0~1"
     aside.mkdir()
     Record(**STATES["failed"]).write(aside)
     assert answer(tmp_path) == 0
