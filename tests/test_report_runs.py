@@ -34,11 +34,11 @@ def put(folder: Path, score: float | None = None, **told: Any) -> Path:
         ({"max_iter": 0}, "done", ""),
         ({"iterations": 60, "stopped": "AP has not risen"}, "stopped", "AP has not risen"),
         ({"iterations": 60}, "paused", "60 of 100 iterations"),
-        ({"status": "running", "iterations": 60}, "killed", "killed at iteration 60 of 100"),
+        ({"status": "running", "iterations": 60}, "killed", "cut off at iteration 60 of 100"),
         (
             {"status": "running", "iterations": 60, "error": "killed by SIGKILL"},
             "killed",
-            "killed at iteration 60 of 100: killed by SIGKILL",
+            "cut off at iteration 60 of 100: killed by SIGKILL",
         ),
         ({"status": "failed", "error": "OSError: disk\nfull"}, "failed", "OSError: disk\\nfull"),
         ({"status": "failed"}, "failed", "no reason is told"),
@@ -71,7 +71,7 @@ def test_run_of_another_process_is_running_until_it_dies(tmp_path: Path) -> None
         assert process.stdout.readline() == b"on\n"
         assert read_runs(tmp_path)[0].status == "running"
         process.kill()
-    assert read_runs(tmp_path)[0].reason == "killed at iteration 0 of 9"
+    assert read_runs(tmp_path)[0].reason == "cut off at iteration 0 of 9"
 
 
 def test_run_that_ends_between_two_looks_is_not_killed(

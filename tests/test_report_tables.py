@@ -82,7 +82,7 @@ def test_markdown(tmp_path: Path) -> None:
     assert "6 runs: 2 done, 1 stopped, 1 killed, 1 failed, 1 unreadable." in text
     assert "are ties" in text
     assert "multiply-adds" in text
-    assert "- killed, killed: killed at iteration 7 of 100\n" in text
+    assert "- killed, killed: cut off at iteration 7 of 100\n" in text
     command = "python train.py backbone=resnet18d train.seed=0 'x=a b'"
     assert text.endswith(f"backbone=resnet18d: bbox/AP 11.00 ± 1.41.\n\n```sh\n{command}\n```\n")
 

@@ -121,7 +121,7 @@ def _status(record: Record, held: bool) -> tuple[str, str]:
     if record.status == "running" and held:
         return "running", progress
     if record.status == "running":
-        killed = f"killed at iteration {record.iterations} of {record.max_iter}"
+        killed = f"cut off at iteration {record.iterations} of {record.max_iter}"
         return "killed", f"{killed}: {record.error}" if record.error else killed
     if record.stopped:
         return "stopped", record.stopped
