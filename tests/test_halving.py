@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from d2timm import ConfigError
 from d2timm.halving import plan, promoted
+from hydra_plugins.d2timm_screen import Screen
 
 pytest.importorskip("optuna")
 
@@ -99,3 +101,9 @@ def test_order_of_the_candidates_does_not_matter(values: list[float], random: ob
     names = list(scores)
     random.shuffle(names)  # type: ignore[attr-defined]
     assert promoted({name: scores[name] for name in names}, 3) == promoted(scores, 3)
+
+
+def test_screening_without_optuna_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"\.\[screen\]"):
+        Screen().sweep(["backbones=resnet18,resnet50"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Screen(Sweeper):
         from d2timm.errors import ConfigError
         from d2timm.halving import plan, promoted
 
+        if not importlib.util.find_spec("optuna"):
+            raise ConfigError("a screening needs: pip install -c constraints.txt -e '.[screen]'")
         candidates, fixed = self._split(arguments)
         if not isinstance(self.budget, int) or self.budget < 1:
             raise ConfigError("budget=… must be given: iterations of training of all backbones together")
