@@ -1,13 +1,15 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and files that one process holds."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
-__all__ = ["whole"]
+__all__ = ["hold", "whole"]
 
 
 @contextmanager
@@ -25,3 +27,22 @@ def whole(file: Path) -> Iterator[Path]:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def hold(file: IO[Any], alone: bool = True) -> bool:
+    """Try to lock a file until it is closed; the system lets go of it at any death of the process.
+
+    A lock of POSIX's kind, which worker processes do not inherit and network file systems know.
+
+    Args:
+        file: open, for writing if it is to be held alone.
+        alone: whether no other may hold it; else only none that holds it alone.
+
+    Returns:
+        Whether it is held.
+    """
+    try:
+        fcntl.lockf(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -12,7 +12,8 @@ from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 
-from .record import FILE, Record
+from .record import Record
+from .report.runs import read_runs
 
 __all__ = ["RecordProgress", "Schedule", "StopBelowMedian", "Stopped"]
 
@@ -105,9 +106,5 @@ class StopBelowMedian(HookBase):
 
 def finished_scores(sweep: Path, iterations: int) -> list[float]:
     """What the runs of a sweep that have finished their schedule scored after so many iterations."""
-    scores = []
-    for file in sweep.glob(f"*/{FILE}"):
-        record = Record.read(file.parent)
-        if record and record.status == "done" and record.iterations >= record.max_iter:
-            scores += [score for at, score in record.scores if at == iterations]
-    return scores
+    done = [run.record for run in read_runs(sweep) if run.status == "done"]
+    return [score for record in done for at, score in record.scores if at == iterations]

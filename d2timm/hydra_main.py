@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +20,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -91,7 +91,7 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
 
 def _compose_and_run(task: Task, options: argparse.Namespace, arguments: list[str]) -> None:
     run = hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(task)
-    with _environment(HYDRA_FULL_ERROR="1"):  # Hydra hands its errors on, instead of printing them
+    with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra hands its errors on, instead of printing them
         for _ in range(MOST_LOSSES):
             sys.argv[1:] = arguments
             try:
@@ -241,21 +241,6 @@ def _values(override: Override) -> list[Any]:
     value = override.value()
     told = value.list if isinstance(value, ChoiceSweep) else [value]
     return [one.text if isinstance(one, QuotedString) else one for one in told]
-
-
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _refuse(told: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 
 from .errors import ConfigError
-from .files import whole
+from .files import hold, whole
 
 __all__ = ["FILE", "Record", "in_a_line", "is_held", "move_aside", "recorded"]
 
@@ -142,20 +141,13 @@ def in_a_line(error: BaseException) -> str:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Hold a run folder, so that no other process trains in it; the system lets go of it at any death.
-
-    A lock of POSIX's kind, which worker processes do not inherit and network file systems know.
-    """
+    """Hold a run folder, so that no other process trains in it."""
     folder = folder.resolve()
     with (folder / LOCK).open("w") as lock:
-        for last in (False, False, True):
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if last:
-                    raise ConfigError(f"{folder}: another process trains there") from None
-                time.sleep(0.2)  # one that only looks, in is_held, does so for a moment
+        if not hold(lock):
+            time.sleep(0.3)  # one that only looks, in is_held, holds it for a moment
+            if not hold(lock):
+                raise ConfigError(f"{folder}: another process trains there")
         _HELD.add(folder)
         try:
             yield
@@ -170,12 +162,9 @@ def is_held(folder: Path) -> bool:
         return True  # to open the file here and close it would let go of the lock
     try:
         with (folder / LOCK).open() as lock:
-            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not hold(lock, alone=False)
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
-    return False
 
 
 def reset_peak_memory() -> None:

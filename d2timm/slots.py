@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from .files import hold
 
 __all__ = ["share", "slot", "slots"]
 
@@ -25,7 +26,7 @@ def slot(folder: Path, count: int) -> Iterator[int]:
     """
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f".slot{number}").open("w")) for number in range(count)]
-        while (number := next((n for n, file in enumerate(files) if _locked(file.fileno())), None)) is None:
+        while (number := next((n for n, file in enumerate(files) if hold(file)), None)) is None:
             time.sleep(0.2)
         yield number
 
@@ -60,11 +61,3 @@ def _gpus() -> list[str]:
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _locked(file: int) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

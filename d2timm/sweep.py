@@ -43,7 +43,7 @@ def answer(sweep: Path) -> int:
     if not any(sweep.glob(f"*/{FILE}")):
         return 1  # it has not come so far; the reason has been told
     entries = report(sweep)
-    print(summary(sweep))
+    print(summary(entries))
     states = {run.status for entry in entries for run in entry.runs}
     if "killed" in states:
         print(f"What was cut off goes on when the sweep is started again with hydra.sweep.dir={sweep}")

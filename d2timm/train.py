@@ -108,12 +108,8 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
     checkpointer = AtomicCheckpointer(parallel, str(folder), trainer=trainer)
 
     def evaluate_now() -> Metrics:
-        with Speed(model) as speed:
-            metrics = evaluate(cfg, model)
+        metrics = _score(record, cfg, model)
         if main:
-            record.images_per_second = speed.images_per_second
-            record.set_metrics(metrics)
-            record.measure_memory()
             record.write(folder)
         return metrics
 
@@ -199,17 +195,24 @@ def checkpoint_to_evaluate(cfg: DictConfig) -> str:
 def _evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
     model = build_model(cfg, weights=False)
     AtomicCheckpointer(model, strict=True).load(checkpoint_to_evaluate(cfg))
+    record = Record.read(folder) or record
+    _describe(record, cfg, model)
+    _score(record, cfg, model)
+    if comm.is_main_process():
+        draw_predictions(cfg, model.eval(), folder / "predictions.png")
+        record.status = "done"
+        record.write(folder)
+
+
+def _score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
+    """Evaluate, and note in the first process what came of it."""
     with Speed(model) as speed:
         metrics = evaluate(cfg, model)
     if comm.is_main_process():
-        draw_predictions(cfg, model.eval(), folder / "predictions.png")
-        record = Record.read(folder) or record
-        _describe(record, cfg, model)
-        record.set_metrics(metrics)
         record.images_per_second = speed.images_per_second
+        record.set_metrics(metrics)
         record.measure_memory()
-        record.status = "done"
-        record.write(folder)
+    return metrics
 
 
 def _describe(record: Record, cfg: DictConfig, model: nn.Module) -> None:

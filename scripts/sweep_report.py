@@ -29,11 +29,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Command line; returns the exit code, which runs that failed do not change."""
     options = parse()
-    # torch takes seconds to import, which --help need not wait for
+    # matplotlib takes its time to import, which --help need not wait for
     from d2timm.errors import ConfigError
-    from d2timm.noise import silence
-
-    silence()
     from d2timm.report import report
     from d2timm.report.entries import leaderboard
     from d2timm.report.runs import read_runs
@@ -42,10 +39,8 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names hold what a terminal may not know
     try:
-        if options.json:
-            print(as_json(leaderboard(read_runs(options.sweep))), end="")
-        else:
-            print(summary(options.sweep))
+        entries = leaderboard(read_runs(options.sweep))
+        print(as_json(entries) if options.json else summary(entries) + "\n", end="")
         report(options.sweep)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

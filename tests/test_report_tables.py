@@ -13,6 +13,8 @@ from test_report_runs import put
 
 from d2timm.report import report
 from d2timm.report.columns import short_names, shortened
+from d2timm.report.entries import leaderboard
+from d2timm.report.runs import read_runs
 from d2timm.report.tables import summary, write
 
 FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.json", "pareto.png")
@@ -139,12 +141,12 @@ def test_nothing_has_a_score_yet(tmp_path: Path) -> None:
     assert "pareto.png" not in text
     assert not (tmp_path / "pareto.png").exists()
     assert strict_json(tmp_path / "leaderboard.json")["best"] is None
-    assert "No run has a score yet." in summary(tmp_path)
+    assert "No run has a score yet." in summary(leaderboard(read_runs(tmp_path)))
 
 
 def test_best_that_is_not_done_says_so(tmp_path: Path) -> None:
     put(tmp_path / "a", 5, iterations=50)
-    told = summary(tmp_path)
+    told = summary(leaderboard(read_runs(tmp_path)))
     assert "No run with a score is done; this one is paused: 50 of 100 iterations." in told
     assert "no command was recorded" in told
 
@@ -186,7 +188,7 @@ def test_summary_fits_the_terminal_with_names_that_stay_apart(tmp_path: Path) ->
             parameters=10**9,
         )
     put(tmp_path / f"backbone={'y' * 150}", status="failed", error="z" * 300)
-    told = summary(tmp_path).split("\n\n")[0]
+    told = summary(leaderboard(read_runs(tmp_path))).split("\n\n")[0]
     assert max(map(len, told.splitlines())) <= 120
     assert len({line[8:50] for line in told.splitlines()[2:]}) == 3
 

@@ -49,9 +49,8 @@ def write(sweep: Path, out: Path | None = None) -> list[Entry]:
     return entries
 
 
-def summary(sweep: Path) -> str:
-    """The leaderboard of a sweep for the terminal, with the command line of the best."""
-    entries = leaderboard(read_runs(sweep))
+def summary(entries: Sequence[Entry]) -> str:
+    """A leaderboard for the terminal, with the command line of the best."""
     told = columns(entries)
     kept = ("rank", "name", "seeds", metric_header(entries), *COSTS, "status")
     told = {header: told[header] for header in kept if header in told}

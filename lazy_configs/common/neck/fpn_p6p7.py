@@ -1,29 +1,25 @@
 # The neck of RetinaNet: p3 to p7, where strides of the backbone are 4 to 32
 from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
 from d2timm.levels import coarse_features, last_name, taken_strides
 
-neck = L(FPN)(
-    bottom_up=None,  # the backbone
-    in_features=L(coarse_features)(
-        remaps="${oc.select:..bottom_up.remaps,null}",
-        strides="${oc.select:..bottom_up.strides,null}",
-        finest=8,
-    ),
-    out_channels=256,
-    norm="",
-    # Of p5 as in FCOS, not of res5: channels of res5 are known when the model is made, not in the tree
-    top_block=L(LastLevelP6P7)(
-        in_channels="${..out_channels}",
-        out_channels="${..out_channels}",
-        in_feature=L(last_name)(
-            strides=L(taken_strides)(
-                features="${....in_features}",
-                remaps="${oc.select:....bottom_up.remaps,null}",
-                strides="${oc.select:....bottom_up.strides,null}",
-            ),
+from .fpn import neck
+
+neck.in_features = L(coarse_features)(
+    remaps="${oc.select:..bottom_up.remaps,null}",
+    strides="${oc.select:..bottom_up.strides,null}",
+    finest=8,
+)
+# Of p5 as in FCOS, not of res5: channels of res5 are known when the model is made, not in the tree
+neck.top_block = L(LastLevelP6P7)(
+    in_channels="${..out_channels}",
+    out_channels="${..out_channels}",
+    in_feature=L(last_name)(
+        strides=L(taken_strides)(
+            features="${....in_features}",
+            remaps="${oc.select:....bottom_up.remaps,null}",
+            strides="${oc.select:....bottom_up.strides,null}",
         ),
     ),
-    fuse_type="sum",
 )
