@@ -7,7 +7,6 @@ import logging
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.config import instantiate
@@ -15,11 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from .data.catalog import check_split, choose, class_names
+from .data.catalog import check_split, choose, data_set, tasks_of
 from .errors import ConfigError
 from .fits import check_fit
+from .schedules import images_per_step
+from .trainer import check_training
 
 __all__ = ["build_model", "build_optimizer", "check", "check_machine", "instantiate", "settle"]
+
+logger = logging.getLogger(__name__)
 
 
 def settle(cfg: DictConfig) -> None:
@@ -47,10 +50,19 @@ def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer of a model."""
+    """Make the optimizer of a model.
+
+    With ``train.reference_batch_size`` the learning rate is of a step of so many images, and is scaled to
+    those of this run (Goyal et al., https://arxiv.org/abs/1706.02677). The tree stays as it is.
+    """
     node = copy.deepcopy(cfg.optimizer)
     node._set_parent(cfg)  # what it refers to lies in the tree
     node.params.model = model
+    reference, images = cfg.train.get("reference_batch_size"), images_per_step(cfg)
+    if reference:
+        lr = node.lr
+        node.lr = lr * images / reference
+        logger.info("Learning rate %g x %d/%d = %g", lr, images, reference, node.lr)
     optimizer: torch.optim.Optimizer = instantiate(node)
     return optimizer
 
@@ -69,9 +81,8 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
         ConfigError: what cannot be, in a line.
     """
     check_fit(cfg)
-    masks = bool((cfg.model.get("roi_heads") or {}).get("mask_head"))
     for split in splits:
-        check_split(cfg.data, split, masks)
+        check_split(cfg.data, split, tasks_of(cfg.data))
     for key in ("train.init_checkpoint", "model.backbone.bottom_up.checkpoint_path"):
         file = OmegaConf.select(cfg, key)
         if file and "://" not in file and not Path(file).is_file():
@@ -81,15 +92,25 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
     return model
 
 
-def check_machine(cfg: DictConfig, processes: int) -> None:
-    """Raise ConfigError if this machine or the number of processes does not fit the config."""
+def check_machine(cfg: DictConfig, processes: int, training: bool = True) -> None:
+    """Make sure of all that can be known before data are read.
+
+    Args:
+        cfg: the tree.
+        processes: of the run.
+        training: whether more is to be done than to evaluate.
+
+    Raises:
+        ConfigError: this machine or the number of processes does not fit the config, or training cannot be.
+    """
     if processes < 1:
         raise ConfigError(f"--num-gpus {processes}: at least one process is needed")
     device, batch = str(cfg.train.device), cfg.dataloader.train.total_batch_size
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"train.device={device}: this machine has no GPU; use train.device=cpu")
-    if cfg.train.amp.enabled and device == "cpu":
-        raise ConfigError("train.amp.enabled=True needs a GPU: use train.amp.enabled=False")
+    if training:
+        check_training(cfg)
+        build_optimizer(cfg, nn.Linear(1, 1))  # for its mistakes
     if processes > 1 and device == "cpu" and cfg.model.backbone.bottom_up.get("norm") == "SyncBN":
         raise ConfigError("norm=SyncBN needs GPUs: use model.backbone.bottom_up.norm=keep")
     if batch % processes:
@@ -126,12 +147,18 @@ def build_on_meta(cfg: DictConfig) -> nn.Module:
 
 
 def check_classes(cfg: DictConfig, model: nn.Module) -> None:
-    """Raise ConfigError if the data set has more classes than the head."""
-    place = "model.roi_heads" if hasattr(model, "roi_heads") else "model"
-    heads: Any = getattr(model, "roi_heads", model)
-    classes = len(class_names(cfg.data))
-    if classes > heads.num_classes:
-        raise ConfigError(
-            f"the data set has {classes} classes and {place}.num_classes={heads.num_classes}: "
-            "leave num_classes out, it follows from the data"
-        )
+    """Raise ConfigError if the data set has more classes than the detector."""
+    chosen, tasks = data_set(cfg.data), tasks_of(cfg.data)
+    heads = "model.roi_heads" if hasattr(model, "roi_heads") else "model"
+    parts = []
+    if "bbox" in tasks:
+        parts.append((heads, "num_classes", chosen.classes()))
+    if "sem_seg" in tasks:
+        parts.append(("model.sem_seg_head.predictor", "out_channels", chosen.semantic_classes(tasks)))
+    for place, attribute, names in parts:
+        given = getattr(model.get_submodule(place.partition(".")[2]), attribute)
+        if len(names) > given:
+            raise ConfigError(
+                f"the data set has {len(names)} classes and {place.removesuffix('.predictor')}.num_classes="
+                f"{given}: leave num_classes out, it follows from the data"
+            )

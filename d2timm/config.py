@@ -37,6 +37,7 @@ PLACES = {
     "neck": "model.backbone",
     "roi_heads": "model.roi_heads",
     "data": "data",
+    "augmentation": "dataloader.train.mapper.augmentations",
     "optimizer": "optimizer",
     "lr_multiplier": "lr_multiplier",
     "train": "train",

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from coco_edits import FIRST, Change, drop, put
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from d2timm import ConfigError
 from d2timm.build import build_on_meta, check_classes, instantiate
@@ -21,16 +23,17 @@ from d2timm.data import catalog
 from d2timm.data.shapes import CLASSES
 
 Data = dict[str, Any]
-Change = Callable[[dict[str, Any]], Any]
 
-NAMES = ("shapes", "coco_2017", "custom", "auto")
+NAMES = ("shapes", "coco_2017", "coco_2017_keypoints", "custom", "yolo", "voc_folder", "auto")
+BOXES = ["bbox"]
+BOTH = ["bbox", "segm"]
 NUMBER = itertools.count()
 
 
 def node(**values: Any) -> Data:
     """A ``data`` node."""
     paths = dict.fromkeys(("train_json", "train_images", "val_json", "val_images"))
-    return {"name": "auto", **paths, "settings": dict.fromkeys(NAMES), **values}
+    return {"name": "auto", **paths, "root": None, "settings": dict.fromkeys(NAMES), **values}
 
 
 def refusal(function: Callable[..., Any], *arguments: Any) -> str | None:
@@ -91,8 +94,8 @@ def test_coco_where_nothing_is_named_and_coco_is_there(coco_2017: Path) -> None:
     assert catalog.found() == "coco_2017"
     assert catalog.choose(node()) == "coco_2017"
     assert catalog.num_classes(node()) == 80
-    assert catalog.locate(node(), "val").images == coco_2017 / "val2017"
-    assert catalog.check_split(node(), "train", masks=True).startswith("coco_2017 train: ")
+    assert catalog.data_set(node()).files("val").images == coco_2017 / "val2017"
+    assert catalog.check_split(node(), "train", BOTH).startswith("coco_2017 train: ")
 
 
 def test_half_of_coco_is_not_coco(coco_2017: Path) -> None:
@@ -115,17 +118,20 @@ def test_own_files_are_never_replaced(data: Data, coco_2017: Path) -> None:
 
 def test_coco_that_is_named_and_not_there() -> None:
     with pytest.raises(ConfigError, match=r"data\.name=coco_2017: .*instances_train2017\.json: no such file"):
-        catalog.check_split(node(name="coco_2017"), "train", masks=True)
+        catalog.check_split(node(name="coco_2017"), "train", BOTH)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "coco"}, r"data\.name='coco': did you mean coco_2017\?"),
+        ({"name": "coco"}, r"data\.name='coco': did you mean coco_2017"),
         ({"name": "Shapes"}, r"data\.name='Shapes': did you mean shapes\?"),
-        ({"name": "voc"}, "(?i)there are auto, coco_2017, custom, shapes"),
+        ({"name": "voc"}, "; there are auto, coco_2017, .*, shapes, voc_folder, yolo$"),
         ({"name": "shapes", "val_json": "x"}, r"data\.name='shapes' and data\.val_json are two sets"),
         ({"name": "coco_2017", "train_images": "x"}, "are two sets: leave one out"),
+        ({"name": "yolo", "root": "x", "val_json": "y"}, r"data\.root and data\.val_json are two sets"),
+        ({"root": "x"}, r"data\.root is for data\.name=yolo or voc_folder, not 'auto'"),
+        ({"name": "shapes", "root": "x"}, r"data\.root is for data\.name=yolo or voc_folder, not 'shapes'"),
     ],
 )
 def test_name_that_cannot_be(values: dict[str, str], message: str) -> None:
@@ -138,7 +144,7 @@ def test_name_that_cannot_be(values: dict[str, str], message: str) -> None:
 
 def test_small_set_can_be_used(data: Data) -> None:
     for split, images in {"train": 6, "val": 3}.items():
-        told = catalog.check_split(data, split, masks=True)
+        told = catalog.check_split(data, split, BOTH)
         assert told.startswith(f"custom {split}: {images} images, ")
         assert told.endswith(" objects, 4 classes")
 
@@ -202,10 +208,104 @@ def test_home_folder_in_a_path(data: Data, monkeypatch: pytest.MonkeyPatch) -> N
     home = Path(data["train_json"]).parent
     monkeypatch.setenv("HOME", str(home))
     paths = {key: f"~/{Path(data[key]).name}" for key in catalog.PATHS}
-    assert catalog.check_split({**data, **paths}, "train", masks=True).startswith("custom train: 6 images")
+    assert catalog.check_split({**data, **paths}, "train", BOTH).startswith("custom train: 6 images")
+
+
+def test_several_files_are_one_set(data: Data, change: Callable[..., Data]) -> None:
+    def shift(coco: dict[str, Any]) -> None:
+        for category in coco["categories"]:
+            category["id"] += 1000
+        for annotation in coco["annotations"]:
+            annotation["category_id"] += 1000
+
+    other = change(shift, "train")
+    both = {key: [data[key], other[key]] for key in ("train_json", "train_images")}
+    assert catalog.check_split({**data, **both}, "train", BOTH).startswith("custom train: 12 images, ")
+    dicts = catalog.dataset_dicts({**data, **both}, "train")
+    halves = [
+        sorted((a["category_id"], a["bbox"]) for entry in half for a in entry["annotations"])
+        for half in (dicts[:6], dicts[6:])
+    ]
+    assert halves[0] == halves[1]
+    assert all(Path(entry["file_name"]).is_file() for entry in dicts)
+    uneven = {**data, **both, "train_images": data["train_images"]}
+    with pytest.raises(ConfigError, match=r"^data\.train_json: 2 files of annotations and 1 folders"):
+        catalog.check_split(uneven, "train", BOTH)
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> Data:
+    """A YOLO set of one image for both splits, with a box and a polygon."""
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n1 0 0 1 0 1 1")
+    (tmp_path / "data.yaml").write_text("{names: [x, y], train: ., val: .}")
+    return node(name="yolo", root=str(tmp_path))
+
+
+def test_folder_of_another_format(yolo: Data) -> None:
+    assert catalog.choose(yolo) == "yolo"
+    assert catalog.class_names(yolo) == ["x", "y"]
+    for split in ("train", "val"):
+        assert catalog.check_split(yolo, split, BOXES) == f"yolo {split}: 1 images, 2 objects, 2 classes"
+    (entry,) = catalog.dataset_dicts(yolo, "train")
+    assert entry["file_name"] == str(Path(yolo["root"], "a.png"))
+    assert [a["bbox"] for a in entry["annotations"]] == [pytest.approx([18, 9, 4, 2]), [0, 0, 40, 20]]
+    with pytest.raises(ConfigError, match=r"^data\.name=yolo data\.root=.* 1 annotations, .* have no seg"):
+        catalog.check_split(yolo, "train", BOTH)
+
+
+def test_folder_is_looked_at_once_in_a_run(yolo: Data) -> None:
+    assert catalog.num_classes(yolo) == 2
+    Path(yolo["root"], "data.yaml").write_text("{names: [x, y, z], train: ., val: .}")
+    assert catalog.num_classes(yolo) == 2
+    catalog.forget()
+    assert catalog.num_classes(yolo) == 3
+
+
+def test_folder_in_a_home_or_a_working_folder(yolo: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(yolo["root"])
+    monkeypatch.setenv("HOME", str(root.parent))
+    monkeypatch.chdir(root.parent)
+    names = {
+        catalog.dataset_name({**yolo, "root": given}, "train")
+        for given in (str(root), root.name, f"~/{root.name}")
+    }
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize("name", ["yolo", "voc_folder"])
+def test_folder_that_is_not_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.name={name} needs data\.root: the folder of the set$"):
+        catalog.class_names(node(name=name))
+
+
+def test_numbers_of_classes_follow_from_the_set_and_the_detector() -> None:
+    everything = ["bbox", "segm", "sem_seg", "panoptic_seg"]
+    assert catalog.num_semantic_classes(node(name="shapes", tasks=everything)) == 2
+    assert catalog.num_semantic_classes(node(name="shapes", tasks=["sem_seg"])) == 5
+    assert catalog.keypoint_names(node(name="shapes", tasks=["bbox"])) == []
+    assert len(catalog.keypoint_names(node(name="shapes", tasks=["bbox", "keypoints"]))) == 5
+    assert catalog.num_keypoints(node(name="coco_2017_keypoints")) == 17
 
 
 # What will not do
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "message"),
+    [
+        ("coco_2017", ["bbox", "keypoints"], "keypoints, .*data.name=shapes or coco_2017_keypoints"),
+        ("coco_2017", ["sem_seg"], "sem_seg, .*data.name=shapes or coco_2017_panoptic$"),
+        ("pascal_voc", BOTH, "segm, .*data.name=shapes or coco_2017 or "),
+        ("lvis_v1", ["bbox", "sem_seg", "panoptic_seg"], "sem_seg, panoptic_seg, which the detector finds"),
+        ("voc_folder", BOTH, "segm, which the detector finds: use another detector or ROI heads"),
+    ],
+)
+def test_truth_that_a_set_has_not(name: str, tasks: list[str], message: str, tmp_path: Path) -> None:
+    root = str(tmp_path) if name == "voc_folder" else None
+    data = {**node(name=name, root=root), "settings": {name: None}}
+    with pytest.raises(ConfigError, match=rf"^data\.name={name} has no truth for {message}"):
+        catalog.check_split(data, "train", tasks)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -219,94 +319,45 @@ def test_home_folder_in_a_path(data: Data, monkeypatch: pytest.MonkeyPatch) -> N
 def test_missing_file_or_folder(data: Data, split: str, missing: str, message: str) -> None:
     data[f"{split}_{missing}"] = str(Path(data["train_json"]).parent / "nothing")
     with pytest.raises(ConfigError, match=message.format(split)):
-        catalog.check_split(data, split, masks=True)
+        catalog.check_split(data, split, BOTH)
 
 
 def test_paths_that_are_not_given(data: Data) -> None:
     with pytest.raises(ConfigError, match=r"data\.val_json and data\.val_images must be given"):
-        catalog.check_split({**data, "val_json": None, "val_images": None}, "val", masks=True)
+        catalog.check_split({**data, "val_json": None, "val_images": None}, "val", BOTH)
     with pytest.raises(ConfigError, match=r"data\.train_images must be given"):
-        catalog.check_split({**data, "train_images": None}, "train", masks=True)
+        catalog.check_split({**data, "train_images": None}, "train", BOTH)
 
 
 def test_validation_alone_needs_no_training_files(data: Data) -> None:
     data.update(train_json=None, train_images=None)
-    assert catalog.check_split(data, "val", masks=True).startswith("custom val: 3 images")
+    assert catalog.check_split(data, "val", BOTH).startswith("custom val: 3 images")
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"images": [}', "\xff"])
-def test_file_that_is_not_json(data: Data, tmp_path: Path, text: str) -> None:
-    file = tmp_path / "bad.json"
-    file.write_bytes(text.encode("latin1"))
-    with pytest.raises(ConfigError, match=r"bad\.json is not JSON: ") as caught:
-        catalog.check_split({**data, "train_json": str(file)}, "train", masks=True)
-    assert "\n" not in str(caught.value)
-
-
-def drop(key: str, field: str, which: slice = slice(None)) -> Change:
-    """Take a field out of the entries of a list."""
-
-    def edit(coco: dict[str, Any]) -> None:
-        for entry in coco[key][which]:
-            del entry[field]
-
-    return edit
-
-
-def put(key: str, field: str, value: Any, which: slice = slice(None)) -> Change:
-    """Set a field of the entries of a list."""
-
-    def edit(coco: dict[str, Any]) -> None:
-        for entry in coco[key][which]:
-            entry[field] = value
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (lambda coco: coco.pop("images"), "not in COCO format: it has no list 'images'"),
-        (lambda coco: coco.update(categories={}), "it has no list 'categories'"),
-        (drop("annotations", "category_id"), "an entry of 'annotations' has no 'category_id'"),
-        (drop("images", "file_name", slice(1)), "an entry of 'images' has no 'file_name'"),
-        (lambda coco: coco.update(annotations=[]), "none of its 0 annotations is usable"),
-        (lambda coco: coco.update(images=[]), r"none of its \d+ annotations is usable"),
-        (lambda coco: coco.update(categories=[]), r"none of its \d+ annotations is usable"),
-        (put("annotations", "iscrowd", 1), r"none of its \d+ annotations is usable"),
-        (put("annotations", "bbox", [1, 2, 0, 4]), r"none of its \d+ annotations is usable"),
-        (put("annotations", "image_id", 5), "one needs an image and a category of the file and a bbox"),
-        (
-            put("images", "file_name", "gone.png", slice(2)),
-            "2 of 6 images .* are not there, such as gone.png",
-        ),
-        (put("images", "id", 100, slice(2)), "2 entries of 'images' have the id 100"),
-        (put("categories", "id", 3, slice(3)), "3 entries of 'categories' have the id 3"),
-        (drop("annotations", "segmentation"), "no segmentation: use lazy_configs/faster_rcnn_timm.py"),
-        (put("annotations", "segmentation", []), "no segmentation: use lazy_configs/faster_rcnn_timm.py"),
-    ],
-)
-def test_file_that_will_not_do(change: Callable[..., Data], edit: Change, message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
-        catalog.check_split(change(edit, "train"), "train", masks=True)
-    assert "train.json" in str(caught.value), "the file is named"
-    assert "\n" not in str(caught.value)
+def test_file_that_will_not_do_is_named(change: Callable[..., Data]) -> None:
+    data = change(put("annotations", "image_id", 5), "train")
+    told = r"^data\.train_json=.*train\.json: none of its \d+ annotations is usable"
+    with pytest.raises(ConfigError, match=told):
+        catalog.check_split(data, "train", BOTH)
+    data = change(put("images", "file_name", "gone.png", FIRST), "val")
+    with pytest.raises(ConfigError, match=r"^data\.val_images=.*: 1 of 3 images of val\.json are not there"):
+        catalog.check_split(data, "val", BOTH)
 
 
 def test_boxes_are_enough_without_masks(change: Callable[..., Data]) -> None:
     data = change(drop("annotations", "segmentation"))
-    assert catalog.check_split(data, "train", masks=False).startswith("custom train: 6 images")
+    assert catalog.check_split(data, "train", BOXES).startswith("custom train: 6 images")
 
 
 def test_categories_that_differ(change: Callable[..., Data]) -> None:
     data = change(put("categories", "name", "wheel", slice(1)), "val")
     with pytest.raises(ConfigError, match=r"categories .*wheel.* are not those of the training set"):
-        catalog.check_split(data, "val", masks=True)
+        catalog.check_split(data, "val", BOTH)
 
 
 def test_categories_in_another_order_are_the_same(change: Callable[..., Data]) -> None:
     data = change(lambda coco: coco["categories"].reverse(), "val")
-    assert catalog.check_split(data, "val", masks=True).endswith("4 classes")
+    assert catalog.check_split(data, "val", BOTH).endswith("4 classes")
 
 
 def test_same_names_under_other_ids_mean_the_same_classes(change: Callable[..., Data]) -> None:
@@ -317,7 +368,7 @@ def test_same_names_under_other_ids_mean_the_same_classes(change: Callable[..., 
             annotation["category_id"] += 1000
 
     data = change(shift, "val")
-    catalog.check_split(data, "val", masks=True)
+    catalog.check_split(data, "val", BOTH)
     classes = {a["category_id"] for entry in catalog.dataset_dicts(data, "val") for a in entry["annotations"]}
     assert classes <= {0, 1, 2, 3}
 
@@ -333,9 +384,6 @@ def test_more_classes_than_the_head(tiny: Callable[..., Any], tmp_path: Path) ->
 
 
 # What the check lets through can be used
-
-
-FIRST = slice(1)
 
 
 @pytest.mark.parametrize("recipe", ["faster_rcnn_timm.py", "mask_rcnn_timm.py"])
@@ -375,7 +423,7 @@ def test_file_is_refused_or_can_be_trained_and_evaluated_on(
     edit: Change, change: Callable[..., Data], tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     data = change(edit)
-    refused = [refusal(catalog.check_split, data, split, True) for split in ("train", "val")]
+    refused = [refusal(catalog.check_split, data, split, BOTH) for split in ("train", "val")]
     if any(refused):
         assert all("\n" not in text for text in refused if text)
         return
@@ -385,7 +433,7 @@ def test_file_is_refused_or_can_be_trained_and_evaluated_on(
     assert any(len(instances) for instances in examples)
     assert all(instances.has("gt_masks") for instances in examples if len(instances))
 
-    evaluator = instantiate(cfg.dataloader.evaluator)
+    (evaluator,) = instantiate(cfg.dataloader.evaluator)
     evaluator.reset()
     for (entry,) in instantiate(cfg.dataloader.test):
         evaluator.process([entry], [{"instances": everything(entry["height"], entry["width"])}])
@@ -457,7 +505,7 @@ def test_any_json_is_a_data_set_or_a_config_error(tmp_path: Path, coco: Any) -> 
     file = tmp_path / f"{next(NUMBER)}.json"
     file.write_text(json.dumps(coco))
     data = node(train_json=str(file), train_images=str(tmp_path))
-    checked = refusal(catalog.check_split, data, "train", False)
+    checked = refusal(catalog.check_split, data, "train", BOXES)
     named = refusal(catalog.class_names, data)
     assert "\n" not in f"{checked}{named}"
     if named is None:

@@ -1,6 +1,7 @@
 """The embedded data set: the same in every run, true annotations, a cache whole or absent."""
 
 import errno
+import json
 import multiprocessing
 from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
@@ -12,10 +13,12 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from d2timm.data import shapes
+from d2timm.data import shapes, shapes_files
+from d2timm.data.panoptic import read_segments
 from d2timm.errors import ConfigError
 
 FEW = {"train": 3, "val": 2}
+FILES = 2 * sum(FEW.values()) + 4  # pictures and panoptic maps, and what they show in two files a split
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "COUNTS", {"train": 30, "val": 10})
         path = tmp_path_factory.mktemp("shapes") / "set"
-        shapes.write_shapes(path)
+        shapes_files.write_shapes(path)
         yield path
 
 
@@ -62,11 +65,11 @@ def test_same_files_and_picture_independent_of_count(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes, "COUNTS", FEW)
-    shapes.write_shapes(tmp_path / "a")
-    shapes.write_shapes(tmp_path / "b")
+    shapes_files.write_shapes(tmp_path / "a")
+    shapes_files.write_shapes(tmp_path / "b")
     files = contents(tmp_path / "a")
     assert files == contents(tmp_path / "b")
-    assert len(files) == sum(FEW.values()) + 2
+    assert len(files) == FILES
     pictures = {name: data for name, data in files.items() if name.endswith(".png")}
     assert pictures.items() <= contents(root).items()
 
@@ -103,6 +106,51 @@ def test_annotations_agree_with_their_masks(root: Path, split: str) -> None:
         assert (np.sum(masks, axis=0) > 1).sum() <= 0.02 * np.sum(masks)
     assert np.abs(errors).max() < 0.05
     assert np.abs(np.mean(errors)) < 0.015
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_panoptic_maps_agree_with_masks(root: Path, split: str) -> None:
+    coco = COCO(root / "annotations" / f"instances_{split}.json")
+    content = json.loads((root / "annotations" / f"panoptic_{split}.json").read_text())
+    kinds = {kind["id"]: kind for kind in content["categories"]}
+    assert [kind["name"] for kind in kinds.values()] == [*shapes.CLASSES, shapes.BACKGROUND]
+    assert [kind["isthing"] for kind in kinds.values()] == [1] * len(shapes.CLASSES) + [0]
+    assert {entry["image_id"] for entry in content["annotations"]} == set(coco.imgs)
+    for entry in content["annotations"]:
+        numbers = read_segments(str(root / f"panoptic_{split}" / entry["file_name"]))
+        annotations = coco.imgToAnns[entry["image_id"]]
+        masks = [coco.annToMask(annotation) == 1 for annotation in annotations]
+        background, *things = entry["segments_info"]
+        assert kinds[background["category_id"]]["name"] == shapes.BACKGROUND
+        assert np.array_equal(numbers == background["id"], ~np.any(masks, axis=0))
+        assert [thing["category_id"] for thing in things] == [a["category_id"] for a in annotations]
+        above = np.zeros_like(masks[0])
+        for thing, mask in reversed(list(zip(things, masks, strict=True))):
+            assert np.array_equal(numbers == thing["id"], mask & ~above)
+            above |= mask
+        for segment in entry["segments_info"]:
+            assert segment["area"] == (numbers == segment["id"]).sum() > 0
+
+
+def test_keypoints_are_the_outermost_points_and_the_centre(root: Path) -> None:
+    coco = COCO(root / "annotations" / "instances_train.json")
+    assert all(tuple(category["keypoints"]) == shapes.KEYPOINTS for category in coco.cats.values())
+    seen = []
+    for annotation in coco.anns.values():
+        points = np.reshape(annotation["keypoints"], (-1, 3))
+        assert annotation["num_keypoints"] == len(points) == len(shapes.KEYPOINTS)
+        # from the centre of the first pixel to its corner, where boxes count from
+        (top, right, bottom, left, centre), seen_here = points[:, :2] + 0.5, points[:, 2]
+        seen.extend(seen_here)
+        assert left[0] < centre[0] < right[0]
+        assert top[1] < centre[1] < bottom[1]
+        x, y, w, h = annotation["bbox"]
+        # what is visible may be smaller than the shape, where an outermost point is hidden
+        whole = (left[0], top[1], right[0], bottom[1])
+        for point, box, shown in zip(whole, (x, y, x + w, y + h), seen_here[[3, 0, 1, 2]], strict=True):
+            assert shown == 1 or abs(point - box) <= 0.75  # a sharp tip is left out of the polygon
+    assert {1, 2} == set(seen)
+    assert np.mean(np.equal(seen, 2)) > 0.8
 
 
 def test_annotations_fit_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,18 +207,18 @@ def test_unknown_split() -> None:
 
 
 def test_cache_is_made_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = shapes.shapes_root()
+    root = shapes_files.shapes_root()
     assert [path.name for path in cache.iterdir()] == [root.name]
-    assert len(contents(root)) == sum(FEW.values()) + 2
-    monkeypatch.setattr(shapes, "write_shapes", refuse)
-    assert shapes.shapes_root() == root
+    assert len(contents(root)) == FILES
+    monkeypatch.setattr(shapes_files, "write_shapes", refuse)
+    assert shapes_files.shapes_root() == root
 
 
 def test_other_constants_are_another_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = {shapes.shapes_root()}
+    folders = {shapes_files.shapes_root()}
     for name, value in {"VERSION": 0, "COUNTS": {"train": 1, "val": 1}, "SEED": 1}.items():
         monkeypatch.setattr(shapes, name, value)
-        folders.add(shapes.shapes_root())
+        folders.add(shapes_files.shapes_root())
     assert len(folders) == 4
 
 
@@ -179,9 +227,9 @@ def test_cache_folder_without_variable(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("D2TIMM_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert shapes.shapes_root().parent == tmp_path / "xdg" / "d2timm"
+    assert shapes_files.shapes_root().parent == tmp_path / "xdg" / "d2timm"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert shapes.shapes_root().parent == tmp_path / ".cache" / "d2timm"
+    assert shapes_files.shapes_root().parent == tmp_path / ".cache" / "d2timm"
 
 
 def test_half_made_set_is_never_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,14 +244,14 @@ def test_half_made_set_is_never_used(cache: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(shapes, "draw_image", stop)
         with pytest.raises(KeyboardInterrupt):
-            shapes.shapes_root()
+            shapes_files.shapes_root()
     assert [path.name for path in cache.iterdir()] == [".shapes-killed"]
-    assert len(contents(shapes.shapes_root())) == sum(FEW.values()) + 2
+    assert len(contents(shapes_files.shapes_root())) == FILES
 
 
 def make_together(cache: Path, barrier: Barrier) -> None:
     """Makes the set in another process, all processes being done before any puts it in place."""
-    write = shapes.write_shapes
+    write = shapes_files.write_shapes
 
     def write_and_wait(root: Path) -> None:
         write(root)
@@ -212,8 +260,8 @@ def make_together(cache: Path, barrier: Barrier) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("D2TIMM_CACHE", str(cache))
         patch.setattr(shapes, "COUNTS", FEW)
-        patch.setattr(shapes, "write_shapes", write_and_wait)
-        assert len(contents(shapes.shapes_root())) == sum(FEW.values()) + 2
+        patch.setattr(shapes_files, "write_shapes", write_and_wait)
+        assert len(contents(shapes_files.shapes_root())) == FILES
 
 
 def test_two_processes_at_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,9 +273,9 @@ def test_two_processes_at_once(cache: Path, tmp_path: Path, monkeypatch: pytest.
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    shapes.write_shapes(tmp_path / "direct")
-    monkeypatch.setattr(shapes, "write_shapes", refuse)
-    root = shapes.shapes_root()
+    shapes_files.write_shapes(tmp_path / "direct")
+    monkeypatch.setattr(shapes_files, "write_shapes", refuse)
+    root = shapes_files.shapes_root()
     assert [path.name for path in cache.iterdir()] == [root.name]
     assert contents(root) == contents(tmp_path / "direct")
 
@@ -237,7 +285,7 @@ def test_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder.parent.write_text("not a folder")
     monkeypatch.setenv("D2TIMM_CACHE", str(folder))
     with pytest.raises(ConfigError) as caught:
-        shapes.shapes_root()
+        shapes_files.shapes_root()
     message = str(caught.value)
     assert str(folder) in message
     assert "set D2TIMM_CACHE to a folder that can be written" in message
@@ -250,5 +298,5 @@ def test_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ConfigError, match="No space left on device"):
-        shapes.shapes_root()
+        shapes_files.shapes_root()
     assert not list(cache.iterdir())

@@ -1,53 +1,76 @@
-"""Which data set a config means, where its files are, and whether they will do.
+"""Which data set a config means, and what of it a config asks.
 
-The ``data`` node of a config names a set, or four paths of a user's own. A set is registered with
-detectron2 when it is first asked for, so nothing happens on import.
+The ``data`` node of a config names a set, or paths of a user's own. A set is registered with detectron2 when
+it is first asked for, so nothing happens on import.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import os
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
-from detectron2.data.datasets import register_coco_instances
+from detectron2.config import instantiate
+from detectron2.data import get_detection_dataset_dicts
 
 from ..errors import ConfigError
 from ..names import near
-from .places import COCO, SPLITS, Split, coco_2017, found
-from .shapes import CLASSES, shapes_root
+from . import convert, dataset
+from .cityscapes import CityscapesSet
+from .coco import CocoKeypoints, CocoPanoptic, CocoSet, OwnCoco, ShapesSet
+from .dataset import DataSet
+from .lvis import LvisSet
+from .places import SPLITS, Split, found
+from .voc import PascalVoc
+from .voc_folder import from_voc
+from .yolo import from_yolo
 
 __all__ = [
     "check_split",
     "choose",
     "class_names",
+    "data_set",
     "dataset_dicts",
     "dataset_name",
+    "evaluators",
     "forget",
     "is_given",
+    "keypoint_names",
     "num_classes",
+    "num_keypoints",
+    "num_semantic_classes",
+    "tasks_of",
 ]
 
 CUSTOM = "custom"
-_REGISTERED: set[str] = set()
 PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images"))
+ROOT = "root"
+#: Published sets
+PUBLISHED: dict[str, type[DataSet]] = {
+    cls.name: cls
+    for cls in (ShapesSet, CocoSet, CocoKeypoints, CocoPanoptic, LvisSet, CityscapesSet, PascalVoc)
+}
+#: A user's own folders, as ``data.root`` names them
+FOLDERS = {"yolo": from_yolo, "voc_folder": from_voc}
 
 
 def choose(data: Mapping[str, Any]) -> str:
     """The name of the set that a ``data`` node means; what the user names is never replaced.
 
     Raises:
-        ConfigError: an unknown name, or a name beside paths.
+        ConfigError: an unknown name, or a name beside paths of another set.
     """
     name, paths = data["name"], [key for key in PATHS if data[key]]
     if name not in data["settings"]:
         known = sorted(data["settings"])
         raise ConfigError(f"data.name={name!r}: {near(name, known)}; there are {', '.join(known)}")
+    if data.get(ROOT):
+        if name not in FOLDERS:
+            raise ConfigError(f"data.root is for data.name={' or '.join(FOLDERS)}, not {name!r}")
+        if paths:
+            raise ConfigError(f"data.root and data.{paths[0]} are two sets: leave one out")
     if name == "auto":
         return CUSTOM if paths else found()
     if paths and name != CUSTOM:
@@ -55,69 +78,72 @@ def choose(data: Mapping[str, Any]) -> str:
     return str(name)
 
 
-def locate(data: Mapping[str, Any], split: str) -> Split:
-    """The files of a split: ``train`` or ``val``."""
+def data_set(data: Mapping[str, Any]) -> DataSet:
+    """The set that a ``data`` node means."""
     name = choose(data)
-    if name == "shapes":
-        root = shapes_root()
-        return Split(root / "annotations" / f"instances_{split}.json", root / split)
-    if name == COCO:
-        return coco_2017(split)
-    missing = [f"data.{split}_{kind}" for kind in ("json", "images") if not data[f"{split}_{kind}"]]
-    if missing:
-        raise ConfigError(f"{' and '.join(missing)} must be given: annotations in COCO format, image folder")
-    paths = (Path(data[f"{split}_{kind}"]).expanduser() for kind in ("json", "images"))
-    return Split(*paths)
+    if name in PUBLISHED:
+        return PUBLISHED[name]()
+    if name in FOLDERS:
+        return _folder(data, name)
+    return OwnCoco(CUSTOM, partial(_own, data), lambda split, kind: f"data.{split}_{kind}")
+
+
+def tasks_of(data: Mapping[str, Any]) -> list[str]:
+    """What the detector finds."""
+    return list(instantiate(data["tasks"])) if data.get("tasks") is not None else ["bbox"]
 
 
 def class_names(data: Mapping[str, Any]) -> list[str]:
-    """Names of the classes, in the order of the detector's class numbers.
+    """Names of the classes of objects, in the order of the detector's class numbers."""
+    return data_set(data).classes()
 
-    Those of the training set, or of the validation set where only that is given.
-    """
-    name = choose(data)
-    if name == "shapes":
-        return list(CLASSES)  # known before the set is drawn
-    if name == COCO:
-        return list(MetadataCatalog.get("coco_2017_val").thing_classes)  # known without a large file
-    train = data["train_json"] and Path(data["train_json"]).expanduser().is_file()
-    split = "train" if train or not data["val_json"] else "val"
-    file = locate(data, split).json
-    if not file.is_file():
-        raise ConfigError(f"{_key(data, split, 'json')}={file}: no such file")
-    return _categories(_read(file))
+
+def keypoint_names(data: Mapping[str, Any]) -> list[str]:
+    """Names of the keypoints that the detector finds, if it does."""
+    return data_set(data).keypoints() if "keypoints" in tasks_of(data) else []
 
 
 def num_classes(data: Mapping[str, Any]) -> int:
-    """Number of classes of the set, background not counted."""
+    """Number of classes of objects, background not counted."""
     return len(class_names(data))
+
+
+def num_keypoints(data: Mapping[str, Any]) -> int:
+    """Number of keypoints of each object."""
+    return len(data_set(data).keypoints())
+
+
+def num_semantic_classes(data: Mapping[str, Any]) -> int:
+    """Number of classes of pixels; a panoptic detector has one for all objects."""
+    return len(data_set(data).semantic_classes(tasks_of(data)))
 
 
 def dataset_name(data: Mapping[str, Any], split: str) -> str:
     """The split's name in detectron2's catalogues, where it is registered if it is not yet."""
-    files = locate(data, split)
-    # a name of its own for each pair of paths: runs in one process may have different files
-    name = f"{choose(data)}_{split}:{files.json}:{files.images}"
-    if name not in DatasetCatalog:
-        _REGISTERED.add(name)
-        register_coco_instances(name, {}, str(files.json), str(files.images))
-        MetadataCatalog.get(name).thing_classes = class_names(data)
-    return name
-
-
-def forget() -> None:
-    """Take the sets of earlier runs out of detectron2's catalogues."""
-    while _REGISTERED:
-        name = _REGISTERED.pop()
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return data_set(data).register(split, tasks_of(data))
 
 
 def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    """The split in detectron2's format; training images without an object are left out."""
-    name = dataset_name(data, split)
-    dicts: list[dict[str, Any]] = get_detection_dataset_dicts(name, filter_empty=split == "train")
+    """The split in detectron2's format; training images with nothing to learn from are left out."""
+    train = split == "train"
+    dicts: list[dict[str, Any]] = get_detection_dataset_dicts(
+        dataset_name(data, split),
+        filter_empty=train,
+        min_keypoints=1 if train and "keypoints" in tasks_of(data) else 0,
+    )
     return dicts
+
+
+def evaluators(data: Mapping[str, Any], split: str, output_dir: str) -> list[Any]:
+    """Those that tell how good a detector is on a split, by the set's own rules."""
+    chosen, tasks = data_set(data), tasks_of(data)
+    return chosen.evaluators(chosen.register(split, tasks), tasks, output_dir)
+
+
+def forget() -> None:
+    """Take the sets of earlier runs out of detectron2's catalogues, and look at folders anew."""
+    dataset.forget()
+    _converted.cache_clear()
 
 
 def is_given(value: Any) -> bool:
@@ -125,125 +151,56 @@ def is_given(value: Any) -> bool:
     return value is not None
 
 
-def check_split(data: Mapping[str, Any], split: str, masks: bool) -> str:
+def check_split(data: Mapping[str, Any], split: str, tasks: Sequence[str]) -> str:
     """Make sure that a split can be used, and describe it in a line.
 
     Args:
         data: the config's ``data`` node.
         split: ``train`` or ``val``.
-        masks: whether objects need masks.
+        tasks: what the detector finds.
 
     Raises:
-        ConfigError: a file is missing or not COCO, or there is nothing in it to learn from.
+        ConfigError: a file is missing or broken, or has no truth for what the detector finds.
     """
-    files = locate(data, split)
-    if not files.json.is_file():
-        raise ConfigError(f"{_key(data, split, 'json')}={files.json}: no such file")
-    if not files.images.is_dir():
-        raise ConfigError(f"{_key(data, split, 'images')}={files.images}: no such folder")
-    if choose(data) == COCO:
-        return f"{COCO} {split}: {files.json}"  # a published set is not read twice
-    coco = _read(files.json)
-    told = f"{_key(data, split, 'json')}={files.json}"
-    images = {image["id"]: image["file_name"] for image in coco["images"]}
-    known = {category["id"] for category in coco["categories"]}
-    usable = [a for a in coco["annotations"] if _usable(a, images, known)]
-    if not usable:
+    chosen = data_set(data)
+    missing = [task for task in tasks if task not in chosen.truth]
+    if missing:
+        others = [name for name, cls in PUBLISHED.items() if set(tasks) <= set(cls.truth)]
         raise ConfigError(
-            f"{told}: none of its {len(coco['annotations'])} annotations is usable; one needs an image and a "
-            "category of the file and a bbox [x, y, width, height] with both sides > 0"
+            f"data.name={chosen.name} has no truth for {', '.join(missing)}, which the detector finds: use "
+            f"another detector or ROI heads, or data.name={' or '.join(others)}"
         )
-    broken = [a["id"] for a in coco["annotations"] if a["image_id"] in images and not _readable(a, known)]
-    if broken:
-        raise ConfigError(
-            f"{told}: {len(broken)} annotations, such as that of id {broken[0]}, have no bbox "
-            "[x, y, width, height] or no category of the file; leave them out"
-        )
-    bare = [a["id"] for a in usable if not a.get("segmentation")]
-    if masks and len(bare) == len(usable):
-        raise ConfigError(f"{told} has boxes but no segmentation: use lazy_configs/faster_rcnn_timm.py")
-    if masks and bare:
-        raise ConfigError(
-            f"{told}: {len(bare)} annotations, such as that of id {bare[0]}, have no segmentation: "
-            "leave them out or use lazy_configs/faster_rcnn_timm.py"
-        )
-    there = set(os.listdir(files.images)) if all("/" not in n for n in images.values()) else None
-    absent = [
-        n
-        for n in images.values()
-        if (n not in there if there is not None else not (files.images / n).is_file())
-    ]
-    if absent:
-        raise ConfigError(
-            f"{_key(data, split, 'images')}={files.images}: {len(absent)} of {len(images)} images of "
-            f"{files.json.name} are not there, such as {absent[0]}"
-        )
-    names = _categories(coco)
-    if names != class_names(data):
-        raise ConfigError(
-            f"{told}: its categories {names} are not those of the training set {class_names(data)}"
-        )
-    return f"{choose(data)} {split}: {len(images)} images, {len(usable)} objects, {len(names)} classes"
+    return chosen.check(split, tasks)
 
 
-def _categories(coco: Mapping[str, Any]) -> list[str]:
-    return [category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"])]
+def _own(data: Mapping[str, Any], split: str) -> Split:
+    """The files of a user's own in COCO format; several are merged."""
+    missing = [f"data.{split}_{kind}" for kind in ("json", "images") if not data[f"{split}_{kind}"]]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)} must be given: annotations in COCO format, image folder")
+    jsons, images = (_paths(data[f"{split}_{kind}"]) for kind in ("json", "images"))
+    if len(jsons) == len(images) == 1:
+        return Split(jsons[0], images[0])
+    return convert.merge(jsons, images, f"data.{split}_json")
 
 
-def _usable(annotation: Any, images: Mapping[int, str], categories: set[int]) -> bool:
-    return (
-        annotation["image_id"] in images
-        and _readable(annotation, categories)
-        and not annotation.get("iscrowd")
-        and min(annotation["bbox"][2:]) > 0
+def _folder(data: Mapping[str, Any], name: str) -> OwnCoco:
+    if not data.get(ROOT):
+        raise ConfigError(f"data.name={name} needs data.root: the folder of the set")
+    root = Path(data[ROOT]).expanduser().absolute()
+    told = f"data.name={name} data.root"
+    return OwnCoco(
+        name,
+        lambda split: _converted(name, root, split, told),
+        lambda split, kind: f"{told}={root}: {split} {kind}",
+        truth=("bbox", "segm") if name == "yolo" else ("bbox",),
     )
 
 
-def _readable(annotation: Any, categories: set[int]) -> bool:
-    """Whether detectron2 can read an annotation."""
-    box = annotation.get("bbox")
-    four = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
-    return four and annotation["category_id"] in categories
+@functools.cache  # a run asks many times, and each time thousands of files are looked at
+def _converted(name: str, root: Path, split: str, told: str) -> Split:
+    return FOLDERS[name](root, split, told)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The JSON of a COCO file, made sure of its lists."""
-    try:
-        return _read_once(file, file.stat().st_mtime_ns)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-
-
-@functools.lru_cache(maxsize=4)
-def _read_once(file: Path, changed: int) -> dict[str, Any]:
-    try:
-        coco = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from None
-    needed: dict[str, dict[str, Any]] = {
-        "images": {"id": (int, str), "file_name": str, "height": int, "width": int},
-        "annotations": {"id": (int, str), "image_id": (int, str), "category_id": int},
-        "categories": {"id": int, "name": str},
-    }
-    for key, fields in needed.items():
-        entries = coco.get(key) if isinstance(coco, dict) else None
-        if not isinstance(entries, list):
-            raise ConfigError(f"{file} is not in COCO format: it has no list {key!r}")
-        for field, kind in fields.items():
-            if not all(isinstance(entry, dict) and field in entry for entry in entries):
-                raise ConfigError(f"{file} is not in COCO format: an entry of {key!r} has no {field!r}")
-            wrong = [entry[field] for entry in entries if not isinstance(entry[field], kind)]
-            if wrong:
-                raise ConfigError(f"{file} is not in COCO format: {field!r} in {key!r} is {wrong[0]!r}")
-    for key in needed:
-        number, count = Counter(entry["id"] for entry in coco[key]).most_common(1)[0] if coco[key] else (0, 0)
-        if count > 1:
-            raise ConfigError(
-                f"{file} is not in COCO format: {count} entries of {key!r} have the id {number}"
-            )
-    return dict(coco)
-
-
-def _key(data: Mapping[str, Any], split: str, kind: str) -> str:
-    """What the user would change to name another file."""
-    return f"data.{split}_{kind}" if choose(data) == CUSTOM else f"data.name={choose(data)}: {split} {kind}"
+def _paths(value: str | Sequence[str]) -> list[Path]:
+    return [Path(path).expanduser() for path in ([value] if isinstance(value, str) else value)]

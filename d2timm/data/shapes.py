@@ -1,31 +1,25 @@
-"""The embedded data set `shapes`: pictures of four kinds of shapes, drawn instead of downloaded.
+"""The pictures of the embedded data set `shapes`: four kinds of shapes, drawn instead of downloaded.
 
-    rng of (seed, split, index) -> shapes, some over others -> picture, visible parts -> COCO files
+    rng of (seed, split, index) -> shapes, some over others -> picture, visible parts
 
 Each class has hues of its own, as kinds of fruit have, that overlap with its neighbours'. Shapes hide
 parts of each other, and annotations describe what stays visible, as in COCO. The constants in capitals
-decide the content and so the cache folder.
+decide the content, and so the folder in the cache.
 """
 
-import hashlib
-import json
 import math
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-from d2timm.cache import cache_root
 from d2timm.errors import ConfigError
 
-__all__ = ["CLASSES", "Shape", "draw_image", "shapes_root", "write_shapes"]
+__all__ = ["BACKGROUND", "CLASSES", "KEYPOINTS", "Shape", "draw_image"]
 
-VERSION = 2  # raise it when the code below draws something else with the same constants
+VERSION = 3  # raise it when the code below draws something else with the same constants
 SEED = 2024
 COUNTS = {"train": 400, "val": 80}
 SIZE = 160  # pixels, height and width
@@ -47,6 +41,9 @@ MIN_CONTRAST = 90.0  # RGB distance along nearly all of a shape's edge
 PIXEL_NOISE = 4.0  # standard deviation, of 255
 TRIES = 200  # placements per picture
 
+BACKGROUND = "background"  # what is not a shape, in panoptic maps
+KEYPOINTS = ("top", "right", "bottom", "left", "centre")  # the outermost points of a shape as if alone
+
 CLASSES: tuple[str, ...] = tuple(FORMS)
 
 Mask = NDArray[np.uint8]  # (SIZE * SUPERSAMPLE, SIZE * SUPERSAMPLE), 0 or 255
@@ -62,12 +59,15 @@ class Shape:
         polygons: One `(x0, y0, x1, y1, ...)` per part, in pixels, 0 <= x, y <= SIZE.
         bbox: `(x, y, width, height)` in pixels around the polygons.
         area: Square pixels.
+        keypoints: `(x, y, visibility)` for each of `KEYPOINTS`, of the whole shape: x and y count pixels
+            from the centre of the first, visibility is 2, or 1 where a later shape lies over the point.
     """
 
     category: str
     polygons: tuple[tuple[float, ...], ...]
     bbox: tuple[float, float, float, float]
     area: float
+    keypoints: tuple[tuple[float, float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,73 +98,8 @@ def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[Shape]]:
     for layer in layers:
         _paint(rng, canvas, layer.whole, layer.shape.category)
     canvas += PIXEL_NOISE * rng.standard_normal(canvas.shape, np.float32)
-    return np.clip(canvas, 0, 255).astype(np.uint8), [layer.shape for layer in layers]
-
-
-def write_shapes(root: Path) -> None:
-    """Writes pictures and COCO annotations of all splits into the folder `root`."""
-    (root / "annotations").mkdir(parents=True)
-    for split, count in COUNTS.items():
-        (root / split).mkdir()
-        images = []
-        annotations: list[dict[str, Any]] = []
-        for image_id in range(1, count + 1):
-            pixels, shapes = draw_image(split, image_id - 1)
-            name = f"{image_id:06}.png"
-            # Not cv2.imwrite, which says nothing when the disk is full.
-            png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
-            (root / split / name).write_bytes(png.tobytes())
-            images.append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE})
-            for shape in shapes:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": CLASSES.index(shape.category) + 1,
-                        "bbox": shape.bbox,
-                        "area": shape.area,
-                        "segmentation": shape.polygons,
-                        "iscrowd": 0,
-                    }
-                )
-        categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
-        coco = {"images": images, "annotations": annotations, "categories": categories}
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
-
-
-def shapes_root() -> Path:
-    """Gives the folder of the data set, made in a few seconds when it is missing.
-
-    It lies under `cache_root()`.
-
-    Raises:
-        ConfigError: The folder cannot be written.
-    """
-    cache = cache_root()
-    root = cache / f"shapes-{_fingerprint()}"
-    try:
-        if not root.is_dir():
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".shapes-", dir=cache) as temporary:
-                fresh = Path(temporary, "set")  # the temporary folder itself is closed to others
-                write_shapes(fresh)
-                try:
-                    fresh.rename(root)
-                except OSError:
-                    if not root.is_dir():  # else another process was first: its set is as good
-                        raise
-    except OSError as error:
-        raise ConfigError(
-            f"the data set shapes cannot be written to {cache} ({error.strerror or error}):"
-            " set D2TIMM_CACHE to a folder that can be written"
-        ) from error
-    return root
-
-
-def _fingerprint() -> str:
-    """A name for the content, other for any other value of a constant of this module."""
-    constants = sorted((name, value) for name, value in globals().items() if name.isupper())
-    return hashlib.sha256(repr(constants).encode()).hexdigest()[:12]
+    shapes = [replace(layer.shape, keypoints=_keypoints(layer)) for layer in layers]
+    return np.clip(canvas, 0, 255).astype(np.uint8), shapes
 
 
 def _arrange(rng: np.random.Generator) -> list[_Layer]:
@@ -228,6 +163,22 @@ def _describe(category: str, visible: Mask) -> Shape | None:
     flat = [rearrange(outline, "n 1 xy -> (n xy)") / SUPERSAMPLE for outline in outlines]
     polygons = tuple(tuple(polygon.tolist()) for polygon in flat)
     return Shape(category, polygons, (x0, y0, x1 - x0, y1 - y0), area / SUPERSAMPLE**2)
+
+
+def _keypoints(layer: _Layer) -> tuple[tuple[float, float, int], ...]:
+    """Those of KEYPOINTS, of a shape as if it were alone; a point may lie under a later shape."""
+    ys, xs = np.nonzero(layer.whole)
+    points = [
+        (xs[edge].mean(), ys[edge].mean())  # the middle, where the edge is flat
+        for edge in (ys == ys.min(), xs == xs.max(), ys == ys.max(), xs == xs.min())
+    ]
+    points.append((xs.mean(), ys.mean()))
+    keypoints = []
+    for x, y in points:
+        seen = layer.visible[round(y), round(x)] > 0 or not layer.whole[round(y), round(x)]
+        x, y = ((value + 0.5) / SUPERSAMPLE - 0.5 for value in (x, y))
+        keypoints.append((round(x, 3), round(y, 3), 2 if seen else 1))
+    return tuple(keypoints)
 
 
 def _background(rng: np.random.Generator) -> Floats:

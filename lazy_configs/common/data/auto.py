@@ -1,33 +1,71 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import build_detection_test_loader
 
-from d2timm.data.catalog import dataset_dicts, dataset_name, is_given
+from d2timm.data.catalog import dataset_dicts, evaluators, keypoint_names
+from d2timm.data.loader import build_train_loader
+from d2timm.data.mapper import Mapper, mask_format
 from d2timm.data.places import found
-from d2timm.evaluate import CocoEvaluator, coco_tasks
+from d2timm.data.tasks import tasks
+
+from ..augmentation.flip import augmentation as _augmentation
 
 _settings = "${data.settings.${data.name}"  # the chosen set's, with a key and two brackets behind it
-_masks = "${oc.select:model.roi_heads.mask_in_features,null}"
+
+# What goes with a set: image sides and warm-up are those of the field, schedules fit the size
+_coco = dict(
+    pretrained=True,
+    train_short_edges=[640, 672, 704, 736, 768, 800],
+    test_short_edge=800,
+    max_size=1333,
+    crop_size=1024,  # of large-scale jitter
+    batch_size=16,
+    rois_per_image=512,
+    detections_per_image=100,
+    max_iter=90000,  # 12 epochs, "1x"
+    lr=1e-4,
+    warmup=0.01,
+    eval_period=5000,
+    checkpoint_period=5000,
+    workers=4,
+    repeat_threshold=0.0,  # share of the images below which a class is seen more often
+)
+_own = {
+    **_coco,
+    "crop_size": 800,
+    "batch_size": 4,
+    "rois_per_image": 256,
+    "max_iter": 5000,
+    "warmup": 0.05,
+    "eval_period": 500,
+    "checkpoint_period": 500,
+    "workers": 2,
+}
 
 data = dict(
     # auto: the files below if they are given, else COCO 2017 if it is there, else the embedded shapes
     name="auto",
-    # files in COCO format and the folders of their images
+    # files in COCO format and the folders of their images; lists where there are several
     train_json=None,
     train_images=None,
     val_json=None,
     val_images=None,
-    # what goes with a set: image sides and warm-up are those of the field, schedules fit the size
+    root=None,  # the folder of a set in another format: name=yolo or voc_folder
+    # what the detector finds, and so what truth it needs and how it is evaluated
+    tasks=L(tasks)(
+        proposals="${oc.select:model.proposal_generator.nms_thresh,null}",
+        dense="${oc.select:model.test_topk_candidates,null}",
+        masks="${oc.select:model.roi_heads.mask_in_features,null}",
+        keypoints="${oc.select:model.roi_heads.keypoint_in_features,null}",
+        semantic="${oc.select:model.sem_seg_head.ignore_value,null}",
+    ),
     settings=dict(
         shapes=dict(
             pretrained=False,
             train_short_edges=[160],
             test_short_edge=160,
             max_size=160,
+            crop_size=160,
             batch_size=2,
             rois_per_image=32,
             detections_per_image=20,
@@ -37,64 +75,63 @@ data = dict(
             eval_period=0,  # at the end only
             checkpoint_period=50,
             workers=0,  # images of 160 pixels are read faster than they are handed over
+            repeat_threshold=0.0,
         ),
-        coco_2017=dict(
-            pretrained=True,
-            train_short_edges=[640, 672, 704, 736, 768, 800],
-            test_short_edge=800,
-            max_size=1333,
-            batch_size=16,
-            rois_per_image=512,
-            detections_per_image=100,
-            max_iter=90000,  # 12 epochs, "1x"
-            lr=1e-4,
-            warmup=0.01,
-            eval_period=5000,
-            checkpoint_period=5000,
-            workers=4,
-        ),
-        custom=dict(
-            pretrained=True,
-            train_short_edges=[640, 672, 704, 736, 768, 800],
-            test_short_edge=800,
-            max_size=1333,
-            batch_size=4,
-            rois_per_image=256,
-            detections_per_image=100,
-            max_iter=5000,
-            lr=1e-4,
-            warmup=0.05,
-            eval_period=500,
-            checkpoint_period=500,
-            workers=2,
-        ),
+        coco_2017=_coco,
+        coco_2017_keypoints=_coco,
+        coco_2017_panoptic=_coco,
+        lvis_v1={
+            **_coco,
+            "detections_per_image": 300,
+            "max_iter": 75000,  # 12 epochs
+            "repeat_threshold": 0.001,
+        },
+        cityscapes={
+            **_coco,
+            "train_short_edges": [800, 832, 864, 896, 928, 960, 992, 1024],
+            "test_short_edge": 1024,
+            "max_size": 2048,
+            "batch_size": 8,
+            "max_iter": 24000,  # 64 epochs
+            "eval_period": 2000,
+            "checkpoint_period": 2000,
+        },
+        pascal_voc={
+            **_coco,
+            "train_short_edges": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+            "max_iter": 18000,  # 17 epochs
+            "eval_period": 2000,
+            "checkpoint_period": 2000,
+        },
+        custom=_own,
+        yolo=_own,
+        voc_folder=_own,
         auto="${." + found() + "}",
     ),
 )
 
 dataloader = dict(
-    train=L(build_detection_train_loader)(
+    train=L(build_train_loader)(
         dataset=L(dataset_dicts)(data="${data}", split="train"),
-        mapper=L(DatasetMapper)(
+        mapper=L(Mapper)(
             is_train=True,
-            augmentations=[
-                L(T.ResizeShortestEdge)(
-                    short_edge_length=_settings + ".train_short_edges}",
-                    max_size=_settings + ".max_size}",
-                    sample_style="choice",
-                ),
-                L(T.RandomFlip)(horizontal=True),
-            ],
+            tasks="${data.tasks}",
+            augmentations=_augmentation,
             image_format="${model.input_format}",
-            use_instance_mask=L(is_given)(value=_masks),
+            keypoint_names=L(keypoint_names)(data="${data}"),
+            instance_mask_format=L(mask_format)(
+                points="${oc.select:model.roi_heads.mask_head.train_num_points,null}"
+            ),
         ),
         total_batch_size=_settings + ".batch_size}",
         num_workers=_settings + ".workers}",
+        repeat_threshold=_settings + ".repeat_threshold}",
     ),
     test=L(build_detection_test_loader)(
         dataset=L(dataset_dicts)(data="${data}", split="val"),
-        mapper=L(DatasetMapper)(
+        mapper=L(Mapper)(
             is_train=False,
+            tasks="${data.tasks}",
             augmentations=[
                 L(T.ResizeShortestEdge)(
                     short_edge_length=_settings + ".test_short_edge}",
@@ -105,9 +142,5 @@ dataloader = dict(
         ),
         num_workers=_settings + ".workers}",
     ),
-    evaluator=L(CocoEvaluator)(
-        dataset_name=L(dataset_name)(data="${data}", split="val"),
-        tasks=L(coco_tasks)(masks=_masks),
-        output_dir="${train.output_dir}/inference",
-    ),
+    evaluator=L(evaluators)(data="${data}", split="val", output_dir="${train.output_dir}/inference"),
 )

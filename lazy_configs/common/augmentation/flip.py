@@ -1,0 +1,16 @@
+# Images resized so that their short side is one of several, and flipped
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from omegaconf import ListConfig
+
+augmentation = ListConfig(
+    [
+        L(T.ResizeShortestEdge)(
+            short_edge_length="${data.settings.${data.name}.train_short_edges}",
+            max_size="${data.settings.${data.name}.max_size}",
+            sample_style="choice",
+        ),
+        L(T.RandomFlip)(horizontal=True),
+    ],
+    flags={"allow_objects": True},
+)
