@@ -99,11 +99,9 @@ class TimmBackbone(Backbone):
         self.source = probe(model_name, parse_size(fixed_input_size), kwargs)
         if output_stride and output_stride < max(feature.stride for feature in self.source.features):
             raise ConfigError(f"output_stride={output_stride}: {model_name} keeps its own; leave it out")
-        chosen = choose(self.source.features, strides, out_indices)
-        if out_features is not None:
-            used = [i for i, name in enumerate(remaps) if name in out_features]
-            chosen = [chosen[i] for i in used]
-            remaps, strides = [remaps[i] for i in used], [strides[i] for i in used]
+        used = [i for i, name in enumerate(remaps) if out_features is None or name in out_features]
+        chosen = choose(self.source.features, strides, out_indices, used)
+        remaps, strides = [remaps[i] for i in used], [strides[i] for i in used]
         self.out_indices = tuple(feature.index for feature in chosen)
         self.norm = norm
         check_structure(self.source, self.out_indices, norm, grad_checkpointing)

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from . import levels
 from .config import PLACES
 from .errors import ConfigError
-from .levels import TOP_BLOCKS, level_names, level_strides, taken_strides
+from .levels import TOP_BLOCKS, fused_top_block, level_names, level_strides, taken_strides
 from .nodes import read_nodes
 
 __all__ = ["check_fit"]
@@ -29,6 +29,19 @@ USERS = {
     "roi_heads.box_in_features": "roi_heads.box_pooler",
     "roi_heads.mask_in_features": "roi_heads.mask_pooler",
     "roi_heads.keypoint_in_features": "roi_heads.keypoint_pooler",
+    "sem_seg_head.input_shape": "sem_seg_head",
+}
+#: Necks all of whose levels feed the coarser ones, those of the top block as well in those that fuse them
+UPWARD = ("PAFPN", "BiFPN")
+#: Norms of convolutions -> widths of those
+NORMS = {
+    "backbone.norm": "backbone.out_channels",
+    "head.norm": "head.conv_dims",
+    "sem_seg_head.norm": "sem_seg_head.conv_dims",
+    **{
+        f"roi_heads.{head}.conv_norm": f"roi_heads.{head}.conv_dims"
+        for head in ("box_head", "box_heads.0", "mask_head")
+    },
 }
 
 
@@ -46,7 +59,9 @@ class _MisfitError(Exception):
 
 class _Neck(NamedTuple):
     levels: dict[str, int]  # name -> stride, fine to coarse
-    features: dict[str, str]  # name of a level -> output of the backbone that it is made of
+    own: list[str]  # names of those that are not its top block's
+    learned: list[str]  # those that have parameters of their own
+    feeding: list[str]  # those that the next coarser one is made of
 
 
 def check_fit(cfg: DictConfig) -> None:
@@ -62,6 +77,7 @@ def check_fit(cfg: DictConfig) -> None:
     if not OmegaConf.is_dict(model):
         return
     _check_roi_heads(model)
+    _check_group_norms(model)
     with suppress(_UnknownError):
         try:
             _check_levels(model)
@@ -72,15 +88,41 @@ def check_fit(cfg: DictConfig) -> None:
 
 
 def _check_roi_heads(model: DictConfig) -> None:
-    """Raise ConfigError if a detector lacks its ROI heads, or has them and no use for them."""
-    given, wanted = bool(model.get("roi_heads")), "proposal_generator" in model
-    if given == wanted or (wanted and "roi_heads" not in model):  # the last one gives proposals only
+    """Raise ConfigError if a detector lacks the ROI heads that it needs, or has them and no use for them."""
+    if "proposal_generator" in model and "roi_heads" not in model:
+        return  # it gives proposals only
+    node = model.get("roi_heads")
+    given = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else node
+    misfit = _misfit(model, given)
+    if not misfit:
         return
-    heads = _choices("roi_heads", (o for o, node in _options("roi_heads").items() if node is not None))
-    others = _choices("model", (o for o, node in _options("model").items() if ("roi_heads" in node) == given))
-    if given:
-        raise ConfigError(f"{_told('model', model)} has no ROI heads: use roi_heads=none, or {others}")
-    raise ConfigError(f"{_told('model', model)} needs ROI heads: use {heads}, or {others}")
+    heads = (option for option, node in _options("roi_heads").items() if not _misfit(model, node))
+    others = (option for option, node in _options("model").items() if not _misfit(node, given))
+    fixes = filter(None, (_choices("roi_heads", heads), _choices("model", others)))
+    raise ConfigError(f"{_told('model', model)} {misfit}: use {', or '.join(fixes)}")
+
+
+def _misfit(model: Any, roi_heads: Any) -> str | None:
+    """Why a detector does not go with ROI heads; None: it does."""
+    if "proposal_generator" not in model:
+        return "has no ROI heads" if roi_heads else None
+    if not roi_heads:
+        return "needs ROI heads"
+    if "sem_seg_head" in model and roi_heads.get("mask_in_features", True) is None:
+        return "needs ROI heads with masks"
+    return None
+
+
+def _check_group_norms(model: DictConfig) -> None:
+    """Raise ConfigError if a width cannot be divided into the 32 groups of detectron2's group norm."""
+    for norm, width in NORMS.items():
+        with suppress(_UnknownError):
+            given = _value(model, width) if _value(model, norm) == "GN" else []
+            for channels in given if isinstance(given, list) else [given]:
+                if isinstance(channels, int) and channels % 32:
+                    raise ConfigError(
+                        f"model.{width}={channels} and model.{norm}=GN: group norm takes multiples of 32"
+                    )
 
 
 def _check_levels(model: DictConfig) -> None:
@@ -99,15 +141,32 @@ def _check_levels(model: DictConfig) -> None:
             if names:
                 _check_reader(model, key, reader, {name: neck.levels[name] for name in names})
     with suppress(_UnknownError):
-        used = _value(model, "head_in_features")  # where nothing else uses levels
-        idle = [name for name in neck.features if used and name not in used]
-        if idle:
-            kept = ",".join(feature for name, feature in neck.features.items() if name not in idle)
+        used = {name for key in USERS for name in _value(model, key) or []}
+        if used and (idle := _idle(neck, used)):
             raise _MisfitError(
-                f"{_told('model', model)} uses {', '.join(used)} and {gives}: parameters of "
-                f"{', '.join(idle)} would have no gradient",
-                f"give model.backbone.in_features=[{kept}]",
+                f"{_told('model', model)} uses {', '.join(n for n in neck.levels if n in used)} and {gives}: "
+                f"parameters of {', '.join(idle)} would have no gradient",
+                _without(model.backbone, neck, idle),
             )
+
+
+def _idle(neck: _Neck, used: set[str]) -> list[str]:
+    """Levels whose parameters nothing depends on that is used."""
+    idle, alive = [], False
+    for name in reversed(neck.levels):
+        alive = name in used or (alive and name in neck.feeding)
+        if name in neck.learned and not alive:
+            idle.append(name)
+    return idle[::-1]
+
+
+def _without(node: DictConfig, neck: _Neck, idle: list[str]) -> str:
+    """How to have a neck not make some of its levels."""
+    if not set(idle) & set(neck.own):
+        return "give model.backbone.top_block=null"
+    key = "scale_factors" if "scale_factors" in node else "in_features"
+    kept = [value for name, value in zip(neck.own, _value(node, key), strict=True) if name not in idle]
+    return f"give model.backbone.{key}=[{','.join(map(str, kept))}]"
 
 
 def _check_reader(model: DictConfig, key: str, place: str, used: dict[str, int]) -> None:
@@ -143,7 +202,7 @@ def _neck(model: DictConfig) -> _Neck:
         if len(set(remaps)) < len(remaps) or len(remaps) != len(strides):
             raise _UnknownError  # TimmBackbone says it better
         features, top_block = _value(node, "in_features"), _value(node, "top_block")
-        taken = taken_strides(features, remaps, strides)
+        taken = taken_strides(features, remaps, strides, scale_factors=_value(node, "scale_factors"))
         own, names = level_names(taken), level_names(taken, top_block)
     except TypeError:
         raise _UnknownError from None
@@ -153,21 +212,26 @@ def _neck(model: DictConfig) -> _Neck:
             f"{_told('neck', node)} has is {own[-1]}",
             "give model.backbone.top_block=null",
         )
+    fused = fused_top_block(top_block, _value(node, "num_layers"))
     return _Neck(
-        dict(zip(names, level_strides(taken, top_block), strict=True)), dict(zip(own, features, strict=True))
+        levels=dict(zip(names, level_strides(taken, top_block), strict=True)),
+        own=own,
+        learned=names if fused or (top_block and top_block.learned) else own,
+        feeding=names if _name(node) in UPWARD else names[len(own) - 1 :],
     )
 
 
 def _fitting_necks(cfg: DictConfig) -> Iterator[str]:
-    """Other options of the neck that would go with all else of a config."""
-    chosen = _told("neck", cfg.model.backbone)
+    """Other options of the neck that would go with all else of a config, lists given to the neck included."""
+    old = cfg.model.backbone
+    chosen = _told("neck", old)
     for option, node in _options("neck").items():
         if f"neck={option}" == chosen:
             continue
+        given = {key: old[key] for key in node if OmegaConf.is_list(old.get(key))}
         trial = copy.deepcopy(cfg)
         with open_dict(trial), suppress(_UnknownError, _MisfitError, ConfigError):
-            for key in ("_target_", "in_features", "top_block"):
-                trial.model.backbone[key] = node.get(key)
+            trial.model.backbone = {**node, "bottom_up": old.bottom_up, **given}
             _check_levels(trial.model)
             yield option
 
@@ -191,6 +255,8 @@ def _evaluate(value: Any) -> Any:
         return TOP_BLOCKS[name]._replace(**{k: v for k, v in arguments.items() if k == "in_feature"})
     if name in levels.__all__ and name.islower():
         return getattr(levels, name)(**arguments)
+    if name == "named_shapes":  # of these names are light
+        return level_names(arguments["strides"], arguments.get("top_block"))
     raise _UnknownError
 
 
@@ -212,12 +278,17 @@ def _told(group: str, node: DictConfig) -> str:
     def made(node: Any) -> list[str]:
         return [_name(node), _name(node.get("top_block"))]
 
-    alike = [option for option, known in _options(group).items() if known and made(known) == made(node)]
-    return _choices(group, alike[:1]) or f"{PLACES[group]}._target_={_name(node)}"
+    alike = {
+        option: known for option, known in _options(group).items() if known and made(known) == made(node)
+    }
+    same = [option for option, known in alike.items() if known.get("norm") == node.get("norm")]
+    return _choices(group, (same or [*alike])[:1]) or f"{PLACES[group]}._target_={_name(node)}"
 
 
 def _choices(group: str, options: Iterable[str]) -> str:
-    return " or ".join(f"{group}={option}" for option in options)
+    """Some options of a group, as one would write one of them; nothing if there are none."""
+    told = "|".join(options)
+    return told and f"{group}={told}"
 
 
 def _list(values: Any) -> str:

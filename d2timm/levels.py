@@ -18,14 +18,21 @@ __all__ = [
     "TopBlock",
     "anchor_sizes",
     "anchors_per_cell",
+    "check_entries",
     "coarse_features",
+    "finest_stride",
+    "fused_top_block",
     "last",
     "last_name",
     "level_names",
     "level_strides",
+    "nearest_feature",
     "pooler_scales",
+    "pyramid_scales",
     "taken_strides",
 ]
+
+OCTAVES = 5  # from 32 to 512 pixels: sides of the anchors of the FPN and RetinaNet papers
 
 
 class TopBlock(NamedTuple):
@@ -33,43 +40,108 @@ class TopBlock(NamedTuple):
 
     num_levels: int  # that it adds
     in_feature: str  # that it makes them of, unless told
+    learned: bool  # whether it has parameters
 
 
 #: Of detectron2's classes, which take seconds to import
-TOP_BLOCKS = {"LastLevelMaxPool": TopBlock(1, "p5"), "LastLevelP6P7": TopBlock(2, "res5")}
+TOP_BLOCKS = {"LastLevelMaxPool": TopBlock(1, "p5", False), "LastLevelP6P7": TopBlock(2, "res5", True)}
 
 
-def coarse_features(remaps: Sequence[str], strides: Sequence[int], finest: int = 8) -> list[str]:
+def check_entries(remaps: Sequence[str], strides: Sequence[int], **more: Any) -> None:
+    """Raise ConfigError unless these are lists with an entry for each output of the backbone.
+
+    Args:
+        remaps: names of the outputs, each of its own.
+        strides: of the outputs, in pixels >= 1.
+        more: other lists, by their keys.
+    """
+    given: dict[str, Any] = {"remaps": remaps, "strides": strides, **more}
+    for key, value in given.items():
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(f"{key}={value}: a list is needed, one entry an output")
+    if len({len(value) for value in given.values()}) > 1 or not remaps:
+        told = ", ".join(f"{key} has {len(value)}" for key, value in given.items())
+        raise ConfigError(f"one entry an output is needed, and at least one output: {told}")
+    if len(set(remaps)) < len(remaps):
+        raise ConfigError(f"remaps={list(remaps)}: two outputs have the same name; give each its own")
+    if not all(isinstance(stride, int) and stride >= 1 for stride in strides):
+        raise ConfigError(f"strides={list(strides)}: strides are whole pixels >= 1")
+
+
+def coarse_features(remaps: Sequence[str], strides: Sequence[int], finest: int = 1) -> list[str]:
     """Names of a backbone's outputs of stride ``finest`` and more, for a neck that takes no finer ones.
 
     Args:
         remaps: names of the backbone's outputs.
         strides: of the backbone's outputs.
-        finest: stride in pixels.
+        finest: stride in pixels; 1: all outputs.
 
     Raises:
         ConfigError: there is none.
     """
+    check_entries(remaps, strides)
     features = [name for name, stride in zip(remaps, strides, strict=True) if stride >= finest]
     if not features:
         raise ConfigError(f"strides={list(strides)}: the neck needs at least one of >= {finest}")
     return features
 
 
-def taken_strides(
+def nearest_feature(remaps: Sequence[str], strides: Sequence[int], stride: int = 16) -> list[str]:
+    """Name of the output of a backbone whose stride is nearest, for a neck that takes one; finer of equals.
+
+    Args:
+        remaps: names of the backbone's outputs, fine to coarse.
+        strides: of the backbone's outputs.
+        stride: the one that is wanted, in pixels.
+    """
+    check_entries(remaps, strides)
+    far = [abs(math.log2(given / stride)) for given in strides]
+    return [remaps[far.index(min(far))]]
+
+
+def pyramid_scales(
     features: Sequence[str], remaps: Sequence[str], strides: Sequence[int], finest: int = 1
+) -> list[float]:
+    """Scale factors of a simple feature pyramid: ViTDet's 4, 2, 1 and 1/2 without levels that are too fine.
+
+    Args:
+        features: name of the one output that the pyramid is made of.
+        remaps: names of all outputs of the backbone.
+        strides: of all outputs of the backbone.
+        finest: levels of finer strides are left out, for detectors that do not use them.
+
+    Raises:
+        ConfigError: an output that the backbone does not have, or no level that is left.
+    """
+    taken = taken_strides(features, remaps, strides)[0]
+    scales = [scale for scale in (4.0, 2.0, 1.0, 0.5) if taken / scale >= finest]
+    if not scales:
+        raise ConfigError(
+            f"model.backbone.in_features={list(features)}: of stride {taken} no level of >= {finest} is made"
+        )
+    return scales
+
+
+def taken_strides(
+    features: Sequence[str],
+    remaps: Sequence[str],
+    strides: Sequence[int],
+    finest: int = 1,
+    scale_factors: Sequence[float] | None = None,
 ) -> list[int]:
-    """Strides of a backbone's outputs that a neck takes.
+    """Strides of a backbone's outputs that a neck takes: those of its levels before its top block's.
 
     Args:
         features: names of the outputs that the neck takes, its ``in_features``.
         remaps: names of all outputs of the backbone.
         strides: of all outputs of the backbone.
         finest: finer ones are left out, for heads that do not use them.
+        scale_factors: of a neck that makes all its levels of one output, by resampling it; None: others.
 
     Raises:
-        ConfigError: an output that the backbone does not have, or none that is left.
+        ConfigError: an output that the backbone does not have, none that is left, or several to be scaled.
     """
+    check_entries(remaps, strides)
     given = dict(zip(remaps, strides, strict=True))
     for name in features:
         if name not in given:
@@ -77,7 +149,14 @@ def taken_strides(
                 f"model.backbone.in_features={list(features)}: the backbone has no {name!r}, it gives "
                 f"{', '.join(remaps)}"
             )
-    taken = [given[name] for name in features if given[name] >= finest]
+    taken = [given[name] for name in features]
+    if scale_factors is not None:
+        if len(taken) != 1:
+            raise ConfigError(
+                f"model.backbone.in_features={list(features)}: scale_factors make all levels of one output"
+            )
+        taken = [int(taken[0] / scale) for scale in scale_factors]
+    taken = [stride for stride in taken if stride >= finest]
     if not taken:
         raise ConfigError(
             f"model.backbone.in_features={list(features)}: at least one of stride >= {finest} is needed"
@@ -117,16 +196,48 @@ def last_name(strides: Sequence[int]) -> str:
     return level_names(strides)[-1]
 
 
+def finest_stride(strides: Sequence[int]) -> int:
+    """Stride of a neck's finest level; argument as that of ``level_strides``."""
+    return level_strides(strides)[0]
+
+
+def fused_top_block(top_block: Any = None, num_layers: int | None = None) -> Any:
+    """A neck's top block, if the neck fuses its levels with the others; otherwise None.
+
+    Args:
+        top_block: the neck's.
+        num_layers: how often the neck fuses all levels, as BiFPN does; None: it does not.
+    """
+    return top_block if num_layers else None
+
+
 def anchor_sizes(
-    strides: Sequence[int], top_block: Any = None, scales: Sequence[float] = (8.0,)
+    strides: Sequence[int], top_block: Any = None, scales: Sequence[float] = (8.0,), finest: int = 4
 ) -> list[list[float]]:
-    """Sides in pixels of the square anchors of each level: ``scales`` times the level's stride."""
-    return [[scale * stride for scale in scales] for stride in level_strides(strides, top_block)]
+    """Sides in pixels of the square anchors of each level: ``scales`` times the level's stride.
+
+    A neck of a single level has the anchors of a whole pyramid there, as R-CNNs without FPN have them.
+
+    Args:
+        strides: as those of ``level_strides``.
+        top_block: as that of ``level_strides``.
+        scales: sides of the anchors, in cells of their level.
+        finest: stride at which the pyramid begins whose anchors a single level has.
+    """
+    given = level_strides(strides, top_block)
+    if len(given) == 1:
+        return [[scale * finest * 2**octave for octave in range(OCTAVES) for scale in scales]]
+    return [[scale * stride for scale in scales] for stride in given]
 
 
-def anchors_per_cell(aspect_ratios: Sequence[float], scales: Sequence[float] = (8.0,)) -> int:
-    """How many anchors a cell of a level has."""
-    return len(aspect_ratios) * len(scales)
+def anchors_per_cell(aspect_ratios: Sequence[Any], sizes: Sequence[Any]) -> int:
+    """How many anchors a cell of a level has.
+
+    Args:
+        aspect_ratios: of all levels, or a list for each level.
+        sizes: sides in pixels, of all levels or a list for each level.
+    """
+    return math.prod(len(v[0]) if isinstance(v[0], Sequence) else len(v) for v in (aspect_ratios, sizes))
 
 
 def pooler_scales(strides: Sequence[int]) -> list[float]:

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
 from .errors import ConfigError
 from .features import Feature
+from .levels import check_entries
 
 __all__ = ["check_outputs", "choose"]
 
 
 def choose(
-    features: Sequence[Feature], strides: Sequence[int], out_indices: Sequence[int] | None
+    features: Sequence[Feature],
+    strides: Sequence[int],
+    out_indices: Sequence[int] | None = None,
+    used: Sequence[int] | None = None,
 ) -> list[Feature]:
-    """The feature that each output is made of.
+    """The feature that each output that is used is made of.
 
     Args:
         features: what the model gives, shallow to deep.
         strides: of the outputs, in pixels.
         out_indices: the user's choice, negative ones counted from the end; None: for each output those
-            whose stride is nearest, the deepest of equals.
+            whose stride is nearest, the deepest of equals. Blocks of one stride are spread over the
+            outputs that are used alone, so that a single one has the last block.
+        used: numbers of the outputs that are used; None: all.
 
     Raises:
         ConfigError: an index that is out of range.
     """
+    used = range(len(strides)) if used is None else used
     if out_indices is not None:
         for index in out_indices:
             if not isinstance(index, int) or not -len(features) <= index < len(features):
@@ -35,9 +41,10 @@ def choose(
                     f"out_indices={list(out_indices)}: {index!r} is out of range, the model has "
                     f"{len(features)} features: 0 to {len(features) - 1}, or negative from the end"
                 )
-        return [features[index] for index in out_indices]
+        return [features[out_indices[i]] for i in used]
 
-    nearest = [min((f.stride for f in features), key=lambda s: abs(math.log2(s / t))) for t in strides]
+    wanted = [strides[i] for i in used]
+    nearest = [min((f.stride for f in features), key=lambda s: abs(math.log2(s / t))) for t in wanted]
     chosen = []
     for i, stride in enumerate(nearest):
         alike = [feature for feature in features if feature.stride == stride]
@@ -65,23 +72,11 @@ def check_outputs(
     out_features: Sequence[str] | None = None,
 ) -> None:
     """Raise ConfigError unless each output has a name, a stride and, where given, an index."""
-    given: dict[str, Any] = {"remaps": remaps, "strides": strides}
-    if out_indices is not None:
-        given["out_indices"] = out_indices
-    for key, value in given.items():
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ConfigError(f"{key}={value}: a list is needed, one entry an output")
-    if len({len(value) for value in given.values()}) > 1 or not remaps:
-        told = ", ".join(f"{key} has {len(value)}" for key, value in given.items())
-        raise ConfigError(f"one entry an output is needed, and at least one output: {told}")
+    check_entries(remaps, strides, **({} if out_indices is None else {"out_indices": out_indices}))
     if not all(isinstance(name, str) and name.isidentifier() for name in remaps):
         raise ConfigError(f"remaps={list(remaps)}: names must be identifiers, such as 'res2'")
-    if len(set(remaps)) < len(remaps):
-        raise ConfigError(f"remaps={list(remaps)}: two outputs have the same name; give each its own")
     taken = [name for name in remaps if hasattr(nn.ModuleDict, name)]
     if taken:
         raise ConfigError(f"remaps={list(remaps)}: {taken[0]!r} is a name of torch's own; give it another")
-    if not all(isinstance(stride, int) and stride >= 1 for stride in strides):
-        raise ConfigError(f"strides={list(strides)}: strides are whole pixels >= 1")
     if out_features is not None and (not out_features or not set(out_features) <= set(remaps)):
         raise ConfigError(f"out_features={list(out_features)}: some of {', '.join(remaps)} are needed")

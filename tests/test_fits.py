@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,49 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import Boxes, Instances, PolygonMasks
+from choices import BOTTOM_UP, COMBINATIONS, compose, fits, options
+from detectron2.config import instantiate
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
 from d2timm import ConfigError
 from d2timm.build import build_on_meta, check
-from d2timm.config import apply_overrides, get_config, to_plain
+from d2timm.config import to_plain
 from d2timm.fits import check_fit
 from d2timm.nodes import read_nodes
-
-COMMON = Path(__file__).parents[1] / "lazy_configs" / "common"
-BOTTOM_UP = "model.backbone.bottom_up"
-
-
-def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (COMMON / group).glob("*.py"))
-
-
-def compose(model: str, neck: str, roi_heads: str, *overrides: str) -> DictConfig:
-    """A tree as a recipe of these options assembles it."""
-    cfg = get_config("mask_rcnn_timm.py")
-    backbone = cfg.model.backbone.bottom_up
-    node = {
-        group: LazyConfig.load(str(COMMON / group / f"{option}.py"), group)
-        for group, option in (("model", model), ("neck", neck), ("roi_heads", roi_heads))
-    }
-    cfg.model = node["model"]
-    cfg.model.backbone = node["neck"]
-    cfg.model.backbone.bottom_up = backbone
-    if node["roi_heads"] is not None:
-        cfg.model.roi_heads = node["roi_heads"]
-    small = ["model_name=test_efficientnet", "pretrained=False"]
-    cfg.data.name = "shapes"
-    return apply_overrides(
-        cfg,
-        [
-            *(f"{BOTTOM_UP}.{o}" for o in small),
-            "model.backbone.out_channels=16",
-            "train.device=cpu",
-            *overrides,
-        ],
-    )
 
 
 def refusal(*choices: str) -> str:
@@ -71,90 +37,141 @@ def refusal(*choices: str) -> str:
 
 
 def train_once(cfg: DictConfig) -> torch.nn.Module:
-    """A forward and a backward pass of an image of two objects."""
+    """A forward and a backward pass of an image of two objects, with all truth that a detector may ask."""
     torch.manual_seed(0)
     model: torch.nn.Module = instantiate(cfg.model)
+    polygons = PolygonMasks([[[4.0, 8.0, 60.0, 8.0, 60.0, 60.0]], [[50.0, 2.0, 90.0, 2.0, 90.0, 30.0]]])
+    bitmaps = OmegaConf.select(cfg, "model.roi_heads.mask_head.train_num_points") is not None
+    keypoints = instantiate(OmegaConf.select(cfg, "model.roi_heads.keypoint_head.num_keypoints")) or 1
     instances = Instances(
-        (64, 96),
+        (64, 136),
         gt_boxes=Boxes(torch.tensor([[4.0, 8.0, 60.0, 60.0], [50.0, 2.0, 90.0, 30.0]])),
         gt_classes=torch.tensor([0, 1]),
-        gt_masks=PolygonMasks([[[4.0, 8.0, 60.0, 8.0, 60.0, 60.0]], [[50.0, 2.0, 90.0, 2.0, 90.0, 30.0]]]),
+        gt_masks=BitMasks.from_polygon_masks(polygons, 64, 136) if bitmaps else polygons,
+        gt_keypoints=Keypoints(
+            torch.tensor([[[40.0, 20.0, 2.0]], [[70.0, 9.0, 2.0]]]).expand(-1, keypoints, -1)
+        ),
     )
-    image = torch.randint(0, 256, (3, 64, 96)).float()
+    image = torch.randint(0, 256, (3, 64, 136)).float()
+    sem_seg = torch.zeros(64, 136, dtype=torch.long)
+    sem_seg[32:] = 1
     with EventStorage():
-        losses = model([{"image": image, "instances": instances}])
+        losses = model([{"image": image, "instances": instances, "sem_seg": sem_seg}])
     sum(losses.values()).backward()
     return model
 
 
-COMBINATIONS = list(itertools.product(*map(options, ("model", "neck", "roi_heads"))))
-
-
-def is_refused(cfg: DictConfig) -> bool:
-    try:
-        check_fit(cfg)
-    except ConfigError:
-        return True
-    return False
-
-
 @pytest.mark.parametrize("choices", COMBINATIONS, ids="-".join)
-def test_options_are_refused_or_train_all_their_parameters(choices: tuple[str, str, str]) -> None:
+def test_options_are_refused_or_fit(choices: tuple[str, str, str]) -> None:
+    """Those that fit are trained in test_product.py."""
     cfg = compose(*choices)
     before = to_plain(cfg)
-    if is_refused(cfg):
-        with pytest.raises(ConfigError, match=re.escape(refusal(*choices))):
-            build_on_meta(cfg)
+    if fits(*choices):
+        check_fit(cfg)
     else:
-        build_on_meta(cfg)
-        model = train_once(cfg)
-        assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+        with pytest.raises(ConfigError, match=r"use .*=|give model\."):
+            check_fit(cfg)
     assert to_plain(cfg) == before
 
 
-def test_fitting_options() -> None:
-    fitting = {choices for choices in COMBINATIONS if not is_refused(compose(*choices))}
-    rcnn = itertools.product(["rcnn"], ["fpn", "fpn_p6p7", "pafpn"], ["box", "mask"])
-    assert fitting >= {("retinanet", "fpn_p6p7", "none"), *rcnn}
-    assert all((model == "retinanet") == (heads == "none") for model, _, heads in fitting)
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (
+            ("retinanet", "fpn_p6p7", "mask"),
+            "model=retinanet has no ROI heads: use roi_heads=none, or model=panoptic_fpn|rcnn",
+        ),
+        (("fcos", "fpn", "box"), "model=fcos has no ROI heads: use roi_heads=none, or model=rcnn"),
+        (
+            ("semantic_fpn", "fpn_p6p7", "keypoint"),  # the levels come second
+            "model=semantic_fpn has no ROI heads: use roi_heads=none, or model=rcnn",
+        ),
+        (
+            ("rcnn", "fpn", "none"),
+            "model=rcnn needs ROI heads: use roi_heads=box|cascade_box|cascade_mask|cascade_mask_4conv1fc|"
+            "keypoint|mask|mask_4conv1fc|mask_agnostic|point_rend, or model=fcos|retinanet|semantic_fpn",
+        ),
+        (
+            ("panoptic_fpn", "fpn", "box"),
+            "model=panoptic_fpn needs ROI heads with masks: use roi_heads=cascade_mask|cascade_mask_4conv1fc|"
+            "mask|mask_4conv1fc|mask_agnostic|point_rend, or model=rcnn",
+        ),
+        (
+            ("semantic_fpn", "fpn_p6p7", "none"),
+            "model=semantic_fpn uses p3, p4, p5 and neck=fpn_p6p7 gives p3, p4, p5, p6, p7: parameters of "
+            "p6, p7 would have no gradient; use neck=bifpn|fpn|fpn_gn|none|pafpn|simple_feature_pyramid, or "
+            "give model.backbone.top_block=null",
+        ),
+    ],
+)
+def test_what_would_go_together(choices: tuple[str, str, str], message: str) -> None:
+    assert refusal(*choices) == message
 
 
-@pytest.mark.parametrize("heads", ["box", "mask"])
-def test_roi_heads_for_a_detector_without(heads: str) -> None:
-    told = "model=retinanet has no ROI heads: use roi_heads=none, or model=rcnn"
-    assert refusal("retinanet", "fpn_p6p7", heads) == told
-    assert refusal("retinanet", "fpn", heads) == told, "the levels come second"
+def test_fix_that_is_told_is_one() -> None:
+    cfg = compose("semantic_fpn", "fpn_p6p7", "none", "model.backbone.top_block=null")
+    check_fit(cfg)
+    model = train_once(cfg)
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_no_roi_heads_for_a_detector_that_needs_them() -> None:
-    told = "model=rcnn needs ROI heads: use roi_heads=box or roi_heads=mask, or model=retinanet"
-    assert refusal("rcnn", "fpn", "none") == told
-    cfg = compose("rcnn", "fpn", "none")
-    with pytest.raises(ConfigError, match="needs ROI heads"):
-        check(cfg, ["train", "val"])
+    for checked in (lambda cfg: check(cfg, ["train", "val"]), build_on_meta):
+        with pytest.raises(ConfigError, match="needs ROI heads"):
+            checked(compose("rcnn", "fpn", "none"))
 
 
 def test_detector_of_a_users_own_is_named_by_its_target() -> None:
     cfg = compose("rcnn", "fpn", "none")
     cfg.model._target_ = "my.package.Detector"
-    with pytest.raises(ConfigError, match=r"^model\._target_=Detector needs ROI heads: use roi_heads=box or"):
+    with pytest.raises(ConfigError, match=r"^model\._target_=Detector needs ROI heads: use roi_heads=box\|"):
         check_fit(cfg)
 
 
-@pytest.mark.parametrize("neck", ["fpn", "pafpn"])
-def test_retinanet_on_a_neck_that_starts_at_p2(neck: str) -> None:
-    told = refusal("retinanet", neck, "none")
-    assert told == (
-        f"model=retinanet uses p3, p4, p5, p6 and neck={neck} gives p2, p3, p4, p5, p6: parameters of p2 "
-        "would have no gradient; use neck=fpn_p6p7, or give model.backbone.in_features=[res3,res4,res5]"
-    )
-    fix = told.rpartition("give ")[2]
-    cfg = compose("retinanet", neck, "none", fix)
+@pytest.mark.parametrize("model", ["retinanet", "fcos"])
+@pytest.mark.parametrize("neck", ["fpn", "pafpn", "bifpn", "simple_feature_pyramid"])
+def test_dense_detectors_begin_at_p3_whatever_the_neck(model: str, neck: str) -> None:
+    cfg = compose(model, neck, "none")
+    for tree in (cfg, OmegaConf.create(to_plain(cfg))):
+        built = build_on_meta(tree)
+        assert list(built.head_in_features) == list(built.backbone.output_shape()) == ["p3", "p4", "p5", "p6"]
+    assert "p2" in build_on_meta(compose("rcnn", neck, "box")).backbone.output_shape()
+
+
+@pytest.mark.parametrize("neck", ["pafpn", "bifpn"])
+def test_finer_levels_that_feed_those_that_are_used(neck: str) -> None:
+    cfg = compose("retinanet", neck, "none", "model.backbone.in_features=[res2,res3,res4,res5]")
     check_fit(cfg)
-    assert list(build_on_meta(cfg).head_in_features) == ["p3", "p4", "p5", "p6"]
     model = train_once(cfg)
     idle = [name for name, p in model.named_parameters() if p.grad is None]
     assert idle == []
+
+
+@pytest.mark.parametrize("model", ["rcnn", "retinanet"])
+def test_single_level_has_the_anchors_of_a_pyramid(model: str) -> None:
+    def anchors(neck: str) -> list[list[float]]:
+        cfg = compose(model, neck, "box" if model == "rcnn" else "none")
+        built = build_on_meta(cfg)
+        if model == "rcnn":
+            node, generator = cfg.model.proposal_generator, built.proposal_generator.anchor_generator
+            deltas = built.proposal_generator.rpn_head.anchor_deltas
+        else:
+            node, generator, deltas = cfg.model, built.anchor_generator, built.head.bbox_pred
+        sizes: list[list[float]] = instantiate(node.anchor_generator.sizes)
+        assert generator.num_anchors == [3 * len(level) for level in sizes]
+        assert deltas.out_channels == 4 * generator.num_anchors[0]
+        return sizes
+
+    pyramid = anchors("fpn_p6p7" if model == "retinanet" else "fpn")
+    assert len(pyramid) == 5
+    assert anchors("none") == [[side for level in pyramid for side in level]]
+
+
+RPN_ON_FOUR_LEVELS = [
+    "model.proposal_generator.in_features=[p3,p4,p5,p6]",
+    "model.proposal_generator.anchor_generator.strides=[8,16,32,64]",
+    "model.proposal_generator.anchor_generator.sizes=[[64],[128],[256],[512]]",
+]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +179,7 @@ def test_retinanet_on_a_neck_that_starts_at_p2(neck: str) -> None:
     [
         (
             ("retinanet", "fpn", "none", "model.head_in_features=[p3,p4,p5,p6,p7]"),
-            "model.head_in_features=[p3, p4, p5, p6, p7]: neck=fpn gives p2, p3, p4, p5, p6, not p7; use "
+            "model.head_in_features=[p3, p4, p5, p6, p7]: neck=fpn gives p3, p4, p5, p6, not p7; use "
             "neck=fpn_p6p7, or leave model.head_in_features out, it follows from the neck",
         ),
         (
@@ -173,7 +190,32 @@ def test_retinanet_on_a_neck_that_starts_at_p2(neck: str) -> None:
         (
             ("retinanet", "fpn_p6p7", "none", "model.backbone.in_features=[res2,res3,res4,res5]"),
             "model=retinanet uses p3, p4, p5, p6, p7 and neck=fpn_p6p7 gives p2, p3, p4, p5, p6, p7: "
-            "parameters of p2 would have no gradient; give model.backbone.in_features=[res3,res4,res5]",
+            "parameters of p2 would have no gradient; use neck=bifpn|pafpn, or give "
+            "model.backbone.in_features=[res3,res4,res5]",
+        ),
+        (
+            ("fcos", "simple_feature_pyramid", "none", "model.backbone.scale_factors=[4,2,1,0.5]"),
+            "model=fcos uses p3, p4, p5, p6 and neck=simple_feature_pyramid gives p2, p3, p4, p5, p6: "
+            "parameters of p2 would have no gradient; use neck=bifpn|fpn|fpn_gn|fpn_p6p7|none|pafpn, or give "
+            "model.backbone.scale_factors=[2,1,0.5]",
+        ),
+        (
+            ("rcnn", "simple_feature_pyramid", "box", "model.backbone.in_features=[res4,res5]"),
+            "model.backbone.in_features=['res4', 'res5']: scale_factors make all levels of one output",
+        ),
+        (
+            ("rcnn", "bifpn", "box", "model.backbone.out_channels=48"),
+            "model.backbone.out_channels=48 and model.backbone.norm=GN: group norm takes multiples of 32",
+        ),
+        (
+            ("fcos", "fpn", "none", "model.head.conv_dims=[32,40]"),
+            "model.head.conv_dims=40 and model.head.norm=GN: group norm takes multiples of 32",
+        ),
+        (
+            ("rcnn", "fpn_p6p7", "box", *RPN_ON_FOUR_LEVELS),
+            "model=rcnn uses p3, p4, p5, p6 and neck=fpn_p6p7 gives p3, p4, p5, p6, p7: parameters of p7 "
+            "would have no gradient; use neck=bifpn|fpn|fpn_gn|pafpn|simple_feature_pyramid, or give "
+            "model.backbone.top_block=null",
         ),
         (
             ("rcnn", "pafpn", "mask", "model.roi_heads.mask_in_features=[p1,p2]"),
@@ -198,7 +240,7 @@ def test_retinanet_on_a_neck_that_starts_at_p2(neck: str) -> None:
         (
             ("rcnn", "fpn", "box", f"{BOTTOM_UP}.strides=[8,16]", f"{BOTTOM_UP}.remaps=[a,b]"),
             "model.backbone.top_block makes more levels of p5, and the last one that neck=fpn has is p4; use "
-            "neck=fpn_p6p7 or neck=pafpn, or give model.backbone.top_block=null",
+            "neck=bifpn|fpn_p6p7|none|pafpn|simple_feature_pyramid, or give model.backbone.top_block=null",
         ),
         (
             ("rcnn", "fpn", "box", f"{BOTTOM_UP}.strides=[4,8,16,24]"),
@@ -231,17 +273,24 @@ def test_levels_that_the_neck_does_not_give(choices: tuple[str, ...], message: s
         ("rcnn", "pafpn", "box", f"{BOTTOM_UP}.strides=[8,16]", f"{BOTTOM_UP}.remaps=[a,b]"),
         ("rcnn", "fpn_p6p7", "box", f"{BOTTOM_UP}.strides=[8,16]", f"{BOTTOM_UP}.remaps=[a,b]"),
         ("rcnn", "fpn", "box", "model.proposal_generator.anchor_generator.sizes=[[32,64]]"),
+        ("rcnn", "none", "mask", "model.backbone.in_features=[res5]"),
+        ("rcnn", "simple_feature_pyramid", "cascade_mask", "model.backbone.in_features=[res5]"),
+        ("rcnn", "simple_feature_pyramid", "box", "model.backbone.scale_factors=[1,0.5]"),
+        ("rcnn", "fpn", "cascade_box", "model.roi_heads.box_heads.0.conv_dims=[32]"),
         ("retinanet", "fpn_p6p7", "none", f"{BOTTOM_UP}.strides=[4,8,16]", f"{BOTTOM_UP}.remaps=[a,b,c]"),
         ("retinanet", "fpn", "none", f"{BOTTOM_UP}.strides=[8,16,32]", f"{BOTTOM_UP}.remaps=[a,b,c]"),
+        ("fcos", "bifpn", "none", "model.backbone.in_features=[res4,res5]"),
+        ("fcos", "none", "none", f"{BOTTOM_UP}.strides=[8]", f"{BOTTOM_UP}.remaps=[a]"),
+        ("semantic_fpn", "bifpn", "none", "model.backbone.top_block=null"),
+        ("panoptic_fpn", "none", "point_rend", f"{BOTTOM_UP}.strides=[8]", f"{BOTTOM_UP}.remaps=[a]"),
     ],
     ids=lambda choices: "-".join(choices[:3]),
 )
 def test_everything_follows_from_other_levels(choices: tuple[str, ...]) -> None:
-    if "sizes" in choices[-1]:  # what does not follow is the user's to say
-        choices = (*choices, "model.proposal_generator.head.num_anchors=6")
     cfg = compose(*choices)
     check_fit(cfg)
-    train_once(cfg)
+    model = train_once(cfg)
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 @pytest.mark.parametrize(
@@ -251,7 +300,7 @@ def test_everything_follows_from_other_levels(choices: tuple[str, ...]) -> None:
         f"{BOTTOM_UP}.remaps=[a,b,b,c]",
         f"{BOTTOM_UP}.strides=null",
         f"{BOTTOM_UP}.strides=4",
-        "model.backbone.top_block={_target_: my.package.Block}",
+        "++model.backbone.top_block={_target_: my.package.Block}",
         "model.backbone.in_features='${model.no_such_key}'",
         "model.backbone.in_features={_target_: my.package.features}",
         "model.backbone=null",
@@ -266,12 +315,22 @@ def test_what_is_not_known_lightly_is_left_to_the_builder(override: str) -> None
         check_fit(compose("rcnn", neck, "box", override))
 
 
+@pytest.mark.parametrize("neck", options("neck"))
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("remaps=[a,b,c]", "remaps has 3, strides has 4"), ("strides=null", "strides=None: a list is needed")],
+)
+def test_outputs_without_their_strides(neck: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_on_meta(compose("rcnn", neck, "box", f"{BOTTOM_UP}.{override}"))
+
+
 def test_no_heavy_import(tmp_path: Path) -> None:
     """A front-end may ask before torch is imported, of trees that fit and that do not."""
     read_nodes()  # into the cache
     trees = []
     for i, choices in enumerate(
-        [("rcnn", "pafpn", "mask"), ("retinanet", "fpn", "none"), ("rcnn", "fpn", "none")]
+        [("rcnn", "pafpn", "mask"), ("semantic_fpn", "fpn_p6p7", "none"), ("rcnn", "fpn", "none")]
     ):
         trees.append(tmp_path / f"{i}.yaml")
         OmegaConf.save(OmegaConf.create(to_plain(compose(*choices))), trees[-1])

@@ -1,4 +1,4 @@
-"""PAFPN: grids of an FPN, the paper's wiring, and no parameter without a gradient."""
+"""PAFPN: grids of an FPN, the paper's wiring, and no idle parameter; a neck of a single level."""
 
 from __future__ import annotations
 
@@ -7,30 +7,12 @@ from typing import Any
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
-from torch import Tensor, nn
+from pools import NAMES, Pools
+from torch import nn
 
 from d2timm import ConfigError
-from d2timm.necks import PAFPN, level_shapes
-
-NAMES = ("res2", "res3", "res4", "res5")
-
-
-class Pools(Backbone):
-    """Maps of given strides, 2 channels each, without a parameter."""
-
-    def __init__(self, *strides: int) -> None:
-        super().__init__()
-        self._out_features = list(NAMES[: len(strides)])
-        self._out_feature_strides = dict(zip(NAMES, strides, strict=False))
-        self._out_feature_channels = dict.fromkeys(NAMES, 2)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {
-            name: nn.functional.avg_pool2d(x[:, :2], self._out_feature_strides[name])
-            for name in self._out_features
-        }
+from d2timm.necks import PAFPN, SingleLevel, level_shapes, named_shapes
 
 
 def make(cls: type[FPN] = PAFPN, strides: tuple[int, ...] = (4, 8, 16, 32), **kwargs: Any) -> FPN:
@@ -118,3 +100,40 @@ def test_shapes_for_heads() -> None:
     assert level_shapes(16, [8, 16], LastLevelMaxPool()) == [
         ShapeSpec(channels=16, stride=stride) for stride in (8, 16, 32)
     ]
+    shapes = named_shapes(16, [8, 16], LastLevelMaxPool())
+    assert list(shapes) == ["p3", "p4", "p5"]
+    assert list(shapes.values()) == level_shapes(16, [8, 16], LastLevelMaxPool())
+
+
+@pytest.mark.parametrize("norm", ["", "GN"])
+def test_single_level_is_a_convolution_of_one_output(norm: str) -> None:
+    backbone, x = Pools(4, 8, 16, 32), torch.randn(2, 3, 64, 96)
+    neck = SingleLevel(backbone, ["res4"], 32, norm=norm)
+    outputs = neck(x)
+    assert neck.output_shape() == {"p4": ShapeSpec(channels=32, stride=16)}
+    assert {name: tuple(y.shape) for name, y in outputs.items()} == {"p4": (2, 32, 4, 6)}
+    assert torch.equal(outputs["p4"], neck.lateral(backbone(x)["res4"]))
+    assert (neck.lateral.bias is None) == bool(norm)
+    outputs["p4"].square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in neck.parameters())
+    assert list(neck.state_dict()) == [f"lateral.{name}" for name in neck.lateral.state_dict()]
+
+
+def test_images_of_a_single_level_are_padded_to_what_it_and_the_backbone_need() -> None:
+    backbone = Pools(4, 8, 16, 32)
+    neck = SingleLevel(backbone, ["res4"], 8)
+    assert neck.size_divisibility == neck.padding_constraints["size_divisibility"] == 16
+
+    class Asking(Pools):
+        size_divisibility = 24
+        padding_constraints = {"square_size": 96}  # noqa: RUF012
+
+    neck = SingleLevel(Asking(4, 8, 16, 32), ["res4"], 8)
+    assert neck.size_divisibility == 48
+    assert neck.padding_constraints == {"square_size": 96, "size_divisibility": 48}
+
+
+@pytest.mark.parametrize("features", [[], ["res3", "res4"]])
+def test_single_level_of_several_outputs(features: list[str]) -> None:
+    with pytest.raises(ConfigError, match="one output is needed"):
+        SingleLevel(Pools(4, 8, 16, 32), features, 8)

@@ -88,6 +88,21 @@ def test_features_may_be_named_from_either_end(asked: tuple[int, ...], expected:
     assert chosen((2, 4, 8, 16, 32), (4, 8, 16), asked) == expected
 
 
+@pytest.mark.parametrize(
+    ("used", "expected"), [([2], [11]), ([1, 2, 3], [4, 7, 11]), ([0, 1, 2, 3], [3, 5, 7, 11])]
+)
+def test_blocks_are_spread_over_the_outputs_that_are_used(used: list[int], expected: list[int]) -> None:
+    blocks = features(*(16,) * 12)
+    assert [feature.index for feature in choose(blocks, PYRAMID, None, used)] == expected
+
+
+def test_named_features_of_the_outputs_that_are_used() -> None:
+    pyramid = features(2, 4, 8, 16, 32)
+    assert [f.index for f in choose(pyramid, PYRAMID, (1, 2, 3, -1), [1, 3])] == [2, 4]
+    with pytest.raises(ConfigError, match=r"out_indices=\[9, 2, 3, 4\]"):
+        choose(pyramid, PYRAMID, (9, 2, 3, 4), [1, 3])
+
+
 @pytest.mark.parametrize("wrong", [(0, 5), (-6, 0), (1, 2.0), (1, "2")])
 def test_index_that_no_feature_has(wrong: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError) as error:

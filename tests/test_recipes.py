@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from detectron2.checkpoint import DetectionCheckpointer
@@ -21,10 +22,12 @@ from detectron2.engine import (
     hooks,
 )
 from detectron2.evaluation import inference_on_dataset, print_csv_format
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from d2timm.build import build_on_meta, settle
-from d2timm.config import get_config, to_plain
+from d2timm.config import apply_overrides, get_config, to_plain
+from d2timm.data import shapes
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,13 +70,28 @@ def train_as_detectron2_does(config_file: Path, overrides: list[str]) -> dict[st
     return test()
 
 
-RECIPES = ["faster_rcnn_timm.py", "mask_rcnn_timm.py", "retinanet_timm.py"]
+#: Recipe -> what its detector finds
+RECIPES = {
+    "cascade_mask_rcnn_timm.py": {"bbox", "segm"},
+    "faster_rcnn_timm.py": {"bbox"},
+    "fcos_timm.py": {"bbox"},
+    "keypoint_rcnn_timm.py": {"bbox", "keypoints"},
+    "mask_rcnn_timm.py": {"bbox", "segm"},
+    "panoptic_fpn_timm.py": {"bbox", "segm", "sem_seg", "panoptic_seg"},
+    "retinanet_timm.py": {"bbox"},
+    "semantic_fpn_timm.py": {"sem_seg"},
+}
 
 
 def fitting(recipe: str, overrides: list[str]) -> list[str]:
-    """The overrides whose keys a recipe has."""
-    absent = ("model.proposal_generator", "model.roi_heads") if "retinanet" in recipe else ()
-    return [override for override in overrides if not override.startswith(absent)]
+    """The overrides whose keys a recipe has, with a width that group norm can divide."""
+    cfg = get_config(recipe)
+    kept = []
+    for override in overrides:
+        owner, _, name = override.partition("=")[0].rpartition(".")
+        if name in (OmegaConf.select(cfg, owner) or ()):
+            kept.append(override)
+    return [*kept, "model.backbone.out_channels=64"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -85,11 +103,17 @@ def test_recipe_trains_without_our_loop(
 ) -> None:
     for name in ("d2timm.main", "d2timm.train", "d2timm.build"):
         monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
-    # d2timm's own commands find out that paths mean the set "custom"
-    overrides = tiny_overrides(recipe, tmp_path, "data.name=custom", "data.settings.custom.max_iter=2")
-    overrides = fitting(recipe, overrides)
-    results = train_as_detectron2_does(ROOT / "lazy_configs" / recipe, overrides)
-    assert set(results) == ({"bbox", "segm"} if "mask" in recipe else {"bbox"})
+    overrides = tiny_overrides(recipe, tmp_path)
+    if RECIPES[recipe] <= {"bbox", "segm"}:
+        # d2timm's own commands find out that paths mean the set "custom"
+        overrides += ["data.name=custom", "data.settings.custom.max_iter=2"]
+    else:
+        monkeypatch.setenv("D2TIMM_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(shapes, "COUNTS", {"train": 4, "val": 2})
+        overrides = [override for override in overrides if not override.startswith("data.")]
+        overrides += ["data.name=shapes", "data.settings.shapes.max_iter=2"]
+    results = train_as_detectron2_does(ROOT / "lazy_configs" / recipe, fitting(recipe, overrides))
+    assert set(results) == RECIPES[recipe]
     assert (tmp_path / "model_final.pth").is_file()
     assert LazyConfig.load(str(tmp_path / "config.yaml")).train.max_iter == 2
 
@@ -129,11 +153,26 @@ def test_recipe_trains_evaluates_and_resumes(
     run("--eval-only")
 
 
-def test_retinanet_is_that_of_the_paper() -> None:
-    cfg = get_config("retinanet_timm.py")
+def built(recipe: str) -> tuple[DictConfig, Any]:
+    """A recipe and its detector on ``meta``."""
+    cfg = get_config(recipe)
     settle(cfg)
+    return cfg, build_on_meta(cfg)
+
+
+def with_roi_heads(option: str, *overrides: str) -> Any:
+    """The ROI heads of an option, built on ``meta``."""
+    cfg = get_config("mask_rcnn_timm.py")
+    cfg.model.roi_heads = LazyConfig.load(
+        str(ROOT / f"lazy_configs/common/roi_heads/{option}.py"), "roi_heads"
+    )
+    settle(apply_overrides(cfg, overrides))
+    return build_on_meta(cfg).roi_heads
+
+
+def test_retinanet_is_that_of_the_paper() -> None:
+    cfg, model = built("retinanet_timm.py")
     assert "roi_heads" not in cfg.model
-    model = build_on_meta(cfg)
     assert model.head_in_features == ["p3", "p4", "p5", "p6", "p7"]
     assert model.anchor_generator.strides == [8, 16, 32, 64, 128]
     assert model.anchor_generator.num_anchors == [9] * 5
@@ -141,6 +180,103 @@ def test_retinanet_is_that_of_the_paper() -> None:
     expected = [[side * 2 ** (k / 3) for k in range(3)] for side in (32, 64, 128, 256, 512)]
     assert sizes == [pytest.approx(row) for row in expected]
     assert [shape.stride for shape in model.backbone.output_shape().values()] == [8, 16, 32, 64, 128]
+
+
+def test_fcos_is_that_of_the_paper() -> None:
+    _, model = built("fcos_timm.py")
+    assert model.head_in_features == ["p3", "p4", "p5", "p6", "p7"]
+    assert model.anchor_generator.strides == [8, 16, 32, 64, 128]
+    assert sum(isinstance(layer, nn.GroupNorm) for layer in model.head.modules()) == 8
+    assert model.backbone.top_block.in_feature == "p5"
+
+
+def test_cascade_is_that_of_the_paper() -> None:
+    _, model = built("cascade_mask_rcnn_timm.py")
+    heads = model.roi_heads
+    assert [matcher.thresholds[1] for matcher in heads.proposal_matchers] == [0.5, 0.6, 0.7]
+    weights = [predictor.box2box_transform.weights for predictor in heads.box_predictor]
+    assert [list(row) for row in weights] == [[10, 10, 5, 5], [20, 20, 10, 10], [30, 30, 15, 15]]
+    assert [predictor.bbox_pred.out_features for predictor in heads.box_predictor] == [4, 4, 4]
+    assert heads.mask_on
+    state = heads.state_dict(keep_vars=True)
+    assert len({id(tensor) for tensor in state.values()}) == len(state), "stages share nothing"
+
+
+@pytest.mark.parametrize("roi_heads", ["cascade_box", "cascade_mask", "cascade_mask_4conv1fc"])
+def test_stages_of_a_cascade_follow_the_first(roi_heads: str) -> None:
+    heads = with_roi_heads(
+        roi_heads,
+        "model.roi_heads.box_heads.0.fc_dims=[24,20]",
+        "model.roi_heads.box_predictors.0.test_score_thresh=0.3",
+        "model.roi_heads.num_classes=5",
+    )
+    assert [[fc.out_features for fc in head.fcs] for head in heads.box_head] == [[24, 20]] * 3
+    assert [predictor.test_score_thresh for predictor in heads.box_predictor] == [0.3] * 3
+    assert [predictor.cls_score.in_features for predictor in heads.box_predictor] == [20] * 3
+    assert [predictor.cls_score.out_features for predictor in heads.box_predictor] == [6] * 3
+
+
+def test_heads_of_vitdet() -> None:
+    heads = with_roi_heads("mask_4conv1fc")
+    assert [conv.out_channels for conv in heads.box_head.conv_norm_relus] == [256] * 4
+    assert [fc.out_features for fc in heads.box_head.fcs] == [1024]
+    for head in (heads.box_head, heads.mask_head):
+        assert {type(conv.norm).__name__ for conv in head.conv_norm_relus} == {"LayerNorm"}
+    heads = with_roi_heads("mask_4conv1fc", "model.roi_heads.box_head.conv_norm=naiveSyncBN_N")
+    assert {type(conv.norm).__name__ for conv in heads.box_head.conv_norm_relus} == {"NaiveSyncBatchNorm"}
+
+
+def test_heads_that_do_not_depend_on_the_class() -> None:
+    heads = with_roi_heads("mask_agnostic")
+    assert heads.box_predictor.bbox_pred.out_features == 4
+    assert heads.mask_head.predictor.out_channels == 1
+    assert heads.num_classes > 1
+
+
+def test_keypoint_head_is_that_of_the_paper() -> None:
+    cfg, model = built("keypoint_rcnn_timm.py")
+    head = model.roi_heads.keypoint_head
+    convolutions = [layer.out_channels for layer in head if isinstance(layer, nn.Conv2d)]
+    assert convolutions == [512] * 8
+    assert head.score_lowres.out_channels == instantiate(cfg.model.roi_heads.keypoint_head.num_keypoints)
+    assert head.loss_normalizer == "visible"
+    assert not model.roi_heads.mask_on
+    assert model.proposal_generator.post_nms_topk == {True: 1500, False: 1000}
+
+
+@pytest.mark.parametrize(("recipe", "weight"), [("panoptic_fpn_timm.py", 0.5), ("semantic_fpn_timm.py", 1.0)])
+def test_semantic_head_is_that_of_the_paper(recipe: str, weight: float) -> None:
+    cfg, model = built(recipe)
+    head = model.sem_seg_head
+    assert head.in_features == ["p2", "p3", "p4", "p5"]
+    assert [sum(isinstance(m, nn.Upsample) for m in part) for part in head.scale_heads] == [0, 1, 2, 3]
+    assert (head.common_stride, head.ignore_value, head.loss_weight) == (4, 255, weight)
+    assert head.predictor.in_channels == 128
+    assert head.predictor.out_channels == instantiate(cfg.model.sem_seg_head.num_classes)
+
+
+def test_semantic_head_of_one_level_begins_there() -> None:
+    cfg = get_config("semantic_fpn_timm.py")
+    backbone = cfg.model.backbone.bottom_up
+    cfg.model.backbone = LazyConfig.load(str(ROOT / "lazy_configs/common/neck/none.py"), "neck")
+    cfg.model.backbone.bottom_up = backbone
+    settle(cfg)
+    head = build_on_meta(cfg).sem_seg_head
+    assert (head.in_features, head.common_stride) == (["p4"], 16)
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "lazy_configs").glob("*.py")))
+def test_detector_says_in_the_tree_what_it_finds(recipe: str) -> None:
+    cfg, model = built(recipe)
+    told = set(instantiate(cfg.data.tasks))
+    heads = getattr(model, "roi_heads", None)
+    semantic = hasattr(model, "sem_seg_head")
+    boxes = heads is not None or not semantic
+    assert ("bbox" in told) == boxes
+    assert ("segm" in told) == bool(heads and heads.mask_on)
+    assert ("keypoints" in told) == bool(heads and heads.keypoint_on)
+    assert ("sem_seg" in told) == semantic
+    assert ("panoptic_seg" in told) == (semantic and boxes)
 
 
 def test_no_roi_heads_is_an_option_that_puts_nothing_into_the_tree() -> None:

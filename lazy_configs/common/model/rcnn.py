@@ -5,36 +5,28 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 
-from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides, taken_strides
-from d2timm.pixels import image_format, pixel_mean, pixel_std
+from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
 
-_strides = L(taken_strides)(
-    features="${model.backbone.in_features}",
-    remaps="${model.backbone.bottom_up.remaps}",
-    strides="${model.backbone.bottom_up.strides}",
-)
-_levels = dict(strides=_strides, top_block="${model.backbone.top_block}")
-_images = dict(
-    model_name="${model.backbone.bottom_up.model_name}",
-    in_chans="${model.backbone.bottom_up.in_chans}",
-)
+from ..derived import images, levels
+
 _scales = [8.0]  # sides of anchors, in cells: 32 pixels at stride 4, 512 at stride 64
 
 model = L(GeneralizedRCNN)(
     backbone=None,  # the neck
     proposal_generator=L(RPN)(
-        in_features=L(level_names)(**_levels),
+        in_features=L(level_names)(**levels()),
         head=L(StandardRPNHead)(
             in_channels="${model.backbone.out_channels}",
             num_anchors=L(anchors_per_cell)(
                 aspect_ratios="${...anchor_generator.aspect_ratios}",
-                scales="${...anchor_generator.sizes.scales}",
+                sizes="${...anchor_generator.sizes}",
             ),
+            conv_dims=[-1],  # -1: as wide as the neck; ViTDet has two
         ),
         anchor_generator=L(DefaultAnchorGenerator)(
-            sizes=L(anchor_sizes)(**_levels, scales=_scales),
+            sizes=L(anchor_sizes)(**levels(), scales=_scales, finest=4),
             aspect_ratios=[0.5, 1.0, 2.0],
-            strides=L(level_strides)(**_levels),
+            strides=L(level_strides)(**levels()),
             offset=0.0,
         ),
         anchor_matcher=L(Matcher)(thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True),
@@ -46,7 +38,5 @@ model = L(GeneralizedRCNN)(
         nms_thresh=0.7,
     ),
     roi_heads=None,
-    pixel_mean=L(pixel_mean)(**_images),
-    pixel_std=L(pixel_std)(**_images),
-    input_format=L(image_format)(in_chans="${model.backbone.bottom_up.in_chans}"),
+    **images(),
 )

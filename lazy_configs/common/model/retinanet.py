@@ -6,21 +6,12 @@ from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 
 from d2timm.data.catalog import num_classes
-from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides, taken_strides
+from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
 from d2timm.necks import level_shapes
-from d2timm.pixels import image_format, pixel_mean, pixel_std
 
-_strides = L(taken_strides)(
-    features="${model.backbone.in_features}",
-    remaps="${model.backbone.bottom_up.remaps}",
-    strides="${model.backbone.bottom_up.strides}",
-    finest=8,  # p3 on, as in the paper: a head on p2 costs three times all the others
-)
-_levels = dict(strides=_strides, top_block="${model.backbone.top_block}")
-_images = dict(
-    model_name="${model.backbone.bottom_up.model_name}",
-    in_chans="${model.backbone.bottom_up.in_chans}",
-)
+from ..derived import images, levels
+
+_levels = levels(finest=8)  # p3 on, as in the paper: a head on p2 costs three times all the others
 _scales = [4.0 * 2 ** (k / 3) for k in range(3)]  # sides of anchors, in cells: from 32 pixels at stride 8
 
 model = L(RetinaNet)(
@@ -30,7 +21,7 @@ model = L(RetinaNet)(
         num_classes="${..num_classes}",
         num_anchors=L(anchors_per_cell)(
             aspect_ratios="${...anchor_generator.aspect_ratios}",
-            scales="${...anchor_generator.sizes.scales}",
+            sizes="${...anchor_generator.sizes}",
         ),
         conv_dims=["${model.backbone.out_channels}"] * 4,
         norm="",
@@ -38,7 +29,7 @@ model = L(RetinaNet)(
     ),
     head_in_features=L(level_names)(**_levels),
     anchor_generator=L(DefaultAnchorGenerator)(
-        sizes=L(anchor_sizes)(**_levels, scales=_scales),
+        sizes=L(anchor_sizes)(**_levels, scales=_scales, finest=8),
         aspect_ratios=[0.5, 1.0, 2.0],
         strides=L(level_strides)(**_levels),
         offset=0.0,
@@ -54,7 +45,5 @@ model = L(RetinaNet)(
     test_topk_candidates=1000,
     test_nms_thresh=0.5,
     max_detections_per_image="${data.settings.${data.name}.detections_per_image}",
-    pixel_mean=L(pixel_mean)(**_images),
-    pixel_std=L(pixel_std)(**_images),
-    input_format=L(image_format)(in_chans="${model.backbone.bottom_up.in_chans}"),
+    **images(),
 )

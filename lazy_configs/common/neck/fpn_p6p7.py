@@ -2,15 +2,11 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
-from d2timm.levels import coarse_features, last_name, taken_strides
+from d2timm.levels import last_name, taken_strides
 
 from .fpn import neck
 
-neck.in_features = L(coarse_features)(
-    remaps="${oc.select:..bottom_up.remaps,null}",
-    strides="${oc.select:..bottom_up.strides,null}",
-    finest=8,
-)
+neck.in_features.finest = 8
 # Of p5 as in FCOS, not of res5: channels of res5 are known when the model is made, not in the tree
 neck.top_block = L(LastLevelP6P7)(
     in_channels="${..out_channels}",

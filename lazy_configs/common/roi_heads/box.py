@@ -10,42 +10,42 @@ from detectron2.modeling.roi_heads import (
 )
 
 from d2timm.data.catalog import num_classes
-from d2timm.levels import last, level_names, pooler_scales, taken_strides
+from d2timm.levels import last, level_names, pooler_scales
 
-_strides = L(taken_strides)(
-    features="${model.backbone.in_features}",
-    remaps="${model.backbone.bottom_up.remaps}",
-    strides="${model.backbone.bottom_up.strides}",
-)
+from ..derived import strides
 
 roi_heads = L(StandardROIHeads)(
     num_classes=L(num_classes)(data="${data}"),
     batch_size_per_image="${data.settings.${data.name}.rois_per_image}",
     positive_fraction=0.25,
     proposal_matcher=L(Matcher)(thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False),
-    box_in_features=L(level_names)(strides=_strides),
+    box_in_features=L(level_names)(strides=strides()),
     box_pooler=L(ROIPooler)(
         output_size=7,
-        scales=L(pooler_scales)(strides=_strides),
+        scales=L(pooler_scales)(strides=strides()),
         sampling_ratio=0,
         pooler_type="ROIAlignV2",
     ),
     box_head=L(FastRCNNConvFCHead)(
         input_shape=L(ShapeSpec)(
             channels="${model.backbone.out_channels}",
-            height="${...box_pooler.output_size}",
-            width="${...box_pooler.output_size}",
+            height="${model.roi_heads.box_pooler.output_size}",
+            width="${model.roi_heads.box_pooler.output_size}",
         ),
         conv_dims=[],
         fc_dims=[1024, 1024],
+        conv_norm="",
     ),
     box_predictor=L(FastRCNNOutputLayers)(
-        input_shape=L(ShapeSpec)(channels=L(last)(dims="${....box_head.fc_dims}")),
+        input_shape=L(ShapeSpec)(channels=L(last)(dims="${model.roi_heads.box_head.fc_dims}")),
         box2box_transform=L(Box2BoxTransform)(weights=[10, 10, 5, 5]),
-        num_classes="${..num_classes}",
+        num_classes="${model.roi_heads.num_classes}",
+        cls_agnostic_bbox_reg=False,
+        smooth_l1_beta=0.0,  # plain L1
         test_score_thresh=0.05,
         test_nms_thresh=0.5,
         test_topk_per_image="${data.settings.${data.name}.detections_per_image}",
     ),
     mask_in_features=None,  # no masks
+    keypoint_in_features=None,  # no keypoints
 )

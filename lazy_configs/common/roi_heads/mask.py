@@ -20,4 +20,5 @@ roi_heads.mask_head = L(MaskRCNNConvUpsampleHead)(
     ),
     num_classes="${..num_classes}",
     conv_dims=[256, 256, 256, 256, 256],  # four convolutions and the deconvolution
+    conv_norm="",
 )

@@ -1,0 +1,9 @@
+# EfficientDet's: all levels fused in both directions, again and again (https://arxiv.org/abs/1911.09070)
+from d2timm.bifpn import BiFPN
+
+from .fpn import neck
+
+del neck.fuse_type
+neck._target_ = BiFPN
+neck.norm = "GN"
+neck.num_layers = 3

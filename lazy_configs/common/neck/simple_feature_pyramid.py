@@ -1,0 +1,25 @@
+# ViTDet's: all levels of one output, the last block of a plain transformer (https://arxiv.org/abs/2203.16527)
+from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+from d2timm.levels import nearest_feature, pyramid_scales
+from d2timm.simple_pyramid import SimpleFeaturePyramid
+
+_outputs = dict(
+    remaps="${oc.select:..bottom_up.remaps,null}",
+    strides="${oc.select:..bottom_up.strides,null}",
+)
+
+neck = L(SimpleFeaturePyramid)(
+    bottom_up=None,  # the backbone
+    in_features=L(nearest_feature)(**_outputs, stride=16),
+    out_channels=256,
+    scale_factors=L(pyramid_scales)(
+        features="${..in_features}",
+        **_outputs,
+        finest="${oc.select:model.head.input_shape.strides.finest,1}",
+    ),
+    norm="LN",
+    top_block=L(LastLevelMaxPool)(),
+    square_pad=0,  # a side in pixels; ViTDet trains on squares of 1024
+)

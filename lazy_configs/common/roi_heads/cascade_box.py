@@ -1,0 +1,4 @@
+from ..cascade import cascade
+from .box import roi_heads
+
+cascade(roi_heads)

@@ -1,0 +1,4 @@
+from ..cascade import cascade
+from .mask import roi_heads
+
+cascade(roi_heads)

@@ -1,0 +1,5 @@
+# Cascade Mask R-CNN of ViTDet
+from ..cascade import cascade
+from .mask_4conv1fc import roi_heads
+
+cascade(roi_heads)

@@ -1,0 +1,5 @@
+# Boxes and masks that do not depend on the class: for many classes, or few examples of each
+from .mask import roi_heads
+
+roi_heads.box_predictor.cls_agnostic_bbox_reg = True
+roi_heads.mask_head.num_classes = 1
