@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from .errors import ConfigError
 from .files import whole
 
-__all__ = ["AtomicCheckpointer"]
+__all__ = ["AVERAGE", "AtomicCheckpointer", "is_averaged", "load_weights"]
+
+logger = logging.getLogger(__name__)
+
+AVERAGE = "ema"  # key of averaged weights in a checkpoint, beside "model"
 
 
 class AtomicCheckpointer(DetectionCheckpointer):
@@ -23,37 +30,63 @@ class AtomicCheckpointer(DetectionCheckpointer):
     Args:
         args: those of detectron2's.
         strict: whether a checkpoint must be of this very model; if not, what differs in shape is skipped.
+        averaged: whether the model takes the averaged weights of a checkpoint, not those trained.
         checkpointables: those of detectron2's.
 
     Raises:
-        ConfigError: a file that is a pickle, or with ``strict`` one of another model.
+        ConfigError: a file that is a pickle, one that lacks what is to be loaded, or with ``strict`` one of
+            another model.
     """
 
-    def __init__(self, *args: Any, strict: bool = False, **checkpointables: Any) -> None:
+    def __init__(
+        self, *args: Any, strict: bool = False, averaged: bool = False, **checkpointables: Any
+    ) -> None:
         super().__init__(*args, **checkpointables)
         self.strict = strict
+        self.averaged = averaged
+        self._needed: list[str] = []  # of the file that is being loaded
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Save the model and all else that is checkpointed as ``name``.pth."""
+        """Save the model and all else that is checkpointed as ``name``.pth, to resume from."""
+        if self._write(name, list(self.checkpointables), **kwargs):
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, **kwargs: Any) -> None:
+        """Save the model, and its averaged weights if it has any, as ``name``.pth, not to resume from."""
+        self._write(name, [key for key in self.checkpointables if key == AVERAGE], **kwargs)
+
+    def _write(self, name: str, checkpointables: list[str], **kwargs: Any) -> bool:
         if not self.save_dir or not self.save_to_disk:
-            return
+            return False
         data = {"model": self.model.state_dict(), **kwargs}
-        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        data.update({key: self.checkpointables[key].state_dict() for key in checkpointables})
         file = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", file)
         with whole(file) as partial:
             torch.save(data, partial)
-        self.tag_last_checkpoint(file.name)
+        return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint to resume from."""
         with whole(Path(self.save_dir, "last_checkpoint")) as partial:
             partial.write_text(last_filename_basename)
 
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load the model and all else that is checkpointed, or what is named of it."""
+        self._needed = list(self.checkpointables) if checkpointables is None else checkpointables
+        rest: dict[str, Any] = super().load(path, checkpointables)
+        return rest
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         if Path(filename).suffix in (".pkl", ".pyth"):
             raise ConfigError(f"{filename}: a pickle can run code when it is read; convert it to .pth")
         data: dict[str, Any] = super()._load_file(filename)
+        for key in [*self._needed, AVERAGE] if self.averaged else self._needed:
+            if key not in data:
+                fix = ": use train.ema.enabled=False" if key == AVERAGE else ""
+                raise ConfigError(f"{filename} holds no {key!r}{fix}")
+        if self.averaged:
+            data["model"] = data.pop(AVERAGE)
         return data
 
     def _load_model(self, checkpoint: Any) -> Any:
@@ -67,3 +100,24 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     def _torch_load(self, f: str) -> dict[str, Any]:
         return dict(torch.load(f, map_location="cpu", weights_only=True))
+
+
+def is_averaged(cfg: DictConfig) -> bool:
+    """Whether it is the averaged weights of a run that count: in evaluations, pictures and exports."""
+    return bool(OmegaConf.select(cfg, "train.ema.enabled"))
+
+
+def load_weights(cfg: DictConfig, model: nn.Module, file: str) -> None:
+    """Load a checkpoint of a run for anything but training.
+
+    Args:
+        cfg: the tree; ``train.ema.enabled`` says which of the checkpoint's weights.
+        model: the detector of that tree.
+        file: the checkpoint.
+
+    Raises:
+        ConfigError: a file of another model, or one without averaged weights where they are asked for.
+    """
+    averaged = is_averaged(cfg)
+    AtomicCheckpointer(model, strict=True, averaged=averaged).load(file)
+    logger.info("The %s weights of %s", "averaged" if averaged else "trained", file)

@@ -1,4 +1,4 @@
-"""Hooks of the training loop: a record kept up to date, a schedule in parts, an end before its end."""
+"""Hooks of the training loop: a record, a schedule in parts, averaged weights, an end before its end."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from detectron2.engine import HookBase, hooks
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
+from timm.utils import ModelEmaV3
+from torch import nn
 
 from .record import Record
 from .report.runs import read_runs
 
-__all__ = ["RecordProgress", "Schedule", "StopBelowMedian", "Stopped"]
+__all__ = ["AverageWeights", "RecordProgress", "Schedule", "StopBelowMedian", "StopEarly", "Stopped"]
 
 
 class RecordProgress(HookBase):
@@ -65,30 +67,92 @@ class Schedule(hooks.LRScheduler):
         super().before_train()
 
 
-class StopBelowMedian(HookBase):
-    """Ends a run whose score is below the median of the finished runs beside it, at the same iteration.
+class AverageWeights(HookBase):
+    """Keeps an exponential moving average of a model's weights, as it is after each step.
 
-    The median stopping rule (Golovin et al., Google Vizier, KDD 2017, section 3.2.2). Neighbours are read
-    from their run folders, whoever has started them. Comes after the hook that evaluates.
+    timm's ``ModelEmaV3``: parameters and floating-point buffers are averaged, counts are copied. The first
+    step's weights begin the average. Comes before the hooks that save and evaluate.
+
+    Args:
+        model: not wrapped for several processes, each of which keeps the same average.
+        decay: of what was, a step; 0 <= decay < 1.
+        warmup: whether the decay rises from 0 to that, as 1 - (1 + steps) ** (-2 / 3).
+    """
+
+    def __init__(self, model: nn.Module, decay: float, warmup: bool) -> None:
+        self.model = model
+        self.average = ModelEmaV3(model, decay=decay, use_warmup=warmup)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """A model with the averaged weights, in eval mode."""
+        module: nn.Module = self.average.module
+        return module
+
+    def after_step(self) -> None:
+        """Take the new weights in."""
+        self.average.update(self.model, self.trainer.iter + 1)
+
+
+class StopAfterEvaluation(HookBase):
+    """Ends a run for a reason that an evaluation gives; comes after the hook that evaluates.
 
     Args:
         record: of this run, in its first process; its scores are up to date.
-        folder: of this run; those of the others lie in the same parent folder.
-        least: finished runs that there must be; 0: never stop.
+        least: of what there must be for a reason; 0: never stop.
         period: iterations from one evaluation to the next.
     """
 
-    def __init__(self, record: Record, folder: Path, least: int, period: int) -> None:
-        self.record, self.folder, self.least, self.period = record, folder, least, period
+    def __init__(self, record: Record, least: int, period: int) -> None:
+        self.record, self.least, self.period = record, least, period
 
     def after_step(self) -> None:
-        """Compare after each evaluation; all processes stop together."""
+        """Look for a reason after each evaluation; all processes stop together."""
         done = self.trainer.iter + 1
         if not self.least or not self.period or done % self.period or done >= self.trainer.max_iter:
             return
         reason = comm.all_gather(self._reason(done) if comm.is_main_process() else None)[0]
         if reason:
-            raise Stopped(reason)
+            raise Stopped(f"stopped at iteration {done} of {self.record.max_iter}: {reason}")
+
+    def _reason(self, done: int) -> str | None:
+        raise NotImplementedError
+
+
+class StopEarly(StopAfterEvaluation):
+    """Ends a run that has not become better for ``least`` evaluations in a row.
+
+    What the evaluations of a run have scored is in its record, so a resumed run goes on counting.
+    """
+
+    def _reason(self, done: int) -> str | None:
+        scores = [score for _, score in self.record.scores]
+        best = max(scores, default=0.0)
+        if not scores or len(scores) - 1 - scores.index(best) < self.least:
+            return None
+        at = self.record.scores[scores.index(best)][0]
+        return (
+            f"{self.least} evaluations in a row were no better than {self.record.metric} {best:.2f} "
+            f"at iteration {at}"
+        )
+
+
+class StopBelowMedian(StopAfterEvaluation):
+    """Ends a run whose score is below the median of the finished runs beside it, at the same iteration.
+
+    The median stopping rule (Golovin et al., Google Vizier, KDD 2017, section 3.2.2). Neighbours are read
+    from their run folders, whoever has started them.
+
+    Args:
+        record: as above.
+        folder: of this run; those of the others lie in the same parent folder.
+        least: finished runs that there must be; 0: never stop.
+        period: as above.
+    """
+
+    def __init__(self, record: Record, folder: Path, least: int, period: int) -> None:
+        super().__init__(record, least, period)
+        self.folder = folder
 
     def _reason(self, done: int) -> str | None:
         mine = dict(self.record.scores).get(done)
@@ -99,8 +163,8 @@ class StopBelowMedian(HookBase):
         if mine >= median:
             return None
         return (
-            f"stopped at iteration {done} of {self.record.max_iter}: {self.record.metric} {mine:.2f} is "
-            f"below {median:.2f}, the median of {len(theirs)} finished runs"
+            f"{self.record.metric} {mine:.2f} is below {median:.2f}, "
+            f"the median of {len(theirs)} finished runs"
         )
 
 

@@ -44,7 +44,7 @@ HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 #: How many jobs a launcher may have on this machine at once; not set where it gives out cores and GPUs itself
 AT_ONCE = "D2TIMM_JOBS_AT_ONCE"
 #: Values that a run may be gone on with though they have changed
-FREE = ("output_dir", "pause_at", "stop_below_median", "threads")
+FREE = ("output_dir", "pause_at", "stop_below_median", "threads", "writers")
 PAUSE = "train.pause_at"
 LONGEST_NAME = 120
 
@@ -190,7 +190,7 @@ def _first_record(tree: dict[str, Any], command: list[str]) -> Record:
     """The record of a run that has not come as far as having one."""
     train = tree["train"]
     model_name = tree["model"]["backbone"]["bottom_up"]["model_name"]
-    return Record(command=command, model_name=str(model_name), metric=train["metric"])
+    return Record(command=command, model_name=str(model_name), metric=train["metric"] or Record.metric)
 
 
 def _is_open(earlier: Record, tree: dict[str, Any], options: argparse.Namespace) -> bool:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_weight_decay,
+)
 from torch import nn
 
 from .backbone import TimmBackbone
@@ -94,16 +102,21 @@ def build_optimizer(
         lr: learning rate, > 0.
         weight_decay: for groups that have none of their own, >= 0.
         clip_norm: the norm of all gradients together is clipped to this before each step; None: never.
-        options: further arguments of that optimizer, such as ``betas``.
+        options: further arguments of that optimizer, such as ``betas``; None: its own default, or timm's.
 
     Raises:
-        ConfigError: timm has no such optimizer.
+        ConfigError: timm has no such optimizer, it cannot be had here, or an option is none of its own.
     """
-    options = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()}
-    known = list_optimizers()
-    if opt.lower().removeprefix("lookahead_") not in known:
-        raise ConfigError(f"optimizer.opt={opt!r} is not an optimizer of timm: {near(opt, map(str, known))}")
-    optimizer = create_optimizer_v2(params, opt=opt, lr=lr, weight_decay=weight_decay, **options)
+    options = {
+        key: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for key, value in options.items()
+        if value is not None
+    }
+    _check(opt, options)
+    try:
+        optimizer = create_optimizer_v2(params, opt=opt, lr=lr, weight_decay=weight_decay, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer.opt={opt}: {' '.join(str(error).split())}") from error
     if clip_norm is not None:
         # A hook of the step, because a gradient scaler unscales gradients only just before it
         def clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -113,3 +126,22 @@ def build_optimizer(
         # timm's Lookahead wraps an optimizer whose step its own step calls
         getattr(optimizer, "_base_optimizer", optimizer).register_step_pre_hook(clip)
     return optimizer
+
+
+def _check(opt: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless timm has the optimizer and it takes the options."""
+    known = list(map(str, list_optimizers()))
+    name = opt.lower().removeprefix("lookahead_")
+    if name not in known:
+        raise ConfigError(f"optimizer.opt={opt!r} is not an optimizer of timm: {near(opt, known)}")
+    if get_optimizer_info(name).second_order:
+        raise ConfigError(f"optimizer.opt={opt} needs second derivatives, which detectors do not give")
+    try:
+        kind = get_optimizer_class(name, bind_defaults=False)
+    except (AssertionError, ImportError) as error:  # timm's own words on what is missing
+        raise ConfigError(f"optimizer.opt={opt}: {error}") from None
+    takes = [*inspect.signature(kind).parameters][1:]
+    for key in options:
+        if key not in takes:
+            takes_not = f"optimizer.{key}={options[key]}: {opt} takes {', '.join(takes)}"
+            raise ConfigError(f"{takes_not}; leave it out or set it to null")

@@ -44,6 +44,8 @@ class Record:
         metrics: ``{"bbox": {"AP": …}, …}`` in percent; null where the set has no such object.
         metric: the one that runs are compared by, such as ``bbox/AP``.
         scores: (iterations, that metric) of each evaluation.
+        best_score: that of ``model_best.pth``, the highest yet.
+        best_iterations: after which it was evaluated.
         stopped: why it ended before its schedule did.
         error: why it failed.
         pid: of the process that trains.
@@ -63,6 +65,8 @@ class Record:
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     metric: str = "bbox/AP"
     scores: list[tuple[int, float]] = field(default_factory=list)
+    best_score: float | None = None
+    best_iterations: int | None = None
     stopped: str | None = None
     error: str | None = None
     pid: int = field(default_factory=os.getpid)
@@ -96,7 +100,11 @@ class Record:
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory())
 
     def set_metrics(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Take over an evaluation; JSON has no nan."""
+        """Take over an evaluation; JSON has no nan.
+
+        Raises:
+            ConfigError: the metric that runs are compared by is not in it.
+        """
         self.metrics = {
             task: {
                 key: value if value is not None and math.isfinite(value) else None
@@ -104,9 +112,33 @@ class Record:
             }
             for task, numbers in metrics.items()
         }
+        task, _, key = self.metric.partition("/")
+        if key not in self.metrics.get(task, {}):
+            there = ", ".join(f"{task}/{key}" for task, keys in self.metrics.items() for key in keys)
+            raise ConfigError(f"train.metric={self.metric}: the evaluation gives {there or 'nothing'}")
         if self.score is not None:
             earlier = [score for score in self.scores if score[0] < self.iterations]
             self.scores = [*earlier, (self.iterations, self.score)]
+
+    def note_best(self) -> bool:
+        """Note the latest score as the best if it is higher than all before; returns whether it is."""
+        if self.score is None or (self.best_score is not None and self.score <= self.best_score):
+            return False
+        self.best_score, self.best_iterations = self.score, self.iterations
+        return True
+
+    def compare_by(self, metric: str) -> None:
+        """Set the metric that runs are compared by; scores of another are forgotten."""
+        if metric != self.metric:
+            self.metric, self.scores = metric, []
+            self.best_score = self.best_iterations = None
+
+    def take_over(self, earlier: Record) -> None:
+        """Go on where an earlier part of this run has ended."""
+        self.train_seconds, self.iterations = earlier.train_seconds, earlier.iterations
+        self.peak_memory_bytes = earlier.peak_memory_bytes
+        self.metrics, self.scores = earlier.metrics, earlier.scores
+        self.best_score, self.best_iterations = earlier.best_score, earlier.best_iterations
 
 
 @contextmanager

@@ -6,6 +6,7 @@ A run folder is all that a run leaves behind, and all that others read of it: ``
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import socket
@@ -17,30 +18,37 @@ from typing import Any
 import detectron2
 import timm
 import torch
-from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, default_writers, hooks
+from detectron2.engine import HookBase, create_ddp_model, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils import logger as d2_logger
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from . import __version__, config
 from .build import build_model, build_optimizer, instantiate
-from .checkpoint import AtomicCheckpointer
+from .checkpoint import AVERAGE, AtomicCheckpointer, is_averaged, load_weights
+from .data.tasks import main_metric
 from .errors import ConfigError
-from .hooks import RecordProgress, Schedule, StopBelowMedian, Stopped
+from .hooks import AverageWeights, RecordProgress, Schedule, StopBelowMedian, StopEarly, Stopped
 from .launch import set_threads
 from .predictions import draw_predictions
 from .record import Record, move_aside, recorded
+from .schedules import counts_epochs, in_iterations
 from .speed import Speed
+from .trainer import build_trainer
+from .tta import tta_of, with_tta_results
+from .writers import build_writers
 
 __all__ = ["evaluate", "run", "train"]
 
 logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, Mapping[str, float | None]]
+
+BEST = "model_best"
 
 
 def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: Record | None = None) -> None:
@@ -87,11 +95,10 @@ def train(cfg: DictConfig, resume: bool, record: Record) -> None:
     """
     folder = Path(cfg.train.output_dir)
     resume = resume and (folder / "last_checkpoint").is_file()
-    earlier = Record.read(folder) if resume else None
-    if earlier:
-        record.train_seconds, record.iterations = earlier.train_seconds, earlier.iterations
-        record.metrics, record.scores = earlier.metrics, earlier.scores
-        record.peak_memory_bytes = earlier.peak_memory_bytes
+    record.compare_by(_metric(cfg))
+    if resume and (earlier := Record.read(folder)):
+        earlier.compare_by(record.metric)
+        record.take_over(earlier)
     record.pid, record.host = os.getpid(), socket.gethostname()
     with recorded(record, folder) if comm.is_main_process() else nullcontext():
         _train(cfg, folder, resume, record)
@@ -99,41 +106,47 @@ def train(cfg: DictConfig, resume: bool, record: Record) -> None:
 
 def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
     main = comm.is_main_process()
+    if counts_epochs(cfg):
+        cfg = copy.deepcopy(cfg)  # the saved one stays as the user has it
+        in_iterations(cfg, len(instantiate(cfg.dataloader.train.dataset)))
     model = build_model(cfg, weights=not resume)
     _describe(record, cfg, model)
     optimizer = build_optimizer(cfg, model)
     loader = instantiate(cfg.dataloader.train)
     parallel = create_ddp_model(model, **_ddp_options(cfg))
-    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(parallel, loader, optimizer)
+    trainer = build_trainer(cfg, parallel, loader, optimizer)
+    average = _average(cfg, model)
+    evaluated = average.averaged if average else model
     checkpointer = AtomicCheckpointer(parallel, str(folder), trainer=trainer)
+    if average:
+        checkpointer.add_checkpointable(AVERAGE, average.averaged)
 
     def evaluate_now() -> Metrics:
-        metrics = _score(record, cfg, model)
+        metrics = _score(record, cfg, evaluated)
         if main:
+            if record.note_best():
+                checkpointer.save_weights(BEST, iteration=record.iterations - 1)
             record.write(folder)
         return metrics
 
-    period = cfg.train.checkpointer.period
-    end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             Schedule(instantiate(cfg.lr_multiplier), cfg.train.max_iter),
-            RecordProgress(record, folder, period) if main else None,
+            average,
+            RecordProgress(record, folder, cfg.train.checkpointer.period) if main else None,
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
             hooks.EvalHook(cfg.train.eval_period, evaluate_now),
+            StopEarly(record, cfg.train.get("early_stop", 0), cfg.train.eval_period),
             StopBelowMedian(record, folder, cfg.train.get("stop_below_median", 0), cfg.train.eval_period),
-            hooks.PeriodicWriter(
-                default_writers(str(folder), cfg.train.max_iter), period=cfg.train.log_period
-            )
-            if main
-            else None,
         ]
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume else 0
+    end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
 
     if start < end:
+        trainer.register_hooks([_writers(cfg, folder) if main else None])
         try:
             trainer.train(start, end)
         except Stopped as stopped:
@@ -143,8 +156,23 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
         logger.info("All %d iterations are trained already; evaluating.", end)
         record.iterations = start
         evaluate_now()
-    if main:
-        draw_predictions(cfg, model.eval(), folder / "predictions.png")
+    if main and record.best_score is not None:
+        best = (record.metric, record.best_score, record.best_iterations)
+        logger.info("Best %s %.2f, after %d iterations: %s.pth", *best, folder / BEST)
+    _finish(record, cfg, evaluated.eval())
+
+
+def _average(cfg: DictConfig, model: nn.Module) -> AverageWeights | None:
+    if not is_averaged(cfg):
+        return None
+    options = cfg.train.ema
+    logger.info("Evaluations are of averaged weights, with a decay of %g a step.", options.decay)
+    return AverageWeights(model, options.decay, options.warmup)
+
+
+def _writers(cfg: DictConfig, folder: Path) -> HookBase:
+    writers = [*default_writers(str(folder), cfg.train.max_iter), *build_writers(cfg, folder)]
+    return hooks.PeriodicWriter(writers, period=cfg.train.log_period)
 
 
 def _log_to(folder: Path) -> None:
@@ -194,12 +222,13 @@ def checkpoint_to_evaluate(cfg: DictConfig) -> str:
 
 def _evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
     model = build_model(cfg, weights=False)
-    AtomicCheckpointer(model, strict=True).load(checkpoint_to_evaluate(cfg))
+    load_weights(cfg, model, checkpoint_to_evaluate(cfg))
     record = Record.read(folder) or record
+    record.compare_by(_metric(cfg))
     _describe(record, cfg, model)
     _score(record, cfg, model)
+    _finish(record, cfg, model.eval())
     if comm.is_main_process():
-        draw_predictions(cfg, model.eval(), folder / "predictions.png")
         record.status = "done"
         record.write(folder)
 
@@ -215,11 +244,30 @@ def _score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
     return metrics
 
 
+def _finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
+    """What follows the last evaluation: one with test-time augmentation if asked for, and pictures."""
+    if OmegaConf.select(cfg, "train.tta.enabled"):
+        cfg = copy.deepcopy(cfg)
+        cfg.dataloader.evaluator.output_dir = str(Path(cfg.train.output_dir) / "inference_TTA")
+        augmented = evaluate(cfg, tta_of(cfg, model))
+        if comm.is_main_process():
+            record.set_metrics(with_tta_results(record.metrics, augmented))
+    if comm.is_main_process():
+        draw_predictions(cfg, model, Path(cfg.train.output_dir) / "predictions.png")
+
+
 def _describe(record: Record, cfg: DictConfig, model: nn.Module) -> None:
     record.model_name = cfg.model.backbone.bottom_up.model_name
     record.parameters = sum(parameter.numel() for parameter in model.parameters())
-    record.max_iter = cfg.train.max_iter
-    record.metric = cfg.train.get("metric") or record.metric
+    record.max_iter = record.max_iter or cfg.train.max_iter or 0
+
+
+def _metric(cfg: DictConfig) -> str:
+    """The metric that runs are compared by; configs saved by earlier versions have no tasks."""
+    if metric := cfg.train.get("metric"):
+        return str(metric)
+    tasks = OmegaConf.select(cfg, "data.tasks")
+    return main_metric(instantiate(tasks)) if tasks is not None else Record.metric
 
 
 def _ddp_options(cfg: DictConfig) -> dict[str, Any]:

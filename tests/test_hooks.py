@@ -16,10 +16,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from d2timm.hooks import RecordProgress, StopBelowMedian, Stopped, finished_scores
+from d2timm.checkpoint import AtomicCheckpointer
+from d2timm.hooks import (
+    AverageWeights,
+    RecordProgress,
+    StopBelowMedian,
+    StopEarly,
+    Stopped,
+    finished_scores,
+)
 from d2timm.record import Record, is_held
 from d2timm.train import run
+from d2timm.trainer import Trainer
 
 MASK = "mask_rcnn_timm.py"
 
@@ -146,6 +156,113 @@ def test_pause_past_the_end_is_no_pause(tiny: Callable[..., Any], tmp_path: Path
     assert (tmp_path / "model_final.pth").is_file()
 
 
+# Averaged weights
+
+
+class Toy(nn.Module):
+    """Weights, statistics and a count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.layers(x).square().mean()}
+
+
+class Average(SimpleNamespace):
+    """A training of a toy, averaged, with what is saved of it."""
+
+    def __init__(self, folder: Path, decay: float, warmup: bool, start: int = 0) -> None:
+        generator = torch.Generator().manual_seed(0)
+        batches = [torch.randn(5, 3, generator=generator) for _ in range(9)][start:]
+        self.model = Toy()
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        self.trainer = Trainer(self.model, batches, optimizer)
+        self.hook = AverageWeights(self.model, decay, warmup)
+        self.trainer.register_hooks([self.hook])
+        self.saved = AtomicCheckpointer(self.model, str(folder), trainer=self.trainer, ema=self.hook.averaged)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.hook.averaged.state_dict().items()}
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_average_is_that_of_the_weights_after_each_step(warmup: bool, tmp_path: Path) -> None:
+    decay, steps = 0.6, 6
+    run_ = Average(tmp_path, decay, warmup)
+    names = {name for name, value in run_.model.state_dict().items() if value.is_floating_point()}
+    expected: dict[str, Tensor] = {}
+    for step in range(steps):
+        run_.trainer.train(step, step + 1)
+        state = run_.model.state_dict()
+        rising = 1 - (1 + step) ** (-2 / 3) if warmup else decay
+        keep = min(decay, rising) if step else 0.0
+        expected = {name: keep * expected.get(name, 0.0) + (1 - keep) * state[name] for name in names}
+        for name in names:
+            torch.testing.assert_close(run_.state()[name], expected[name])
+    assert run_.state()["layers.1.num_batches_tracked"] == steps
+    assert not run_.hook.averaged.training
+    assert not torch.equal(run_.state()["layers.0.weight"], run_.model.layers[0].weight)
+
+
+def test_averaging_changes_nothing_of_the_training(tmp_path: Path) -> None:
+    averaged, plain = Average(tmp_path, 0.9, True), Average(tmp_path, 0.9, True)
+    plain.trainer._hooks.clear()
+    for one in (averaged, plain):
+        one.trainer.train(0, 6)
+    assert all(map(torch.equal, averaged.model.state_dict().values(), plain.model.state_dict().values()))
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_average_of_a_resumed_run_is_that_of_one_in_one_go(warmup: bool, tmp_path: Path) -> None:
+    whole, first = Average(tmp_path, 0.9, warmup), Average(tmp_path, 0.9, warmup)
+    whole.trainer.train(0, 7)
+    first.trainer.train(0, 3)
+    first.trainer.iter = 2  # as after its last step
+    first.saved.save("model_0000002")
+    second = Average(tmp_path, 0.9, warmup, start=3)
+    second.saved.resume_or_load("", resume=True)
+    second.trainer.train(second.trainer.iter + 1, 7)
+    assert all(map(torch.equal, second.state().values(), whole.state().values()))
+    assert second.state().keys() == whole.state().keys()
+
+
+# Ends that evaluations give
+
+
+def ends_early(scores: list[float], patience: int) -> str | None:
+    """What the hook makes of a run with these scores, one every two iterations."""
+    done = 2 * len(scores)
+    told = [(2 * n, score) for n, score in enumerate(scores, start=1)]
+    hook = StopEarly(Record(scores=told, max_iter=100), patience, 2)
+    hook.trainer = SimpleNamespace(iter=done - 1, max_iter=100)
+    try:
+        hook.after_step()
+    except Stopped as stopped:
+        return str(stopped)
+    return None
+
+
+def test_run_that_becomes_no_better_stops_and_says_why() -> None:
+    assert ends_early([10.0, 30.0, 20.0], 2) is None
+    assert ends_early([10.0, 30.0, 20.0, 30.0], 2) == (
+        "stopped at iteration 8 of 100: "
+        "2 evaluations in a row were no better than bbox/AP 30.00 at iteration 4"
+    )
+    assert ends_early([10.0, 30.0, 20.0, 30.1], 2) is None
+    assert ends_early([], 1) is None, "nothing could be scored"
+    assert ends_early([30.0, 20.0, 10.0], 0) is None
+
+
+@given(st.lists(st.integers(0, 5).map(float), min_size=1, max_size=8), st.integers(1, 4))
+def test_patience(scores: list[float], patience: int) -> None:
+    stopped = ends_early(scores, patience) is not None
+    worse = [score <= max(scores[:n], default=-1.0) for n, score in enumerate(scores)]
+    assert stopped == all(worse[-patience:])
+
+
 # The median
 
 
@@ -243,6 +360,25 @@ def test_median_rule(theirs: list[float], mine: float, least: int) -> None:
         patch.setattr("d2timm.hooks.finished_scores", lambda sweep, iterations: theirs)
         stopped = stops(Path("sweep/mine"), mine, least=least) is not None
     assert stopped == (len(theirs) >= least and mine < statistics.median(theirs))
+
+
+def test_run_that_becomes_no_better_stops_early_also_when_resumed(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its patience is counted over both parts."""
+    scores = iter([7.0, 5.0, 7.0, 3.0, 9.0])
+    monkeypatch.setattr("d2timm.train.evaluate", lambda cfg, model: {"bbox": {"AP": next(scores)}})
+    patient = ["train.early_stop=3", "train.eval_period=1", "train.max_iter=9"]
+    folder = tmp_path / "run"
+    run(tiny(MASK, folder, *patient, "train.pause_at=2"))
+    assert record(folder).stopped is None
+    run(tiny(MASK, folder, *patient), resume=True)
+    result = record(folder)
+    assert (result.status, result.error, result.iterations) == ("done", None, 4)
+    assert result.stopped == (
+        "stopped at iteration 4 of 9: 3 evaluations in a row were no better than bbox/AP 7.00 at iteration 1"
+    )
+    assert (folder / "predictions.png").is_file()
 
 
 def test_worst_of_a_sweep_stops_for_good(tiny: Callable[..., Any], tmp_path: Path) -> None:

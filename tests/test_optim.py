@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import io
 from typing import Any
 
 import pytest
 import torch
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig, instantiate
+from timm.optim import get_optimizer_info, list_optimizers
 from torch import Tensor, nn
 
 from d2timm import ConfigError, TimmBackbone, build, get_config
-from d2timm.config import apply_overrides
+from d2timm.config import apply_overrides, root
 from d2timm.optim import build_optimizer, param_groups
 
 
@@ -225,6 +229,118 @@ def test_gradients_are_clipped_after_a_scaler_has_unscaled_them() -> None:
 
 
 # By name
+
+
+class Tiny(nn.Module):
+    """A convolution, a norm and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.norm, self.linear = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.norm(self.convolution(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("opt", list_optimizers())
+def test_any_optimizer_by_one_override_of_the_recipe(opt: str) -> None:
+    """It takes a step and its state can be saved and read; or a line says what is missing."""
+    cfg = apply_overrides(get_config("mask_rcnn_timm.py"), [f"optimizer.opt={opt}", "data.name=shapes"])
+    build.settle(cfg)
+    model = Tiny()
+    info = get_optimizer_info(opt)
+    if info.second_order or isinstance(info.opt_class, str):  # Hessians, or a package of its own
+        with pytest.raises(
+            ConfigError, match=rf"optimizer\.opt={opt}.*(second derivatives|required|installed)"
+        ):
+            build.build_optimizer(cfg, model)
+        return
+    optimizer = build.build_optimizer(cfg, model)
+    before = [p.detach().clone() for p in model.parameters()]
+    for seed in range(2):
+        images = torch.randn(3, 2, 5, 5, generator=torch.Generator().manual_seed(seed))
+        model(images).square().mean().backward()
+        optimizer.step()
+    changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    assert any(changed)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    again = build.build_optimizer(cfg, model)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert again.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
+
+
+def test_sgd_is_detectron2s() -> None:
+    cfg = get_config("mask_rcnn_timm.py")
+    cfg.optimizer = LazyConfig.load(str(root() / "common/optimizer/sgd.py"), "optimizer")
+    cfg.data.name = "shapes"
+    ours = build.build_optimizer(cfg, Tiny())
+    node = model_zoo.get_config("common/optim.py").SGD
+    node.params.model = Tiny()
+    theirs = instantiate(node)
+    assert type(ours) is type(theirs)
+    names = ["momentum", "nesterov", "weight_decay", "dampening"]
+    assert [ours.defaults[name] for name in names] == [theirs.defaults[name] for name in names]
+    assert {group["weight_decay"] for group in ours.param_groups} == {0.0, 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("opt", "option"),
+    [
+        ("sgd", {"betas": [0.9, 0.99]}),
+        ("adamw", {"momentum": 0.9}),
+        ("lion", {"eps": 1e-6}),
+        ("lookahead_sgd", {"eps": 1e-6}),
+        ("adamw", {"fallback_list": ["head"]}),
+    ],
+)
+def test_option_that_an_optimizer_does_not_take(opt: str, option: dict[str, Any]) -> None:
+    """timm drops some of these without a word."""
+    ((key, value),) = option.items()
+    with pytest.raises(ConfigError) as error:
+        build_optimizer([{"params": [with_gradient(1.0)]}], opt=opt, **option)
+    told = str(error.value)
+    assert told.startswith(
+        f"optimizer.{key}={value if not isinstance(value, list) else tuple(value)}: {opt} takes "
+    )
+    assert "weight_decay" in told
+    build_optimizer([{"params": [with_gradient(1.0)]}], opt=opt, **dict.fromkeys(option))
+
+
+def test_value_that_an_optimizer_does_not_take() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.opt=adamw: Invalid beta parameter"):
+        build_optimizer([{"params": [with_gradient(1.0)]}], betas=[2.0, 0.9])
+
+
+# By the size of a step
+
+
+@pytest.mark.parametrize(
+    ("overrides", "factor", "told"),
+    [
+        ([], 1.0, None),
+        (["train.reference_batch_size=16"], 2 / 16, "0.01 x 2/16 = 0.00125"),
+        (["train.reference_batch_size=16", "train.accumulate=4"], 8 / 16, "0.01 x 8/16 = 0.005"),
+        (["train.reference_batch_size=1"], 2.0, "0.01 x 2/1 = 0.02"),
+        (["train.accumulate=4"], 1.0, None),
+    ],
+)
+def test_learning_rate_of_a_step_of_so_many_images(
+    overrides: list[str], factor: float, told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = ["optimizer.lr=0.01", "optimizer.params.layer_decay=0.5", "data.name=shapes", *overrides]
+    cfg = apply_overrides(get_config("mask_rcnn_timm.py"), overrides)
+    model = nn.ModuleDict({"backbone": on_meta("test_vit"), "head": nn.Linear(8, 8, device="meta")})
+    with caplog.at_level("INFO", "d2timm.build"):
+        optimizer = build.build_optimizer(cfg, model)
+    rate = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rate[model["head"].weight] == pytest.approx(0.01 * factor)
+    assert rate[model["backbone"].model.pos_embed] == pytest.approx(0.01 * factor * 0.5**7)
+    assert cfg.optimizer.lr == 0.01, "a saved config is not scaled twice"
+    assert caplog.messages == ([f"Learning rate {told}"] if told else [])
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
         "metrics": {},
         "metric": "bbox/AP",
         "scores": [],
+        "best_score": None,
+        "best_iterations": None,
         "stopped": None,
         "error": None,
         "pid": os.getpid(),
@@ -129,8 +131,6 @@ def test_peak_memory_never_falls(tmp_path: Path) -> None:
 def test_score_is_the_latest_value_of_the_metric() -> None:
     record = Record(metric="segm/AP50")
     assert record.score is None
-    record.set_metrics({"bbox": {"AP50": 3.0}})
-    assert record.score is None, "of another task"
     record.set_metrics({"bbox": {"AP50": 3.0}, "segm": {"AP": 1.0, "AP50": 2.0}})
     assert record.score == 2.0
     record.set_metrics({"segm": {"AP50": math.nan}})
@@ -151,6 +151,56 @@ def test_scores_are_a_series_over_iterations() -> None:
     record.iterations = 6
     record.set_metrics({"bbox": {"AP": math.nan}})
     assert record.scores == [(2, 11.0)], "nothing to compare by"
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "told"),
+    [
+        ("segm/AP", {"bbox": {"AP": 3.0, "AP50": 4.0}}, "gives bbox/AP, bbox/AP50"),
+        ("bbox/ap", {"bbox": {"AP": 3.0}, "segm": {"AP": 2.0}}, "gives bbox/AP, segm/AP"),
+        ("bbox", {"bbox": {"AP": 3.0}}, "gives bbox/AP"),
+        ("bbox/AP", {}, "gives nothing"),
+    ],
+)
+def test_metric_that_an_evaluation_does_not_give(
+    metric: str, given: dict[str, dict[str, float | None]], told: str
+) -> None:
+    record = Record(metric=metric)
+    with pytest.raises(ConfigError) as error:
+        record.set_metrics(given)
+    assert str(error.value) == f"train.metric={metric}: the evaluation {told}"
+    assert record.metrics == given, "what was measured is not lost"
+
+
+def test_best_is_the_highest_and_of_equals_the_first() -> None:
+    record, noted = Record(), []
+    for iterations, score in ((2, 10.0), (4, 8.0), (6, math.nan), (8, 12.0), (10, 12.0)):
+        record.iterations = iterations
+        record.set_metrics({"bbox": {"AP": score}})
+        noted.append(record.note_best())
+    assert noted == [True, False, False, True, False]
+    assert (record.best_score, record.best_iterations) == (12.0, 8)
+
+
+def test_best_is_remembered_by_a_resumed_run(tmp_path: Path) -> None:
+    scores = [(2, 30.0), (4, 20.0)]
+    Record(iterations=6, scores=scores, best_score=30.0, best_iterations=2).write(tmp_path)
+    earlier, record = Record.read(tmp_path), Record()
+    assert earlier is not None
+    record.take_over(earlier)
+    assert (record.scores, record.best_score, record.best_iterations) == (scores, 30.0, 2)
+    record.iterations = 6
+    record.set_metrics({"bbox": {"AP": 25.0}})
+    assert not record.note_best()
+
+
+def test_scores_of_another_metric_are_forgotten() -> None:
+    record = Record(scores=[(2, 30.0)], best_score=30.0, best_iterations=2)
+    record.compare_by("bbox/AP")
+    assert (record.scores, record.best_score) == ([(2, 30.0)], 30.0)
+    record.compare_by("segm/AP")
+    assert (record.metric, record.scores, record.best_score) == ("segm/AP", [], None)
+    assert record.best_iterations is None
 
 
 def test_scores_survive_the_disk_as_pairs_of_numbers(tmp_path: Path) -> None:

@@ -22,11 +22,13 @@ import pytest
 import torch
 
 from d2timm import ConfigError
-from d2timm.build import build_on_meta
+from d2timm.build import build_model, build_on_meta
 from d2timm.config import load, to_plain
+from d2timm.launch import launch
 from d2timm.main import main
 from d2timm.record import Record, is_held
-from d2timm.train import run
+from d2timm.train import _metric as main_metric_of
+from d2timm.train import evaluate, run
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "lazyconfig_train.py"
@@ -108,6 +110,7 @@ def test_run_leaves_every_file(trained: Namespace) -> None:
         "last_checkpoint",
         "model_0000001.pth",
         "model_0000003.pth",
+        "model_best.pth",
         "model_final.pth",
         "predictions.png",
     }
@@ -376,6 +379,165 @@ def test_new_run_knows_nothing_of_the_one_that_was_there(
     run(tiny(MASK, folder, "data.settings.custom.max_iter=1", "train.eval_period=0"))
     assert [iterations for iterations, _ in record(folder).scores] == [1]
     assert record(tmp_path / "run~1") == record(trained_masks.folder)
+
+
+# The best and the average
+
+
+@pytest.fixture(scope="module")
+def averaged(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with averaged weights, which lag so far behind that they score otherwise; not to be changed."""
+    folder = tmp_path_factory.mktemp("averaged") / "run"
+    run(tiny(MASK, folder, *AVERAGED))
+    return folder
+
+
+AVERAGED = ["train.ema.enabled=True", "train.ema.decay=0.9", "train.ema.warmup=False", "optimizer.lr=0.01"]
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_best_weights_are_kept_not_to_resume_from(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over both parts of a run, whose best evaluation is the second of four."""
+    scores = iter([10.0, 40.0, 30.0, 20.0])
+    monkeypatch.setattr("d2timm.train.evaluate", lambda cfg, model: {"bbox": {"AP": next(scores)}})
+    often = ["train.eval_period=1", "train.checkpointer.period=1", "train.checkpointer.max_to_keep=9"]
+    run(tiny(MASK, tmp_path / "run", *often, "train.pause_at=2"))
+    run(tiny(MASK, tmp_path / "run", *often), resume=True)
+    result = record(tmp_path / "run")
+    assert (result.best_score, result.best_iterations) == (40.0, 2)
+    best = torch.load(tmp_path / "run/model_best.pth", weights_only=True)
+    assert set(best) == {"model", "iteration"}
+    assert best["iteration"] == 1
+    states = [torch.load(tmp_path / f"run/model_000000{n}.pth", weights_only=True)["model"] for n in range(4)]
+    assert [same(best["model"], state) for state in states] == [False, True, False, False]
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_final.pth"
+    assert "Best bbox/AP 40.00, after 2 iterations: " in (tmp_path / "run/log.txt").read_text()
+
+
+def test_metric_that_there_is_none_of_fails_the_run(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    cfg = tiny(MASK, tmp_path, "train.metric=keypoints/AP", "data.settings.custom.max_iter=1")
+    with pytest.raises(ConfigError, match=r"train\.metric=keypoints/AP: the evaluation gives bbox/AP, "):
+        run(cfg)
+    result = record(tmp_path)
+    assert result.status == "failed"
+    assert set(result.metrics) == {"bbox", "segm"}, "what was measured is not lost"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "metric"),
+    [
+        (MASK, [], "bbox/AP"),
+        (MASK, ["~data.tasks", "~train.metric"], "bbox/AP"),
+        (MASK, ["data.tasks=[sem_seg]"], "sem_seg/mIoU"),
+        (MASK, ["data.tasks=[sem_seg]", "train.metric=segm/AP"], "segm/AP"),
+    ],
+)
+def test_metric_follows_from_what_is_found(
+    recipe: str, overrides: list[str], metric: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Saved configs of earlier versions do not say what is found."""
+    assert main_metric_of(tiny(recipe, tmp_path, *overrides)) == metric
+
+
+def test_averaged_weights_are_those_that_are_evaluated(averaged: Path, tiny: Callable[..., Any]) -> None:
+    state = torch.load(averaged / "model_final.pth", weights_only=True)
+    assert set(state) == {"model", "trainer", "ema", "iteration"}
+    assert not same(state["model"], state["ema"])
+    scores = {}
+    for key in ("model", "ema"):
+        cfg = tiny(MASK, averaged.parent / key)
+        model = build_model(cfg)
+        model.load_state_dict(state[key])
+        scores[key] = evaluate(cfg, model)["bbox"]
+    result = record(averaged)
+    finite = {key: value for key, value in result.metrics["bbox"].items() if value is not None}
+    assert finite == {key: scores["ema"][key] for key in finite}
+    assert finite != {key: scores["model"][key] for key in finite}
+    best = torch.load(averaged / "model_best.pth", weights_only=True)
+    assert set(best) == {"model", "ema", "iteration"}
+    assert "Evaluations are of averaged weights" in (averaged / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_eval_only_is_of_the_weights_that_the_config_says(
+    enabled: bool, averaged: Path, tiny_overrides: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(averaged, folder)
+    overrides = [f"train.output_dir={folder}", f"train.ema.enabled={enabled}"]
+    main(command(MASK, overrides, config_file=str(averaged / "config.yaml"), eval_only=True))
+    assert (record(folder).metrics == record(averaged).metrics) == enabled
+    told = (folder / "log.txt").read_text()
+    assert f"The {'averaged' if enabled else 'trained'} weights of {folder}/model_final.pth" in told
+
+
+def test_checkpoint_without_an_average(
+    trained_masks: Namespace, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_masks.folder, folder)
+    cfg = tiny(MASK, folder, "train.ema.enabled=True", "data.settings.custom.max_iter=6")
+    for how in ({"eval_only": True}, {"resume": True}):
+        with pytest.raises(
+            ConfigError, match=r"model_final\.pth holds no 'ema': use train\.ema\.enabled=False"
+        ):
+            run(cfg, **how)
+
+
+def test_resumed_average_goes_on(averaged: Path, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """With weights that stand still, the average moves on to them by its decay."""
+    folder = tmp_path / "run"
+    shutil.copytree(averaged, folder)
+    name = "roi_heads.box_predictor.cls_score.weight"
+    before = torch.load(folder / "model_final.pth", weights_only=True)
+    for group in before["trainer"]["optimizer"]["param_groups"]:
+        group.update(lr=0.0, initial_lr=0.0)
+    torch.save(before, folder / "model_final.pth")
+    run(tiny(MASK, folder, *AVERAGED, "data.settings.custom.max_iter=6"), resume=True)
+    after = torch.load(folder / "model_final.pth", weights_only=True)
+    assert torch.equal(after["model"][name], before["model"][name])
+    expected = 0.9**2 * before["ema"][name] + (1 - 0.9**2) * before["model"][name]
+    torch.testing.assert_close(after["ema"][name], expected)
+
+
+def test_run_with_all_of_it(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """Accumulated, in bf16 on the CPU, averaged, in epochs: the six images, four a step."""
+    mixed = ["train.amp.enabled=True", "train.amp.precision=bf16", "train.ema.enabled=True"]
+    cfg = tiny(MASK, tmp_path, *mixed, "train.accumulate=2", "train.epochs=2", "train.eval_epochs=1")
+    run(cfg)
+    saved = load(tmp_path / "config.yaml")
+    assert to_plain(saved) == to_plain(cfg), "in epochs as before"
+    run(saved, resume=True)  # and so it has the same length again
+    result = record(tmp_path)
+    assert (result.status, result.iterations, result.max_iter) == ("done", 3, 3)
+    assert [iterations for iterations, _ in result.scores] == [2, 3]
+    assert len(series(tmp_path, "total_loss")) == 3
+    assert all(math.isfinite(loss) for loss in series(tmp_path, "total_loss").values())
+    state = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert {value.dtype for value in state["model"].values()} <= {torch.float32, torch.int64}
+
+
+@pytest.mark.slow
+def test_processes_average_accumulate_and_stop_together(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    folder = tmp_path / "run"
+    cfg = tiny(MASK, folder, *AVERAGED, "train.accumulate=2", "train.early_stop=1")
+    two = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    launch(run, two, cfg)
+    result = record(folder)
+    assert (result.status, result.error) == ("done", None)
+    assert result.iterations in (2, 4), "all processes stop together, or none"
+    saved = torch.load(folder / "model_best.pth", weights_only=True)
+    assert not any(name.startswith("module.") for name in (*saved["model"], *saved["ema"]))
+    assert saved["model"].keys() == saved["ema"].keys()
 
 
 # Evaluation

@@ -8,9 +8,9 @@ optimizer = L(build_optimizer)(
         lr="${..lr}",
         layer_decay=1.0,  # below 1: the learning rate decays from the heads down to the stem
     ),
-    opt="adamw",
+    opt="adamw",  # any of timm.optim.list_optimizers()
     lr="${data.settings.${data.name}.lr}",
     weight_decay=0.05,
     clip_norm=1.0,
-    betas=[0.9, 0.999],
+    betas=None,  # the optimizer's own: 0.9 and 0.999 of AdamW
 )
