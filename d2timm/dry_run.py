@@ -8,12 +8,13 @@ import torch
 from omegaconf import DictConfig
 from tabulate import tabulate
 
-from .data.catalog import check_split, choose
+from .data.catalog import check_split, choose, tasks_of
 from .describe import count, levels, multiply_adds, table_of_levels
 from .errors import ConfigError
 from .features import round_up
+from .schedules import images_per_step
 
-__all__ = ["report", "trial_image"]
+__all__ = ["length", "report", "trial_image"]
 
 
 def report(cfg: DictConfig, model: Any) -> str:
@@ -49,10 +50,16 @@ def report(cfg: DictConfig, model: Any) -> str:
                 floatfmt=("", ".2f", ".2f"),
             ),
             "data\n" + "\n".join(f"  {line}" for line in _data(cfg)),
-            f"schedule\n  {cfg.train.max_iter} iterations of {cfg.dataloader.train.total_batch_size} images "
+            f"schedule\n  {length(cfg)} of {images_per_step(cfg)} images "
             f"on {cfg.train.device}, into {cfg.train.output_dir}",
         ]
     )
+
+
+def length(cfg: DictConfig) -> str:
+    """How long a run trains, as the config says it."""
+    epochs = cfg.train.get("epochs")
+    return f"{cfg.train.max_iter} iterations" if epochs is None else f"{epochs} epochs in steps"
 
 
 def sides(cfg: DictConfig) -> tuple[int, int]:
@@ -74,7 +81,7 @@ def _data(cfg: DictConfig) -> list[str]:
     lines = []
     for split in ("train", "val"):
         try:
-            lines.append(check_split(cfg.data, split, masks=False))
+            lines.append(check_split(cfg.data, split, tasks_of(cfg.data)))
         except ConfigError as error:
             lines.append(f"not usable: {error}")
     return lines

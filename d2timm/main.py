@@ -7,17 +7,18 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from . import config
 from .build import build_on_meta, check, check_machine, settle
 from .data.places import COCO
 from .describe import multiply_adds
-from .dry_run import report, trial_image
+from .dry_run import length, report, trial_image
 from .errors import ConfigError
 from .launch import launch, under_torchrun
 from .record import Record, is_held
 from .train import checkpoint_to_evaluate, run
+from .tta import tta_of
 
 __all__ = ["main", "start"]
 
@@ -63,8 +64,10 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     if options.eval_only:
         checkpoint_to_evaluate(cfg)
     processes = int(os.environ["WORLD_SIZE"]) if under_torchrun() else options.num_gpus * options.num_machines
-    check_machine(cfg, processes)
+    check_machine(cfg, processes, training=not options.eval_only)
     model = check(cfg, ["val"] if options.eval_only else ["train", "val"])
+    if OmegaConf.select(cfg, "train.tta.enabled"):
+        tta_of(cfg, model)  # for its mistakes
     cost = multiply_adds(model.get_submodule("backbone"), trial_image(cfg, model))
     record = Record(command=command, multiply_adds=cost)
     if fallback and first:
@@ -78,7 +81,7 @@ def banner(cfg: DictConfig) -> str:
     """What is told, before and after, when no data were named and COCO is not there."""
     lines = [
         "No data set was named and COCO 2017 was not found, so this run uses the",
-        f"embedded data set of drawn shapes and its own short schedule ({cfg.train.max_iter} iterations).",
+        f"embedded data set of drawn shapes and a short schedule ({length(cfg)}).",
         "Its numbers say that things work, not how good a backbone is.",
         "",
         "Your own photographs:  data.train_json=… data.train_images=…",

@@ -1,8 +1,9 @@
-"""``predictions.png``: ground truth beside detections, for a look at what a number hides."""
+"""``predictions.png``: ground truth beside predictions, for a look at what a number hides."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import cv2
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog, detection_utils
+from detectron2.data.catalog import Metadata
+from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import ColorMode, Visualizer
-from einops import rearrange
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import nn
 
 from .build import instantiate
+from .data.catalog import dataset_name
+from .data.panoptic import read_segments, read_semantic
 from .files import whole
 
 __all__ = ["draw_predictions"]
@@ -25,14 +29,18 @@ logger = logging.getLogger(__name__)
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
-SIDE = 480  # pixels of a tile's longer side
+SIDE = 480  # pixels of a picture's longer side
 GAP = 8
 COLUMNS = 4  # two pairs
 CONFIDENT = 0.5  # weaker detections are not drawn
+STUFF = {"area_threshold": 0, "alpha": 0.5}  # draw segments however small, and the image through them
 
 
 def draw_predictions(cfg: DictConfig, model: nn.Module, file: Path, images: int = 6) -> None:
-    """Draw validation images in pairs, two a row: ground truth left, detections right.
+    """Draw validation images in pairs, two a row: ground truth left, predictions right.
+
+    What is drawn goes by what the model gives: panoptic segments, or semantic classes, or instances with
+    their boxes, masks and keypoints.
 
     Args:
         cfg: the tree.
@@ -42,34 +50,73 @@ def draw_predictions(cfg: DictConfig, model: nn.Module, file: Path, images: int 
     """
     mapper = instantiate(cfg.dataloader.test.mapper)
     dataset = instantiate(cfg.dataloader.test.dataset)
-    metadata = MetadataCatalog.get(instantiate(cfg.dataloader.evaluator.dataset_name))
+    metadata = _metadata(cfg)
     places = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
-    tiles = []
+    pictures = []
     for entry in (dataset[place] for place in places):
         image = detection_utils.read_image(entry["file_name"], "RGB")
         with torch.no_grad():
-            instances = model([mapper(entry)])[0]["instances"].to("cpu")
-        scale = SIDE / max(image.shape[:2])
-        truth = _canvas(image, metadata, scale).draw_dataset_dict(entry)
-        confident = instances[instances.scores >= CONFIDENT]
-        found = _canvas(image, metadata, scale).draw_instance_predictions(confident)
-        tiles += [_tile(truth.get_image()), _tile(found.get_image())]
-    if len(tiles) % COLUMNS:
-        tiles += [np.full_like(tiles[0], 255)] * (COLUMNS - len(tiles) % COLUMNS)
-    sheet = rearrange(np.stack(tiles), "(rows cols) h w c -> (rows h) (cols w) c", cols=COLUMNS)
-    png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+            output = model([mapper(entry)])[0]
+        truth, found = (
+            Visualizer(image, metadata, SIDE / max(image.shape[:2]), ColorMode.IMAGE) for _ in range(2)
+        )
+        _draw_truth(truth, entry, output)
+        _draw_output(found, output)
+        pictures += [truth.output.get_image(), found.output.get_image()]
+    png = cv2.imencode(".png", cv2.cvtColor(_sheet(pictures), cv2.COLOR_RGB2BGR))[1]
     with whole(file) as partial:
         partial.write_bytes(png.tobytes())
-    logger.info("Ground truth (left) and detections (right) of %d images: %s", len(places), file)
+    logger.info("Ground truth (left) and predictions (right) of %d images: %s", len(places), file)
 
 
-def _canvas(image: Picture, metadata: Any, scale: float) -> Visualizer:
-    return Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.IMAGE)
+def _metadata(cfg: DictConfig) -> Metadata:
+    """Names and colours of the classes of the evaluated set; stuff is coloured alike on both sides."""
+    evaluator = cfg.dataloader.evaluator
+    if "dataset_name" in evaluator:  # one of detectron2's
+        name = instantiate(evaluator.dataset_name)
+    else:
+        name = dataset_name(evaluator.data, evaluator.split)
+    metadata = MetadataCatalog.get(name)
+    colors = colormap(rgb=True)
+    stuff = [colors[i % len(colors)] for i in range(len(metadata.get("stuff_classes", [])))]
+    return Metadata(**{"stuff_colors": stuff, **metadata.as_dict()})
 
 
-def _tile(picture: Picture) -> Picture:
-    """A picture in the corner of a white square of one size for all."""
-    tile = np.full((SIDE + GAP, SIDE + GAP, 3), 255, np.uint8)
-    height, width = min(picture.shape[0], SIDE), min(picture.shape[1], SIDE)
-    tile[:height, :width] = picture[:height, :width]
-    return tile
+def _draw_output(canvas: Visualizer, output: Mapping[str, Any]) -> None:
+    """Draw what a model gives for an image; of several kinds, that which holds the others."""
+    if "panoptic_seg" in output:
+        segments, infos = output["panoptic_seg"]
+        canvas.draw_panoptic_seg(segments.cpu(), infos, **STUFF)
+    elif "sem_seg" in output:
+        canvas.draw_sem_seg(output["sem_seg"].argmax(dim=0).cpu(), **STUFF)
+    else:
+        instances = output["instances"].to("cpu")
+        canvas.draw_instance_predictions(instances[instances.scores >= CONFIDENT])
+
+
+def _draw_truth(canvas: Visualizer, entry: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+    """Draw of a dataset dict what such an output is compared with, and nothing on top of that."""
+    if "panoptic_seg" in output:
+        segments = torch.from_numpy(read_segments(entry["pan_seg_file_name"]))
+        canvas.draw_panoptic_seg(segments, entry["segments_info"], **STUFF)
+    elif "sem_seg" in output:
+        canvas.draw_sem_seg(read_semantic(entry), **STUFF)
+    else:
+        parts = {"pred_masks": "segmentation", "pred_keypoints": "keypoints"}
+        unseen = {key for field, key in parts.items() if not output["instances"].has(field)}
+        seen = [{k: v for k, v in thing.items() if k not in unseen} for thing in entry["annotations"]]
+        canvas.draw_dataset_dict({"annotations": seen})
+
+
+def _sheet(pictures: Sequence[Picture]) -> Picture:
+    """Pictures in rows on white; columns as wide as the widest, each row as high as its highest."""
+    columns = min(COLUMNS, len(pictures))
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    width = GAP + max(picture.shape[1] for picture in pictures)
+    heights = [GAP + max(picture.shape[0] for picture in row) for row in rows]
+    sheet = np.full((sum(heights), columns * width, 3), 255, np.uint8)
+    for row, height, bottom in zip(rows, heights, np.cumsum(heights), strict=True):
+        for column, picture in enumerate(row):
+            top, left = bottom - height, column * width
+            sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet

@@ -2,6 +2,7 @@
 """Train and evaluate a detector composed by Hydra, or sweep over many.
 
 python scripts/hydra_train.py backbone=xcit_small_12_p8_224 roi_heads=box
+python scripts/hydra_train.py model=fcos neck=bifpn roi_heads=none
 python scripts/hydra_train.py -m backbone=resnet18,convnext_atto roi_heads=box,mask
 python scripts/hydra_train.py -m 'backbone=glob(convnextv2_*)'
 """
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 COMMON = Path(__file__).parent.parent / "lazy_configs" / "common"
 CONF = Path(__file__).parent.parent / "conf"
+WIDTH = 110
 HELP = """{title}
 
 Groups (choose an option by group=option, several with -m by group=a,b):
@@ -64,7 +67,11 @@ def help_text() -> str:
     flags = argparse.ArgumentParser.format_help(parser())
     return HELP.format(
         title=(__doc__ or "").strip(),
-        groups="\n".join(f"  {group:14} {told}" for group, told in groups.items() if told),
+        groups="\n".join(
+            textwrap.fill(f"  {group:14} {told}", WIDTH, subsequent_indent=" " * 17)
+            for group, told in groups.items()
+            if told
+        ),
         sweeps=options(CONF / "sweep", "*.yaml"),
         launchers=options(CONF / "hydra" / "launcher", "*.yaml"),
         sweepers=options(CONF / "hydra" / "sweeper", "*.yaml"),

@@ -11,7 +11,7 @@ import pytest
 
 from d2timm.build import build_on_meta, settle
 from d2timm.config import apply_overrides, get_config
-from d2timm.data import shapes
+from d2timm.data import shapes_files
 from d2timm.dry_run import report
 
 MASK = "mask_rcnn_timm.py"
@@ -78,7 +78,7 @@ def test_data_that_are_not_there_are_told_and_are_no_error(describe: Callable[..
 
 
 def test_embedded_set_is_not_drawn(describe: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "write_shapes", None)
+    monkeypatch.setattr(shapes_files, "write_shapes", None)
     text = describe(MASK, "model.backbone.bottom_up.model_name=test_resnet")
     assert "the embedded set, drawn when it is first used" in text
 

@@ -188,7 +188,7 @@ def test_other_errors_are_not_hidden(call: Callable[..., int], monkeypatch: pyte
         (["-m", "backbone='local-dir:x',resnet18"], [f"say {MODEL_NAME}=local-dir:x"]),
         (["backbone="], ["backbone=: backbone is chosen by the name of an option"]),
         (["backbone=null"], ["backbone=null: backbone is chosen by the name of an option"]),
-        (["neck=fpm"], ["neck=fpm: did you mean fpn or pafpn?", "; there are fpn, fpn_p6p7, pafpn"]),
+        (["neck=fpm"], ["neck=fpm: did you mean fpn or pafpn or bifpn?", "; there are bifpn, fpn, fpn_gn, "]),
         (["neck=1"], ["neck=1: neck is chosen by the name of an option"]),
         (["+sweep=small"], ["sweep=small: did you mean small_backbones?", "; there are screen, small_"]),
         (["hydra/launcher=joblibs"], ["hydra/launcher=joblibs: did you mean joblib?", "there are basic, "]),
@@ -346,7 +346,7 @@ def test_wrong_option_in_a_sweep_runs_nothing(
 ) -> None:
     assert call("-m", "neck=fpn,nope", "hydra.sweep.dir=here") == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line == "error: neck=nope: no known name is like it; there are fpn, fpn_p6p7, pafpn"
+    assert line.startswith("error: neck=nope: did you mean none?; there are bifpn, fpn, fpn_gn, fpn_p6p7, ")
     assert not jobs
 
 

@@ -74,7 +74,7 @@ def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         (["data.train_json=gone.json"], "data.train_json=gone.json: no such file"),
         (["data.val_images=gone"], "data.val_images=gone: no such folder"),
         (["data.name=coco_2017"], "are two sets: leave one out"),
-        (["data.name=coco"], "data.name='coco': did you mean coco_2017?"),
+        (["data.name=coco"], "data.name='coco': did you mean coco_2017"),
         (["--eval-only"], "has no checkpoint; give train.output_dir= or train.init_checkpoint="),
         (["--eval-only", "train.init_checkpoint=gone.pth"], "gone.pth: no such file"),
         (["train.init_checkpoint=gone.pth"], "gone.pth: no such file"),
@@ -217,7 +217,12 @@ def test_fallback_to_the_embedded_set_is_told_before_and_after(
     assert len(launched) == 1
     before, after = capfd.readouterr().out.split("-- training --\n")
     assert before == after
-    for text in ("COCO 2017 was not found", "embedded data set", "own short schedule", "data.train_json="):
+    for text in (
+        "COCO 2017 was not found",
+        "embedded data set",
+        "short schedule (150 iterations)",
+        "data.train_json=",
+    ):
         assert text in before
     lines = before.splitlines()
     assert len(set(map(len, lines))) == 1, "a box"
