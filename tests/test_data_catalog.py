@@ -295,7 +295,7 @@ def test_numbers_of_classes_follow_from_the_set_and_the_detector() -> None:
     ("name", "tasks", "message"),
     [
         ("coco_2017", ["bbox", "keypoints"], "keypoints, .*data.name=shapes or coco_2017_keypoints"),
-        ("coco_2017", ["sem_seg"], "sem_seg, .*data.name=shapes or coco_2017_panoptic$"),
+        ("coco_2017", ["sem_seg"], "sem_seg, .*data.name=shapes or coco_2017_panoptic or cityscapes$"),
         ("pascal_voc", BOTH, "segm, .*data.name=shapes or coco_2017 or "),
         ("lvis_v1", ["bbox", "sem_seg", "panoptic_seg"], "sem_seg, panoptic_seg, which the detector finds"),
         ("voc_folder", BOTH, "segm, which the detector finds: use another detector or ROI heads"),
