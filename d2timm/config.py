@@ -24,7 +24,18 @@ from .errors import ConfigError
 from .files import whole
 from .names import near
 
-__all__ = ["PLACES", "apply_overrides", "check_kind", "get_config", "load", "root", "save", "to_plain"]
+__all__ = [
+    "PLACES",
+    "apply_overrides",
+    "check_kind",
+    "get_config",
+    "load",
+    "parse",
+    "root",
+    "save",
+    "to_plain",
+    "to_yaml",
+]
 
 ROOTS = (  # of lazy_configs: inside the installed package, or beside it in the repository
     Path(__file__).parent / "lazy_configs",
@@ -71,16 +82,7 @@ def load(path: str | Path) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"--config-file {path}: no such file")
     if path.suffix in (".yaml", ".yml"):
-        try:
-            tree = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--config-file {path}: {' '.join(str(error).split())}") from None
-        if not isinstance(tree, dict):
-            raise ConfigError(f"--config-file {path}: it holds no config")
-        try:
-            return OmegaConf.create(tree, flags={"allow_objects": True})
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"--config-file {path}: {str(error).splitlines()[0]}") from None
+        return parse(path.read_text(), f"--config-file {path}")
     from detectron2.config import LazyConfig  # brings torch: seconds that a saved YAML need not wait for
 
     original = builtins.__import__
@@ -94,6 +96,35 @@ def load(path: str | Path) -> DictConfig:
         if group != place and "model" in cfg:
             cfg.pop(group, None)  # a name that the recipe used in building the tree, not part of it
     return cfg
+
+
+def parse(text: str, told: str) -> DictConfig:
+    """The config that a saved YAML holds.
+
+    Args:
+        text: the YAML.
+        told: how it is called in messages.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{told}: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{told}: it holds no config")
+    try:
+        cfg: DictConfig = OmegaConf.create(tree, flags={"allow_objects": True})
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{told}: {str(error).splitlines()[0]}") from None
+    return cfg
+
+
+def to_yaml(cfg: DictConfig) -> str:
+    """A config as the YAML that ``parse`` reads."""
+    text: str = yaml.safe_dump(to_plain(cfg), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -192,6 +223,6 @@ def to_plain(node: Any) -> Any:
 
 def save(cfg: DictConfig, path: Path) -> None:
     """Write a config as YAML, whole or not at all."""
-    text = yaml.safe_dump(to_plain(cfg), sort_keys=False, allow_unicode=True)
+    text = to_yaml(cfg)
     with whole(path) as partial:
         partial.write_text(text)

@@ -36,6 +36,7 @@ class Record:
         model_name: timm's name of the backbone.
         parameters: of the whole detector.
         multiply_adds: of backbone and neck, for an image of the size that is evaluated.
+        labels: names of what the detector tells apart, ``data.labels`` of a tree that needs no data files.
         iterations: trained so far.
         max_iter: of the whole schedule.
         train_seconds: spent training so far, resumed parts included.
@@ -57,6 +58,7 @@ class Record:
     model_name: str = ""
     parameters: int = 0
     multiply_adds: int = 0
+    labels: dict[str, list[str]] = field(default_factory=dict)
     iterations: int = 0
     max_iter: int = 0
     train_seconds: float = 0.0

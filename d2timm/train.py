@@ -30,6 +30,7 @@ from torch import nn
 from . import __version__, config
 from .build import build_model, build_optimizer, instantiate
 from .checkpoint import AVERAGE, AtomicCheckpointer, is_averaged, load_weights
+from .data.catalog import data_set, tasks_of
 from .data.tasks import main_metric
 from .errors import ConfigError
 from .hooks import AverageWeights, RecordProgress, Schedule, StopBelowMedian, StopEarly, Stopped
@@ -259,6 +260,8 @@ def _finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
 def _describe(record: Record, cfg: DictConfig, model: nn.Module) -> None:
     record.model_name = cfg.model.backbone.bottom_up.model_name
     record.parameters = sum(parameter.numel() for parameter in model.parameters())
+    if "data" in cfg:
+        record.labels = data_set(cfg.data).labels(tasks_of(cfg.data))
     record.max_iter = record.max_iter or cfg.train.max_iter or 0
 
 

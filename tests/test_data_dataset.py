@@ -10,8 +10,9 @@ from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_FLIP_MAP,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from d2timm import ConfigError
 from d2timm.data.coco import CocoPanoptic, CocoSet, ShapesSet
-from d2timm.data.dataset import THINGS, forget, mirrored, register
+from d2timm.data.dataset import THINGS, LabelledSet, forget, mirrored, register
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,22 @@ def test_a_panoptic_detector_has_one_class_of_pixels_for_all_objects() -> None:
     assert len(CocoPanoptic().semantic_classes(everything)) == 54
     assert len(CocoPanoptic().semantic_classes(["sem_seg"])) == 133
     assert CocoSet().stuff() == CocoSet().keypoints() == []
+
+
+TASKS = [["bbox", "segm"], ["sem_seg"], ["bbox", "segm", "sem_seg", "panoptic_seg"], ["bbox", "keypoints"]]
+
+
+@pytest.mark.parametrize("tasks", TASKS, ids="-".join)
+def test_labelled_set_has_the_names_of_the_set(tasks: list[str]) -> None:
+    whole = ShapesSet()
+    labelled = LabelledSet("shapes", whole.labels(tasks))
+    assert labelled.labels(tasks) == whole.labels(tasks)
+    if "keypoints" in tasks:
+        assert labelled.keypoints() == whole.keypoints()
+    metadata = MetadataCatalog.get(labelled.register("val", tasks))
+    assert metadata.thing_classes == whole.classes()
+    if "sem_seg" in tasks:
+        assert labelled.semantic_classes(tasks) == whole.semantic_classes(tasks)
+        assert metadata.stuff_classes == whole.semantic_classes(tasks)
+    with pytest.raises(ConfigError, match="it has no images"):
+        labelled.check("val", tasks)

@@ -43,6 +43,7 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
         "model_name": "resnet18",
         "parameters": 7,
         "multiply_adds": 0,
+        "labels": {},
         "iterations": 3,
         "max_iter": 0,
         "train_seconds": 0.0,

@@ -47,6 +47,7 @@ __all__ = [
 CUSTOM = "custom"
 PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images"))
 ROOT = "root"
+LABELS = "labels"
 #: Published sets
 PUBLISHED: dict[str, type[DataSet]] = {
     cls.name: cls
@@ -81,6 +82,8 @@ def choose(data: Mapping[str, Any]) -> str:
 def data_set(data: Mapping[str, Any]) -> DataSet:
     """The set that a ``data`` node means."""
     name = choose(data)
+    if data.get(LABELS):
+        return dataset.LabelledSet(name, data[LABELS])
     if name in PUBLISHED:
         return PUBLISHED[name]()
     if name in FOLDERS:

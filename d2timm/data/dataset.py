@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-__all__ = ["IGNORED", "THINGS", "DataSet", "forget", "mirrored", "register"]
+from ..errors import ConfigError
+
+__all__ = ["IGNORED", "THINGS", "DataSet", "LabelledSet", "forget", "mirrored", "register"]
 
 IGNORED = 255  # label of pixels without truth
 THINGS = "things"  # the semantic class of all objects, for panoptic detectors
@@ -68,6 +70,58 @@ class DataSet(ABC):
     def semantic_classes(self, tasks: Sequence[str]) -> list[str]:
         """Names of the classes of pixels; a panoptic detector has one for all objects."""
         return [THINGS, *self.stuff()] if "panoptic_seg" in tasks else [*self.classes(), *self.stuff()]
+
+    def labels(self, tasks: Sequence[str]) -> dict[str, list[str]]:
+        """All names that a detector of these tasks gives, which a ``LabelledSet`` can be made of."""
+        return {
+            "classes": self.classes() if "bbox" in tasks or "sem_seg" in tasks else [],
+            "stuff": self.stuff() if "sem_seg" in tasks else [],
+            "keypoints": self.keypoints() if "keypoints" in tasks else [],
+        }
+
+
+class LabelledSet(DataSet):
+    """The names of a set whose files need not be there: what a trained detector tells apart.
+
+    Args:
+        name: ``data.name``.
+        labels: what ``DataSet.labels`` has given.
+    """
+
+    truth = ()
+
+    def __init__(self, name: str, labels: Mapping[str, Sequence[str]]) -> None:
+        self.name, self._labels = name, labels
+
+    def classes(self) -> list[str]:
+        """Names of the classes of objects."""
+        return list(self._labels["classes"])
+
+    def stuff(self) -> list[str]:
+        """Names of the classes of pixels that are no objects."""
+        return list(self._labels["stuff"])
+
+    def keypoints(self) -> list[str]:
+        """Names of the keypoints that each object has."""
+        return list(self._labels["keypoints"])
+
+    def check(self, split: str, tasks: Sequence[str]) -> str:
+        """Raise ConfigError: there are no images."""
+        raise ConfigError("data.labels names what a trained detector tells apart: it has no images")
+
+    def register(self, split: str, tasks: Sequence[str]) -> str:
+        """The names in detectron2's catalogues, for pictures; there are no images."""
+        labels = self.labels(tasks)
+        metadata: dict[str, Any] = {"thing_classes": labels["classes"]}
+        if "sem_seg" in tasks:
+            metadata |= {"stuff_classes": self.semantic_classes(tasks), "ignore_label": IGNORED}
+        if "keypoints" in tasks:
+            metadata |= {"keypoint_names": labels["keypoints"]}
+        return register(f"{self.name}:{metadata}", list, **metadata)
+
+    def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
+        """None: there is no truth."""
+        return []
 
 
 def register(name: str, load: Any, **metadata: Any) -> str:

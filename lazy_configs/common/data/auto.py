@@ -51,6 +51,7 @@ data = dict(
     val_json=None,
     val_images=None,
     root=None,  # the folder of a set in another format: name=yolo or voc_folder
+    labels=None,  # names of classes that were recorded with a run: then no files are read for them
     # what the detector finds, and so what truth it needs and how it is evaluated
     tasks=L(tasks)(
         proposals="${oc.select:model.proposal_generator.nms_thresh,null}",
@@ -122,6 +123,7 @@ dataloader = dict(
             instance_mask_format=L(mask_format)(
                 points="${oc.select:model.roi_heads.mask_head.train_num_points,null}"
             ),
+            tight_boxes=True,  # where a crop has cut objects
         ),
         total_batch_size=_settings + ".batch_size}",
         num_workers=_settings + ".workers}",
