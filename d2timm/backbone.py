@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from .canvas import Canvas
 from .errors import ConfigError
-from .features import Feature, Size, extract, round_up
+from .features import Feature, Size, at_least, extract, round_up
 from .freezing import batch_norms, freeze_names, freeze_stages, put_frozen_in_eval_mode
-from .meta import MetaRun
+from .meta import MetaRun, TimmModel
 from .options import check_knobs, merge_kwargs, parse_size
 from .outputs import check_outputs, choose
 from .probe import probe
-from .resample import Resample, base_stride, restore
+from .resample import Resample, base_stride, check_norms, norm_epsilon, restore
 from .stages import stage_of_parameters
 from .structure import build_structure, check_structure
 from .weights import load_checkpoint, load_pretrained, tell
@@ -61,6 +61,9 @@ class TimmBackbone(Backbone):
         freeze: parameters to freeze, patterns of timm's names for them, such as ``blocks.0.*``.
         norm: ``keep``; ``FrozenBN``: batch norms keep their statistics, scale and shift, as training
             with few images a GPU needs; ``SyncBN``: their statistics are those of all GPUs.
+        level_norm: which outputs a layer norm precedes, with the epsilon of the model's own: ``resampled``,
+            those that are doubled or halved; ``all``, as in the detectors of Swin and ConvNeXt; ``none``.
+        doubling_norm: between two doublings of a map: ``LN`` as in ViTDet, ``BN`` or ``SyncBN`` as in XCiT.
         timm_kwargs: further keywords of ``timm.create_model``.
 
     Raises:
@@ -85,11 +88,14 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
         freeze: Sequence[str] = (),
         norm: str = "keep",
+        level_norm: str = "resampled",
+        doubling_norm: str = "LN",
         timm_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_outputs(remaps, strides, out_indices, out_features)
         check_knobs(in_chans, drop_path_rate, output_stride, freeze_at, freeze)
+        check_norms(level_norm, doubling_norm)
         kwargs = merge_kwargs(
             timm_kwargs,
             in_chans=in_chans if in_chans != 3 else None,  # what every model has
@@ -129,9 +135,15 @@ class TimmBackbone(Backbone):
         self._freeze(freeze_at, freeze)
 
         bases = [base_stride(f.stride, s) for f, s in zip(chosen, strides, strict=True)]
+        resample = functools.partial(
+            Resample,
+            level_norm=level_norm,
+            doubling_norm=doubling_norm,
+            epsilon=norm_epsilon(self.model),
+        )
         self.levels = nn.ModuleDict(
             {
-                name: Resample(feature.channels, base, stride)
+                name: resample(feature.channels, base, stride)
                 for name, feature, base, stride in zip(remaps, chosen, bases, strides, strict=True)
             }
         )
@@ -181,6 +193,20 @@ class TimmBackbone(Backbone):
                 module.eval()
         return self
 
+    def as_run(self, x: Tensor) -> tuple[TimmModel, Tensor, Size]:
+        """What ``forward`` runs for a batch, for those who look into it.
+
+        Args:
+            x: as that of ``forward``.
+
+        Returns:
+            The timm model, pruned; the images that it is given, padded or resized; and the (height, width) in
+            pixels of ``x`` that these stand for.
+        """
+        images, extent = self._prepare(x)
+        model = self.canvas.model_for(self.model, images) if self.canvas else self.model
+        return model, images, extent
+
     def _freeze(self, stages: int, patterns: Sequence[str]) -> None:
         if stages:
             freeze_stages(self.model, self.stage_of_parameters(coarse=True), stages)
@@ -211,11 +237,13 @@ class TimmBackbone(Backbone):
         if needs.size:
             return side
         side = max([side, *(round_up(side, base) for base in self._cover)])
-        return max(round_up(side, needs.multiple), needs.smallest)
+        return at_least(round_up(side, needs.multiple), needs.smallest)
 
     def _cell(self, feature: Feature, grid: Tensor, extent: Size) -> tuple[float, float]:
         """(height, width) in image pixels of a cell of a feature map."""
         if not feature.exact:
             return extent[0] / grid.shape[-2], extent[1] / grid.shape[-1]
-        seen = self.source.needs.size or extent
+        seen = self.source.needs.size
+        if seen is None:  # known whatever the size, for an exporter that knows none
+            return feature.stride, feature.stride
         return feature.stride * extent[0] / seen[0], feature.stride * extent[1] / seen[1]

@@ -17,10 +17,19 @@ from torch import nn
 from .data.catalog import check_split, choose, data_set, tasks_of
 from .errors import ConfigError
 from .fits import check_fit
+from .optim import scaled_rate
 from .schedules import images_per_step
 from .trainer import check_training
 
-__all__ = ["build_model", "build_optimizer", "check", "check_machine", "instantiate", "settle"]
+__all__ = [
+    "build_model",
+    "build_optimizer",
+    "check",
+    "check_machine",
+    "instantiate",
+    "learning_rate",
+    "settle",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +62,26 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Make the optimizer of a model.
 
     With ``train.reference_batch_size`` the learning rate is of a step of so many images, and is scaled to
-    those of this run (Goyal et al., https://arxiv.org/abs/1706.02677). The tree stays as it is.
+    those of this run. The tree stays as it is.
     """
     node = copy.deepcopy(cfg.optimizer)
     node._set_parent(cfg)  # what it refers to lies in the tree
     node.params.model = model
-    reference, images = cfg.train.get("reference_batch_size"), images_per_step(cfg)
-    if reference:
-        lr = node.lr
-        node.lr = lr * images / reference
-        logger.info("Learning rate %g x %d/%d = %g", lr, images, reference, node.lr)
+    if cfg.train.get("reference_batch_size"):
+        node.lr, told = learning_rate(cfg)
+        logger.info("Learning rate %s", told)
     optimizer: torch.optim.Optimizer = instantiate(node)
     return optimizer
+
+
+def learning_rate(cfg: DictConfig) -> tuple[float, str]:
+    """The learning rate of a run, scaled to the images of its steps, and how it comes about."""
+    return scaled_rate(
+        cfg.optimizer.lr,
+        cfg.optimizer.get("opt"),
+        images_per_step(cfg),
+        cfg.train.get("reference_batch_size"),
+    )
 
 
 def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:

@@ -76,9 +76,13 @@ class Canvas:
 
     def extract(self, model: TimmModel, images: Tensor, indices: Sequence[int]) -> dict[int, Tensor]:
         """As ``features.extract``, for images of any size that the canvas takes."""
+        return extract(self.model_for(model, images), images, indices)
+
+    def model_for(self, model: TimmModel, images: Tensor) -> TimmModel:
+        """The model itself where it takes the images, or else its twin for them, which has its weights."""
         size = (images.shape[-2], images.shape[-1])
         if size == self.source.native_size:
-            return extract(model, images, indices)
+            return model
         twin = self._twin(model, size, images.device)
         for original, module in zip(model.modules(), twin.model.modules(), strict=True):
             module.training = original.training
@@ -89,7 +93,7 @@ class Canvas:
         if torch.is_grad_enabled() or state is None or twin.state != state:
             twin.give(adapt(weights, twin.model))
             twin.state = state
-        return extract(twin.model, images, indices)
+        return twin.model
 
     def _twin(self, model: TimmModel, size: Size, device: torch.device) -> _Twin:
         key = (size, device, next(model.parameters()).dtype)

@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 from tabulate import tabulate
 
+from .build import learning_rate
 from .data.catalog import check_split, choose, tasks_of
 from .describe import count, levels, multiply_adds, table_of_levels
 from .errors import ConfigError
@@ -39,6 +40,7 @@ def report(cfg: DictConfig, model: Any) -> str:
     rows = [[name, n / 1e6, flops[name] / 1e9 if name in flops else None] for name, n in parts.items()]
     rows.append(["all", sum(parts.values()) / 1e6, None])
     size = "x".join(map(str, sides(cfg)))
+    rate = [f"  learning rate {learning_rate(cfg)[1]}"] if "lr" in cfg.get("optimizer", {}) else []
     return "\n\n".join(
         [
             f"{source.model_name}, native size {source.native_size[0]}x{source.native_size[1]}; "
@@ -50,8 +52,13 @@ def report(cfg: DictConfig, model: Any) -> str:
                 floatfmt=("", ".2f", ".2f"),
             ),
             "data\n" + "\n".join(f"  {line}" for line in _data(cfg)),
-            f"schedule\n  {length(cfg)} of {images_per_step(cfg)} images "
-            f"on {cfg.train.device}, into {cfg.train.output_dir}",
+            "\n".join(
+                [
+                    f"schedule\n  {length(cfg)} of {images_per_step(cfg)} images "
+                    f"on {cfg.train.device}, into {cfg.train.output_dir}",
+                    *rate,
+                ]
+            ),
         ]
     )
 
@@ -64,8 +71,8 @@ def length(cfg: DictConfig) -> str:
 
 def sides(cfg: DictConfig) -> tuple[int, int]:
     """Short and long side in pixels of the largest image that is evaluated."""
-    settings = cfg.data.settings[cfg.data.name]
-    return settings.test_short_edge, settings.max_size
+    resize = cfg.dataloader.test.mapper.augmentations[0]
+    return resize.short_edge_length, resize.max_size
 
 
 def trial_image(cfg: DictConfig, model: Any) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import timm
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from .meta import TimmModel, create_on_meta
 
@@ -22,6 +23,8 @@ __all__ = [
     "Needs",
     "Size",
     "Source",
+    "at_least",
+    "ceil_div",
     "extract",
     "round_up",
     "rounded",
@@ -124,9 +127,21 @@ class Source:
         return self.needs.size or rounded(self.native_size, self.needs.multiple)
 
 
+def ceil_div(value: int, divisor: int) -> int:
+    """A quotient rounded up, also of sizes that an exporter knows by name only; ``value`` >= 0."""
+    return (value + divisor - 1) // divisor  # not -(-value // divisor): ONNX rounds towards zero
+
+
 def round_up(value: int, multiple: int) -> int:
     """The smallest multiple of ``multiple`` that is not below ``value``."""
-    return -(-value // multiple) * multiple
+    return ceil_div(value, multiple) * multiple
+
+
+def at_least(value: int, smallest: int) -> int:
+    """The larger of two, without a question where an exporter knows that the first one is."""
+    if isinstance(value, torch.SymInt) and statically_known_true(value >= smallest):
+        return value
+    return max(value, smallest)
 
 
 def rounded(size: Size, multiple: int) -> Size:

@@ -40,7 +40,7 @@ NORMS = {
     "sem_seg_head.norm": "sem_seg_head.conv_dims",
     **{
         f"roi_heads.{head}.conv_norm": f"roi_heads.{head}.conv_dims"
-        for head in ("box_head", "box_heads.0", "mask_head")
+        for head in ("box_head", "box_heads.0", "mask_head", "mask_heads.0")
     },
 }
 

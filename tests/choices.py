@@ -32,9 +32,12 @@ SMALL = {
     "model.proposal_generator.pre_nms_topk": [20, 20],
     "model.proposal_generator.post_nms_topk": [10, 10],
     "model.roi_heads.batch_size_per_image": 16,
+    "model.roi_heads.box_head.conv_dims": [16],
     "model.roi_heads.box_head.fc_dims": [16],
+    "model.roi_heads.box_heads.0.conv_dims": [16],
     "model.roi_heads.box_heads.0.fc_dims": [16],
     "model.roi_heads.mask_head.conv_dims": [16, 16],
+    "model.roi_heads.mask_heads.0.conv_dims": [16, 16],
     "model.roi_heads.mask_head.fc_dim": 16,
     "model.roi_heads.mask_head.point_fc_dim": 16,
     "model.roi_heads.keypoint_head.conv_dims": [16, 16],
@@ -65,7 +68,7 @@ def compose(model: str, neck: str, roi_heads: str, *overrides: str) -> DictConfi
     if node("roi_heads", roi_heads) is not None:
         cfg.model.roi_heads = node("roi_heads", roi_heads)
     for key, value in SMALL.items():
-        if OmegaConf.select(cfg, key) is not None:
+        if OmegaConf.select(cfg, key) not in (None, []):
             OmegaConf.update(cfg, key, value)
     return apply_overrides(cfg, overrides)
 
@@ -78,4 +81,4 @@ def fits(model: str, neck: str, roi_heads: str) -> bool:
     if model in WITHOUT_ROI_HEADS:
         idle = model == "semantic_fpn" and neck == "fpn_p6p7"  # p6 and p7
         return roi_heads == "none" and not idle
-    return roi_heads != "none" and (model != "panoptic_fpn" or "mask_head" in node("roi_heads", roi_heads))
+    return roi_heads != "none" and (model != "panoptic_fpn" or node("roi_heads", roi_heads).mask_in_features)

@@ -403,6 +403,24 @@ def test_all_knobs_together(model_name: str) -> None:
     assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
 
 
+# level_norm
+
+
+def test_every_output_is_normalised_as_in_the_detector_of_swin() -> None:
+    kwargs = {"timm_kwargs": {"depths": (1, 1, 1, 1), "embed_dim": 8, "num_heads": (1, 1, 1, 1)}}
+    backbone = TimmBackbone("swin_tiny_patch4_window7_224", level_norm="all", **kwargs).eval()
+    norms = [name for name, _ in backbone.levels.named_parameters()]
+    assert norms == [f"{name}.scale.0.{part}" for name in NAMES for part in ("weight", "bias")]
+    assert {layer.scale[0].eps for layer in backbone.levels.values()} == {1e-5}  # Swin's own
+    for x in backbone(torch.randn(1, 3, 64, 64)).values():
+        assert x.mean(1).abs().max() < 1e-4
+
+
+def test_norm_of_levels_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="level_norm='each': one of resampled, all, none"):
+        on_meta("test_resnet", level_norm="each")
+
+
 # fixed_input_size
 
 

@@ -134,6 +134,15 @@ def test_boxes_are_tight_around_what_a_crop_leaves(entry: Entry) -> None:
     assert box == pytest.approx([0, 8, 12, 28]), "without masks nothing else is known"
 
 
+def test_boxes_are_only_cut_if_asked(entry: Entry) -> None:
+    crop = T.CropTransform(20, 0, 40, HEIGHT)
+    tight, cut = (mapper(crop, tight_boxes=tight)(entry)["instances"] for tight in (True, False))
+    (box,), (without_masks,) = cut.gt_boxes.tensor, mapper(crop, tasks=["bbox"])(entry)["instances"].gt_boxes
+    assert torch.equal(box, without_masks)
+    assert not torch.equal(box, tight.gt_boxes.tensor[0])
+    assert len(cut.gt_masks) == 1
+
+
 def test_objects_that_a_crop_leaves_out_are_gone(entry: Entry) -> None:
     for tasks in (["bbox"], ["bbox", "segm"], ["bbox", "keypoints"]):
         for x, y in ((0, 0), (20, 0)):  # outside of the box, and inside beside the mask
@@ -249,6 +258,41 @@ def test_large_scale_jitter_for_every_kind_of_truth(monkeypatch: pytest.MonkeyPa
         points = example["instances"].gt_keypoints.tensor
         inside = points[points[..., 2] > 0][:, :2]
         assert inside.numel() == 0 or (inside.min() >= 0 and inside.max() <= 160)
+
+
+def test_images_are_resized_or_cropped_first(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """Half of the time what is seen is a part, and always the short side is one of those of the set."""
+    cfg = tiny("mask_rcnn_timm.py", tmp_path, "data.settings.custom.train_short_edges=[48,64]")
+    cfg.dataloader.train.mapper.augmentations = load(
+        root() / "common/augmentation/resize_crop.py"
+    ).augmentation
+    augmentations = T.AugmentationList(instantiate(cfg.dataloader.train.mapper.augmentations))
+    np.random.seed(0)
+    cropped = []
+    for _ in range(60):
+        given = T.AugInput(np.zeros((300, 300, 3), np.uint8))
+        transforms = augmentations(given).transforms
+        crops = [t for t in transforms if isinstance(t, T.CropTransform)]
+        assert all(384 <= side <= 600 for t in crops for side in (t.h, t.w))
+        assert min(given.image.shape[:2]) in (48, 64) or max(given.image.shape[:2]) == 64
+        cropped.append(bool(crops))
+    assert 20 < sum(cropped) < 40
+
+
+def test_jitter_without_padding_flips_first(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    cfg = tiny("mask_rcnn_timm.py", tmp_path, "data.settings.custom.crop_size=96")
+    node = load(root() / "common/augmentation/lsj_unpadded.py").augmentation
+    cfg.dataloader.train.mapper.augmentations = node
+    made = instantiate(cfg.dataloader.train.mapper.augmentations)
+    assert [type(augmentation) for augmentation in made] == [T.RandomFlip, T.ResizeScale, T.FixedSizeCrop]
+    np.random.seed(0)
+    sides = []
+    for _ in range(20):
+        given = T.AugInput(np.zeros((60, 90, 3), np.uint8))
+        T.AugmentationList(made)(given)
+        sides.append(given.image.shape[:2])
+    assert max(map(max, sides)) == 96
+    assert min(map(min, sides)) < 96, "smaller ones are not padded"
 
 
 def test_hydra_has_every_option() -> None:

@@ -75,6 +75,14 @@ def test_data_that_are_not_there_are_told_and_are_no_error(describe: Callable[..
     assert len(re.findall(r"not usable: data\.name=coco_2017: .*no such file", text)) == 2
     assert "GFLOPs at 800x1333" in text
     assert "90000 iterations of 16 images" in text
+    assert text.endswith("learning rate 0.0001")
+
+
+def test_rate_is_that_of_the_size_of_a_step(describe: Callable[..., str]) -> None:
+    overrides = ["data.name=shapes", "model.backbone.bottom_up.model_name=test_resnet", "optimizer.lr=0.02"]
+    text = describe(MASK, *overrides, "train.reference_batch_size=8")
+    assert text.endswith("learning rate 0.02 x sqrt(2/8) = 0.01")
+    assert "learning rate" not in describe(MASK, *overrides, "~optimizer")
 
 
 def test_embedded_set_is_not_drawn(describe: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,12 +89,13 @@ def test_options_are_refused_or_fit(choices: tuple[str, str, str]) -> None:
         (
             ("rcnn", "fpn", "none"),
             "model=rcnn needs ROI heads: use roi_heads=box|cascade_box|cascade_mask|cascade_mask_4conv1fc|"
-            "keypoint|mask|mask_4conv1fc|mask_agnostic|point_rend, or model=fcos|retinanet|semantic_fpn",
+            "cascade_mask_mmdet|keypoint|mask|mask_4conv1fc|mask_agnostic|point_rend, or model=fcos|"
+            "retinanet|semantic_fpn",
         ),
         (
             ("panoptic_fpn", "fpn", "box"),
             "model=panoptic_fpn needs ROI heads with masks: use roi_heads=cascade_mask|cascade_mask_4conv1fc|"
-            "mask|mask_4conv1fc|mask_agnostic|point_rend, or model=rcnn",
+            "cascade_mask_mmdet|mask|mask_4conv1fc|mask_agnostic|point_rend, or model=rcnn",
         ),
         (
             ("semantic_fpn", "fpn_p6p7", "none"),

@@ -25,8 +25,131 @@ from d2timm.nodes import Nodes, read_nodes
 
 MODEL_NAME = "model.backbone.bottom_up.model_name"
 
+BOTTOM_UP = "model.backbone.bottom_up"
+MAPPER = "dataloader.train.mapper"
+TEST_SIZE = "dataloader.test.mapper.augmentations.0"
+COCO = "data.settings.coco_2017"
+CROP_SIZE = "'${data.settings.${data.name}.crop_size}'"
+
+
+def schedule(iterations: int, warmup: int, *milestones: int) -> list[str]:
+    """A length of COCO's, and when the rate falls."""
+    falls = ",".join(map(str, milestones))
+    return [
+        f"{COCO}.max_iter={iterations}",
+        f"{COCO}.warmup={warmup / iterations}",
+        *([f"lr_multiplier.scheduler.milestones=[{falls}]"] if falls else []),
+    ]
+
+
+#: Pieces of the published recipes
+R50 = [
+    "optimizer=sgd",
+    "lr_multiplier=multistep",
+    f"{MODEL_NAME}=resnet50.tv_in1k",
+    f"{BOTTOM_UP}.norm=FrozenBN",
+    f"{BOTTOM_UP}.freeze_at=2",
+    "optimizer.lr=0.02",
+    "optimizer.clip_norm=null",
+    "optimizer.params.decay_biases=True",
+    "train.reference_batch_size=16",
+    "train.amp.enabled=False",
+]
+ONE_R50 = [*R50, *schedule(90000, 1000, 60000, 80000, 90000)]
+DENSE_R50 = [*ONE_R50, "neck=fpn_p6p7", "roi_heads=none", "optimizer.lr=0.01"]
+SWIN = [
+    "augmentation=resize_crop",
+    "lr_multiplier=multistep",
+    f"{MODEL_NAME}=swin_tiny_patch4_window7_224.ms_in1k",
+    f"{BOTTOM_UP}.drop_path_rate=0.2",
+    f"{BOTTOM_UP}.level_norm=all",
+    f"{MAPPER}.tight_boxes=False",
+    f"{COCO}.train_short_edges=[480,512,544,576,608,640,672,704,736,768,800]",
+    "optimizer.lr=0.0001",
+    "optimizer.clip_norm=null",
+    "optimizer.params.decay_biases=True",
+    "train.reference_batch_size=16",
+]
+THREE_SWIN = [*SWIN, *schedule(263880, 500, 27, 33, 36)]
+SHIFTS = f"+{BOTTOM_UP}.timm_kwargs.always_partition=True"
+CONVNEXT = [
+    *THREE_SWIN,
+    f"{MODEL_NAME}=convnext_tiny.fb_in1k",
+    f"{BOTTOM_UP}.drop_path_rate=0.4",
+    "optimizer.params.layer_decay=0.95",
+    "optimizer.params.num_layers=6",
+    "optimizer.params.decay_biases=False",
+]
+VITDET = [
+    "augmentation=lsj_unpadded",
+    "lr_multiplier=multistep",
+    "neck=simple_feature_pyramid",
+    "roi_heads=mask_4conv1fc",
+    f"model.backbone.square_pad={CROP_SIZE}",
+    f"{BOTTOM_UP}.drop_path_rate=0.1",
+    "model.proposal_generator.head.conv_dims=[-1,-1]",
+    f"{TEST_SIZE}.short_edge_length={CROP_SIZE}",
+    f"{TEST_SIZE}.max_size={CROP_SIZE}",
+    f"{COCO}.batch_size=64",
+    *schedule(184375, 250, 163889, 177546, 184375),
+    "optimizer.lr=0.0001",
+    "optimizer.weight_decay=0.1",
+    "optimizer.clip_norm=null",
+    "optimizer.params.layer_decay=0.7",
+    "optimizer.params.decay_biases=True",
+    "train.reference_batch_size=64",
+    "train.ddp.fp16_compression=True",
+]
+NORM_LAYER = "{_target_:timm.layers.create_norm.get_norm_layer,norm_layer:layernorm}"
+
 #: What composes each recipe
 RECIPES = {
+    "mask_rcnn_resnet50_1x.py": ONE_R50,
+    "mask_rcnn_resnet50_3x.py": [*R50, *schedule(270000, 1000, 210000, 250000, 270000)],
+    "retinanet_resnet50_1x.py": ["model=retinanet", *DENSE_R50],
+    "fcos_resnet50_1x.py": ["model=fcos", *DENSE_R50],
+    "mask_rcnn_swin_tiny_1x.py": [
+        *SWIN,
+        SHIFTS,
+        f"{BOTTOM_UP}.drop_path_rate=0.1",
+        *schedule(87960, 500),
+    ],
+    "mask_rcnn_swin_tiny_3x.py": [*THREE_SWIN, SHIFTS],
+    "cascade_mask_rcnn_swin_small_3x.py": [
+        *THREE_SWIN,
+        SHIFTS,
+        "roi_heads=cascade_mask_mmdet",
+        f"{MODEL_NAME}=swin_small_patch4_window7_224.ms_in1k",
+        "model.proposal_generator.post_nms_topk=[2000,1000]",
+        f"model.proposal_generator.smooth_l1_beta={1 / 9}",
+        "model.proposal_generator.anchor_boundary_thresh=0",
+    ],
+    "mask_rcnn_convnext_tiny_3x.py": CONVNEXT,
+    "mask_rcnn_dinov3_convnext_tiny.py": [*CONVNEXT, f"{MODEL_NAME}=convnext_tiny.dinov3_lvd1689m"],
+    "mask_rcnn_xcit_small_12_p8_3x.py": [
+        *THREE_SWIN,
+        f"{MODEL_NAME}=xcit_small_12_p8_384.fb_dist_in1k",
+        f"{BOTTOM_UP}.out_indices=[3,5,7,11]",
+        f"{BOTTOM_UP}.drop_path_rate=0.05",
+        f"{BOTTOM_UP}.norm=SyncBN",
+        f"{BOTTOM_UP}.level_norm=none",
+    ],
+    "mask_rcnn_efficientnetv2_small.py": [
+        *THREE_SWIN,
+        f"{MODEL_NAME}=tf_efficientnetv2_s.in21k_ft_in1k",
+        f"{BOTTOM_UP}.norm=FrozenBN",
+        f"{BOTTOM_UP}.level_norm=resampled",
+    ],
+    "mask_rcnn_vitdet_base_100ep.py": [
+        *VITDET,
+        f"{MODEL_NAME}=samvit_base_patch16.sa1b",
+        f"+{BOTTOM_UP}.timm_kwargs={{_target_:builtins.dict,norm_layer:{NORM_LAYER}}}",
+    ],
+    "mask_rcnn_dinov3_vit_small.py": [
+        *VITDET,
+        f"{MODEL_NAME}=vit_small_patch16_dinov3.lvd1689m",
+        *schedule(65963, 250),
+    ],
     "mask_rcnn_timm.py": [],
     "faster_rcnn_timm.py": ["roi_heads=box"],
     "cascade_mask_rcnn_timm.py": ["roi_heads=cascade_mask"],

@@ -64,7 +64,7 @@ def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train.max_itr=10"], "train.max_itr=10: train has no key 'max_itr'; did you mean max_iter?"),
         (["train.max_iter=ten"], "train.max_iter is a number"),
         (["train.max_iter"], "an override is not key=value"),
-        ([f"{BACKBONE}.model_nam=resnet50"], "has no key 'model_nam'; did you mean model_name?"),
+        ([f"{BACKBONE}.model_nam=resnet50"], "has no key 'model_nam'; did you mean model_name"),
         ([f"{BACKBONE}.model_name=xcit_smal_12_p8_224"], "xcit_small_12_p8_224"),
         ([f"{BACKBONE}.model_name=resnet50,resnet18"], "a sweep, which scripts/hydra_train.py -m runs"),
         ([f"{BACKBONE}.out_indices=[0,1,2,9]"], "9 is out of range, the model has 5 features: 0 to 4"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from d2timm import ConfigError, TimmBackbone, build, get_config
 from d2timm.config import apply_overrides, root
-from d2timm.optim import build_optimizer, param_groups
+from d2timm.optim import build_optimizer, param_groups, scaled_rate
 
 
 @functools.cache
@@ -163,6 +164,43 @@ def test_rates_reach_the_optimizer() -> None:
     optimizer = build_optimizer(groups, opt="adamw", lr=1e-3, weight_decay=0.05)
     found = sorted({group["lr"] for group in optimizer.param_groups})
     assert found == pytest.approx([1e-3 * 0.5**n for n in range(7, -1, -1)])
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "expected"),
+    [(None, [1, 2, 3, 4, 5, 6, 7]), (3, [1, 1, 2, 2, 3, 3, 4]), (1, [1] * 6 + [2])],
+)
+def test_layers_are_put_together(num_layers: int | None, expected: list[int]) -> None:
+    """From the last block of six to the first, and the stem."""
+    backbone = on_meta("test_vit")
+    names = {parameter: name for name, parameter in backbone.named_parameters()}
+    below = {
+        names[p]: round(math.log(group["lr"], 0.5))
+        for group in param_groups(backbone, 0.05, lr=1.0, layer_decay=0.5, num_layers=num_layers)
+        for p in group["params"]
+    }
+    blocks = [below[f"model.blocks.{block}.mlp.fc1.weight"] for block in (5, 4, 3, 2, 1, 0)]
+    assert [*blocks, below["model.patch_embed.proj.weight"]] == expected
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_number_of_layers_that_is_none(wrong: int) -> None:
+    with pytest.raises(ConfigError, match=rf"optimizer\.params\.num_layers={wrong}: >= 1"):
+        param_groups(nn.Linear(2, 2), 0.05, num_layers=wrong)
+
+
+def test_biases_decay_if_asked_and_norms_do_not() -> None:
+    backbone = on_meta("test_vit")
+    names = {parameter: name for name, parameter in backbone.named_parameters()}
+    groups = param_groups(backbone, 0.05, decay_biases=True)
+    decay = {names[p]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert set(decay) == set(names.values())
+    assert decay["model.blocks.0.attn.qkv.bias"] == decay["model.blocks.0.attn.qkv.weight"] == 0.05
+    without = {name for name, rate in decay.items() if rate == 0}
+    exempt = {f"model.{name}" for name in backbone.model.no_weight_decay()}
+    norms = {name for name in decay if "norm" in name or name in ("levels.res2.scale.0.weight",)}
+    assert norms < without
+    assert {"model.pos_embed"} <= without & exempt
 
 
 @pytest.mark.parametrize("wrong", [0, -0.5, 1.1, 2, float("nan")])
@@ -322,9 +360,10 @@ def test_value_that_an_optimizer_does_not_take() -> None:
     ("overrides", "factor", "told"),
     [
         ([], 1.0, None),
-        (["train.reference_batch_size=16"], 2 / 16, "0.01 x 2/16 = 0.00125"),
-        (["train.reference_batch_size=16", "train.accumulate=4"], 8 / 16, "0.01 x 8/16 = 0.005"),
-        (["train.reference_batch_size=1"], 2.0, "0.01 x 2/1 = 0.02"),
+        (["train.reference_batch_size=8"], 1 / 2, "0.01 x sqrt(2/8) = 0.005"),
+        (["train.reference_batch_size=32", "train.accumulate=4"], 1 / 2, "0.01 x sqrt(8/32) = 0.005"),
+        (["train.reference_batch_size=16", "optimizer.opt=sgd"], 2 / 16, "0.01 x 2/16 = 0.00125"),
+        (["train.reference_batch_size=1", "optimizer.opt=sgd"], 2.0, "0.01 x 2/1 = 0.02"),
         (["train.accumulate=4"], 1.0, None),
     ],
 )
@@ -341,6 +380,34 @@ def test_learning_rate_of_a_step_of_so_many_images(
     assert rate[model["backbone"].model.pos_embed] == pytest.approx(0.01 * factor * 0.5**7)
     assert cfg.optimizer.lr == 0.01, "a saved config is not scaled twice"
     assert caplog.messages == ([f"Learning rate {told}"] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("opt", "adaptive"),
+    [
+        ("sgd", False),
+        ("nesterov", False),
+        ("lookahead_sgd", False),
+        ("lars", False),
+        ("adamw", True),
+        ("lamb", True),
+        ("rmsprop", True),
+        ("adagrad", True),
+        ("adafactorbv", True),
+        ("muon", True),
+        (None, False),  # of another library
+    ],
+)
+def test_rate_follows_the_images_or_their_root(opt: str | None, adaptive: bool) -> None:
+    rate, told = scaled_rate(0.1, opt, images=4, reference=64)
+    assert rate == pytest.approx(0.1 / 4 if adaptive else 0.1 / 16)
+    assert told.startswith("0.1 x sqrt(4/64) = " if adaptive else "0.1 x 4/64 = ")
+    assert scaled_rate(0.1, opt, images=4, reference=None) == (0.1, "0.1")
+
+
+def test_rate_of_an_optimizer_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.opt='adamv' is not an optimizer of timm"):
+        scaled_rate(0.1, "adamv", images=4, reference=64)
 
 
 @pytest.mark.parametrize(

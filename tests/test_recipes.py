@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from d2timm.build import build_on_meta, settle
-from d2timm.config import apply_overrides, get_config, to_plain
+from d2timm.config import apply_overrides, get_config, load, save
 from d2timm.data import shapes
 
 ROOT = Path(__file__).parents[1]
@@ -118,12 +119,74 @@ def test_recipe_trains_without_our_loop(
     assert LazyConfig.load(str(tmp_path / "config.yaml")).train.max_iter == 2
 
 
+BOTTOM_UP = "model.backbone.bottom_up"
+SWIN = ["model_name=swin_tiny_patch4_window7_224", "depths:[1,1,1,1],embed_dim:16,num_heads:[1,1,2,2]"]
+#: Published recipe -> the smallest backbone of its kind
+KINDS = {
+    "cascade_mask_rcnn_swin_small_3x.py": SWIN,
+    "fcos_resnet50_1x.py": ["model_name=test_resnet", ""],
+    "mask_rcnn_convnext_tiny_3x.py": ["model_name=test_convnext", ""],
+    "mask_rcnn_dinov3_convnext_tiny.py": ["model_name=test_convnext", ""],
+    "mask_rcnn_dinov3_vit_small.py": [
+        "model_name=vit_small_patch16_dinov3",
+        "depth:3,embed_dim:32,num_heads:2",
+    ],
+    "mask_rcnn_efficientnetv2_small.py": ["model_name=test_efficientnet", ""],
+    "mask_rcnn_resnet50_1x.py": ["model_name=test_resnet", ""],
+    "mask_rcnn_resnet50_3x.py": ["model_name=test_resnet", ""],
+    "mask_rcnn_swin_tiny_1x.py": SWIN,
+    "mask_rcnn_swin_tiny_3x.py": SWIN,
+    "mask_rcnn_vitdet_base_100ep.py": [
+        "model_name=samvit_base_patch16",
+        "depth:3,embed_dim:32,num_heads:2,global_attn_indexes:[2],img_size:64",
+    ],
+    "mask_rcnn_xcit_small_12_p8_3x.py": [
+        "model_name=xcit_nano_12_p8_224",
+        "depth:4,embed_dim:32,num_heads:2",
+        "out_indices=[0,1,2,3]",
+    ],
+    "retinanet_resnet50_1x.py": ["model_name=test_resnet", ""],
+}
+#: Heads of those that have more than one convolution or stage
+NARROW = [
+    "data.settings.custom.crop_size=64",
+    "model.roi_heads.box_head.conv_dims=[16]",
+    "model.roi_heads.box_heads.0.conv_dims=[16]",
+    "model.roi_heads.box_heads.0.fc_dims=[16]",
+    "model.roi_heads.mask_heads.0.conv_dims=[16,16]",
+]
+
+
+@pytest.mark.parametrize("recipe", KINDS)
+def test_published_recipe_trains_with_a_tiny_backbone_of_its_kind(
+    recipe: str,
+    tiny_overrides: Callable[..., list[str]],
+    tmp_path: Path,
+) -> None:
+    model_name, kwargs, *others = KINDS[recipe]
+    overrides = [
+        *fitting(recipe, [*tiny_overrides(recipe, tmp_path), *NARROW]),
+        *(f"{BOTTOM_UP}.{override}" for override in (model_name, *others)),
+        *([f"{BOTTOM_UP}.timm_kwargs={{{kwargs}}}"] if kwargs else []),
+        "data.name=custom",
+        "data.settings.custom.max_iter=2",
+    ]
+    results = train_as_detectron2_does(ROOT / "lazy_configs" / recipe, overrides)
+    assert set(results) == ({"bbox", "segm"} if "mask" in recipe else {"bbox"})
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+def test_every_published_recipe_is_trained() -> None:
+    files = {path.name for path in (ROOT / "lazy_configs").glob("*.py")}
+    assert set(KINDS) == files - set(RECIPES) - {"demo.py"}
+
+
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "lazy_configs").glob("*.py")))
-def test_recipe_builds_as_it_is(recipe: str) -> None:
-    cfg = get_config(recipe)
-    settle(cfg)
-    saved = OmegaConf.create(to_plain(cfg))
-    states = [{k: v.shape for k, v in build_on_meta(tree).state_dict().items()} for tree in (cfg, saved)]
+def test_recipe_builds_as_it_is_and_saved(recipe: str, tmp_path: Path) -> None:
+    cfg, model = built(recipe)
+    save(cfg, tmp_path / "config.yaml")
+    again = build_on_meta(load(tmp_path / "config.yaml"))
+    states = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, again)]
     assert states[0] == states[1]
 
 
@@ -153,6 +216,7 @@ def test_recipe_trains_evaluates_and_resumes(
     run("--eval-only")
 
 
+@functools.cache
 def built(recipe: str) -> tuple[DictConfig, Any]:
     """A recipe and its detector on ``meta``."""
     cfg = get_config(recipe)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from d2timm.resample import Resample, base_stride, restore
+from d2timm import ConfigError
+from d2timm.resample import Resample, base_stride, check_norms, norm_epsilon, restore
 
 NATIVE = (1, 2, 4, 7, 8, 12, 12.6, 14, 16, 17.88, 32, 64)
 TARGET = (1, 2, 4, 5, 7, 8, 12, 14, 16, 32, 64)
@@ -174,6 +175,39 @@ def test_coarser_levels_are_normalised_and_pooled_by_their_maximum(target: int, 
 def test_a_level_at_its_own_stride_has_no_layers() -> None:
     assert not list(Resample(3, 16, 16).parameters())
     assert list(Resample(3, 16, 8).parameters())
+
+
+@pytest.mark.parametrize("target", [4, 8, 16, 32])
+def test_norms_before_all_levels_or_none(target: int) -> None:
+    first = {kind: [*Resample(3, 16, target, level_norm=kind).scale][:1] for kind in ("all", "none")}
+    assert isinstance(first["all"][0], nn.LayerNorm)
+    assert not any(isinstance(layer, nn.LayerNorm) for layer in first["none"])
+
+
+def test_normalised_level_at_its_own_stride_is_the_normalised_map() -> None:
+    x = 100 * torch.randn(2, 5, 7, 9)
+    y = Resample(5, 16, 16, level_norm="all")(x, (16, 16), (112, 144))
+    torch.testing.assert_close(y, normalised(x), rtol=0, atol=1e-5)
+
+
+def test_fine_level_of_xcit_is_made_as_in_its_detector() -> None:
+    """A transposed convolution, batch norm, GELU, a transposed convolution."""
+    layers = Resample(3, 16, 4, level_norm="none", doubling_norm="BN").scale
+    kinds = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.GELU, nn.ConvTranspose2d]
+    assert all(isinstance(layer, kind) for layer, kind in zip(layers, kinds, strict=True))
+
+
+def test_epsilon_is_that_of_the_models_own_layer_norms() -> None:
+    assert norm_epsilon(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2, eps=1e-3))) == 1e-3
+    assert norm_epsilon(nn.Linear(2, 2)) == 1e-6
+    levels = Resample(3, 16, 4, epsilon=1e-3).scale
+    assert [layer.eps for layer in levels if isinstance(layer, nn.LayerNorm)] == [1e-3, 1e-3]
+
+
+@pytest.mark.parametrize(("level_norm", "doubling_norm"), [("ln", "LN"), ("all", "GN")])
+def test_norms_that_there_are_not(level_norm: str, doubling_norm: str) -> None:
+    with pytest.raises(ConfigError, match=r"^(level_norm='ln'|doubling_norm='GN'): one of "):
+        check_norms(level_norm, doubling_norm)
 
 
 # restore

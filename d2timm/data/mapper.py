@@ -13,6 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from fvcore.transforms.transform import CropTransform
 
+from ..images import read_image
 from .dataset import mirrored
 from .panoptic import read_semantic
 
@@ -32,7 +33,7 @@ class Mapper(DatasetMapper):
     """detectron2's mapper, which also reads the classes of pixels and finds out what else it has to do.
 
     Objects that lack what the detector learns are left out, as crowds are. Where images are cropped, boxes
-    are made tight around what is left of their masks.
+    are made tight around what is left of their masks, or else cut.
 
     Args:
         is_train: whether truth is needed.
@@ -41,6 +42,7 @@ class Mapper(DatasetMapper):
         image_format: as detectron2 reads images.
         keypoint_names: of the set; left and right change places when an image is flipped.
         instance_mask_format: ``polygon``, where the set has polygons, or ``bitmask``.
+        tight_boxes: whether boxes are made anew of masks that are cropped; mmdetection's are only cut.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Mapper(DatasetMapper):
         image_format: str,
         keypoint_names: Sequence[str] = (),
         instance_mask_format: str = "polygon",
+        tight_boxes: bool = True,
     ) -> None:
         super().__init__(
             is_train,
@@ -61,6 +64,7 @@ class Mapper(DatasetMapper):
             instance_mask_format=instance_mask_format,
             keypoint_hflip_indices=np.array(mirrored(keypoint_names)) if keypoint_names else None,
         )
+        self.tight_boxes = tight_boxes
         self.use_semantic = is_train and "sem_seg" in tasks
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +78,7 @@ class Mapper(DatasetMapper):
             far as the detector learns them.
         """
         entry = copy.deepcopy(dataset_dict)
-        image = detection_utils.read_image(entry["file_name"], format=self.image_format)
+        image = read_image(entry["file_name"], self.image_format)
         detection_utils.check_image_size(entry, image)
         semantic = read_semantic(entry).astype(np.uint8) if self.use_semantic else None
         given = T.AugInput(image, sem_seg=semantic)
@@ -113,6 +117,6 @@ class Mapper(DatasetMapper):
         mask_format = "bitmask" if bitmaps else self.instance_mask_format
         instances = detection_utils.annotations_to_instances(objects, shape, mask_format)
         cropped = any(isinstance(t, CropTransform) for t in transforms.transforms)
-        if cropped and instances.has("gt_masks"):
+        if cropped and self.tight_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(instances)

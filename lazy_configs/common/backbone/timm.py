@@ -18,5 +18,7 @@ backbone = L(TimmBackbone)(
     freeze_at=0,  # stages; 1 is the stem
     freeze=[],  # patterns of parameter names
     norm="keep",  # or FrozenBN, SyncBN
+    level_norm="resampled",  # layer norm before outputs that are doubled or halved; or all, none
+    doubling_norm="LN",  # between two doublings; or BN, SyncBN
     timm_kwargs={},
 )

@@ -31,6 +31,8 @@ model = L(GeneralizedRCNN)(
         ),
         anchor_matcher=L(Matcher)(thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True),
         box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
+        anchor_boundary_thresh=-1,  # 0: anchors that reach out of the image are not used in training
+        smooth_l1_beta=0.0,  # plain L1
         batch_size_per_image=256,
         positive_fraction=0.5,
         pre_nms_topk=[2000, 1000],  # training, test

@@ -7,6 +7,8 @@ optimizer = L(build_optimizer)(
         weight_decay="${..weight_decay}",
         lr="${..lr}",
         layer_decay=1.0,  # below 1: the learning rate decays from the heads down to the stem
+        num_layers=None,  # that differ in it; all layers that timm tells apart
+        decay_biases=False,  # True: weight decay for all but norms and what the model exempts
     ),
     opt="adamw",  # any of timm.optim.list_optimizers()
     lr="${data.settings.${data.name}.lr}",

@@ -15,10 +15,10 @@ roi_heads.mask_pooler = L(ROIPooler)(
 roi_heads.mask_head = L(MaskRCNNConvUpsampleHead)(
     input_shape=L(ShapeSpec)(
         channels="${model.backbone.out_channels}",
-        height="${...mask_pooler.output_size}",
-        width="${...mask_pooler.output_size}",
+        height="${model.roi_heads.mask_pooler.output_size}",
+        width="${model.roi_heads.mask_pooler.output_size}",
     ),
-    num_classes="${..num_classes}",
+    num_classes="${model.roi_heads.num_classes}",
     conv_dims=[256, 256, 256, 256, 256],  # four convolutions and the deconvolution
     conv_norm="",
 )

@@ -8,7 +8,7 @@ train = dict(
     max_iter="${data.settings.${data.name}.max_iter}",
     epochs=None,  # the length in epochs instead of max_iter
     accumulate=1,  # batches whose gradients make a step; an iteration is a step
-    reference_batch_size=None,  # images a step that optimizer.lr is meant for: it is scaled to this run's
+    reference_batch_size=None,  # images a step that optimizer.lr is meant for: scaled to this run's
     amp=dict(enabled=_gpu, precision="fp16"),  # automatic mixed precision; bf16 on newer GPUs and the CPU
     ema=dict(
         enabled=False,  # evaluate an exponential moving average of the weights

@@ -1,0 +1,29 @@
+# Resized, or half of the time cropped and then resized: as DETR (https://arxiv.org/abs/2005.12872), Swin and
+# those after it are trained
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from omegaconf import ListConfig
+
+augmentation = ListConfig(
+    [
+        L(T.RandomFlip)(horizontal=True),
+        L(T.RandomApply)(
+            tfm_or_aug=L(T.AugmentationList)(
+                augs=[
+                    # sides before the crop, whatever those after it: they say how much is seen
+                    L(T.ResizeShortestEdge)(
+                        short_edge_length=[400, 500, 600], max_size=1333, sample_style="choice"
+                    ),
+                    L(T.RandomCrop)(crop_type="absolute_range", crop_size=[384, 600]),
+                ]
+            ),
+            prob=0.5,
+        ),
+        L(T.ResizeShortestEdge)(
+            short_edge_length="${data.settings.${data.name}.train_short_edges}",
+            max_size="${data.settings.${data.name}.max_size}",
+            sample_style="choice",
+        ),
+    ],
+    flags={"allow_objects": True},
+)
