@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
 from torch import nn
 
 from .errors import ConfigError
@@ -79,7 +80,9 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if Path(filename).suffix in (".pkl", ".pyth"):
-            raise ConfigError(f"{filename}: a pickle can run code when it is read; convert it to .pth")
+            raise ConfigError(
+                f"{filename}: a pickle can run code when it is read; scripts/convert_weights.py makes a .pth"
+            )
         data: dict[str, Any] = super()._load_file(filename)
         for key in [*self._needed, AVERAGE] if self.averaged else self._needed:
             if key not in data:
@@ -99,6 +102,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return found
 
     def _torch_load(self, f: str) -> dict[str, Any]:
+        if Path(f).suffix == ".safetensors":
+            return {"model": load_file(f)}
         return dict(torch.load(f, map_location="cpu", weights_only=True))
 
 

@@ -10,6 +10,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from .blocks import pad_before_shift
 from .errors import ConfigError
 from .features import Source, extract
 from .freezing import batch_norms
@@ -34,6 +35,7 @@ def build_structure(
         grad_checkpointing: compute activations again in the backward pass.
     """
     prune(model, source, indices)
+    pad_before_shift(model)
     if norm == "SyncBN":
         model = convert_sync_batchnorm(model)
     if grad_checkpointing:

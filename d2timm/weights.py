@@ -15,7 +15,7 @@ from .errors import ConfigError
 from .features import Source
 from .meta import TimmModel
 
-__all__ = ["classifiers", "load_checkpoint", "load_pretrained", "tell"]
+__all__ = ["classifiers", "first_convolutions", "load_checkpoint", "load_pretrained", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def tell(path: str, given: Collection[str], used: Collection[str]) -> None:
 def _adapt_channels(model: TimmModel, source: Source, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the first layer for another number of image channels, as timm does for its own."""
     trained = model.pretrained_cfg.get("input_size", (3,))[0]
-    for name in _names(model, "first_conv"):
+    for name in first_convolutions(model):
         key = f"{name}.weight"
         if key in state and state[key].shape[1:2] != model.get_parameter(key).shape[1:2]:
             state[key] = adapt_input_conv(source.channels, state[key], base_chans=trained)
@@ -104,6 +104,11 @@ def _adapt_channels(model: TimmModel, source: Source, state: dict[str, Tensor]) 
 def classifiers(model: TimmModel) -> tuple[str, ...]:
     """Paths of the layers that only a classifier needs."""
     return _names(model, "classifier")
+
+
+def first_convolutions(model: TimmModel) -> tuple[str, ...]:
+    """Paths of the layers that see the image."""
+    return _names(model, "first_conv")
 
 
 def _names(model: TimmModel, key: str) -> tuple[str, ...]:
