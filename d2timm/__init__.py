@@ -6,10 +6,10 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-__all__ = ["ConfigError", "TimmBackbone", "get_config"]
+__all__ = ["ConfigError", "TimmBackbone", "get_config", "load"]
 __version__ = version("d2timm")
 
-_HOMES = {"ConfigError": "errors", "TimmBackbone": "backbone", "get_config": "config"}
+_HOMES = {"ConfigError": "errors", "TimmBackbone": "backbone", "get_config": "config", "load": "predictor"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,33 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog, detection_utils
+from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.utils.colormap import colormap
-from detectron2.utils.visualizer import ColorMode, Visualizer
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import nn
 
 from .build import instantiate
 from .data.catalog import dataset_name
 from .data.panoptic import read_segments, read_semantic
-from .files import whole
+from .drawing import STUFF, Canvas, write_picture
+from .images import Picture, read_image
+from .predictor import on_cpu
 
 __all__ = ["draw_predictions"]
 
 logger = logging.getLogger(__name__)
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
-
 SIDE = 480  # pixels of a picture's longer side
 GAP = 8
 COLUMNS = 4  # two pairs
 CONFIDENT = 0.5  # weaker detections are not drawn
-STUFF = {"area_threshold": 0, "alpha": 0.5}  # draw segments however small, and the image through them
 
 
 def draw_predictions(cfg: DictConfig, model: nn.Module, file: Path, images: int = 6) -> None:
@@ -54,47 +49,26 @@ def draw_predictions(cfg: DictConfig, model: nn.Module, file: Path, images: int 
     places = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
     pictures = []
     for entry in (dataset[place] for place in places):
-        image = detection_utils.read_image(entry["file_name"], "RGB")
+        image = read_image(entry["file_name"], "RGB")
         with torch.no_grad():
-            output = model([mapper(entry)])[0]
-        truth, found = (
-            Visualizer(image, metadata, SIDE / max(image.shape[:2]), ColorMode.IMAGE) for _ in range(2)
-        )
+            output = on_cpu(model([mapper(entry)])[0])
+        truth, found = (Canvas(image, metadata, SIDE / max(image.shape[:2])) for _ in range(2))
         _draw_truth(truth, entry, output)
-        _draw_output(found, output)
+        found.draw_output(output, CONFIDENT)
         pictures += [truth.output.get_image(), found.output.get_image()]
-    png = cv2.imencode(".png", cv2.cvtColor(_sheet(pictures), cv2.COLOR_RGB2BGR))[1]
-    with whole(file) as partial:
-        partial.write_bytes(png.tobytes())
+    write_picture(file, _sheet(pictures))
     logger.info("Ground truth (left) and predictions (right) of %d images: %s", len(places), file)
 
 
 def _metadata(cfg: DictConfig) -> Metadata:
-    """Names and colours of the classes of the evaluated set; stuff is coloured alike on both sides."""
+    """Names of the classes of the evaluated set."""
     evaluator = cfg.dataloader.evaluator
     if "dataset_name" in evaluator:  # one of detectron2's
-        name = instantiate(evaluator.dataset_name)
-    else:
-        name = dataset_name(evaluator.data, evaluator.split)
-    metadata = MetadataCatalog.get(name)
-    colors = colormap(rgb=True)
-    stuff = [colors[i % len(colors)] for i in range(len(metadata.get("stuff_classes", [])))]
-    return Metadata(**{"stuff_colors": stuff, **metadata.as_dict()})
+        return MetadataCatalog.get(instantiate(evaluator.dataset_name))
+    return MetadataCatalog.get(dataset_name(evaluator.data, evaluator.split))
 
 
-def _draw_output(canvas: Visualizer, output: Mapping[str, Any]) -> None:
-    """Draw what a model gives for an image; of several kinds, that which holds the others."""
-    if "panoptic_seg" in output:
-        segments, infos = output["panoptic_seg"]
-        canvas.draw_panoptic_seg(segments.cpu(), infos, **STUFF)
-    elif "sem_seg" in output:
-        canvas.draw_sem_seg(output["sem_seg"].argmax(dim=0).cpu(), **STUFF)
-    else:
-        instances = output["instances"].to("cpu")
-        canvas.draw_instance_predictions(instances[instances.scores >= CONFIDENT])
-
-
-def _draw_truth(canvas: Visualizer, entry: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+def _draw_truth(canvas: Canvas, entry: Mapping[str, Any], output: Mapping[str, Any]) -> None:
     """Draw of a dataset dict what such an output is compared with, and nothing on top of that."""
     if "panoptic_seg" in output:
         segments = torch.from_numpy(read_segments(entry["pan_seg_file_name"]))

@@ -29,6 +29,7 @@ from torch import nn
 from .build import instantiate
 from .dry_run import sides
 from .errors import ConfigError
+from .images import read_image
 
 __all__ = [
     "DenseDetectorWithTTA",
@@ -128,7 +129,7 @@ class Views:
         """
         image = entry.get("image")
         if "file_name" in entry:  # the image of a test mapper is resized already, and would lose detail twice
-            pixels = detection_utils.read_image(entry["file_name"], self.image_format)
+            pixels = read_image(entry["file_name"], self.image_format)
             detection_utils.check_image_size(dict(entry), pixels)
             image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         plain = {"image": image, "height": entry["height"], "width": entry["width"]}
