@@ -21,14 +21,13 @@ import torch
 from tabulate import tabulate
 
 from d2timm.errors import ConfigError
-from d2timm.export import export_run
-from d2timm.export.compare import compare
+from d2timm.export.export import export_run
 from d2timm.export.formats import open_program
 from d2timm.export.program import Detector
-from d2timm.export.reference import find_objects
-from d2timm.images import read_image
-from d2timm.noise import silence
-from d2timm.run_folder import open_run
+from d2timm.export.verify import compare, find_objects
+from d2timm.inference.trained import open_run
+from d2timm.utils.images import read_image
+from d2timm.utils.quiet import silence
 
 
 def main() -> int:

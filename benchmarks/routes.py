@@ -20,8 +20,8 @@ from tabulate import tabulate
 from torch import Tensor
 
 from d2timm import TimmBackbone
-from d2timm.noise import silence
-from d2timm.probe import probe
+from d2timm.backbone.probing import probe
+from d2timm.utils.quiet import silence
 
 MODELS = [
     "resnet50",  # any size
@@ -48,7 +48,7 @@ def pair(model_name: str) -> tuple[str, Callable[[Tensor], object], Callable[[Te
     strides = [round(source.features[index].stride) for index in indices]
     bare = timm.create_model(model_name, features_only=True, out_indices=indices).eval()
     ours = TimmBackbone(model_name, indices, [f"level{i}" for i in indices], strides).eval()
-    return str(source.needs), bare, ours, torch.randn(1, 3, *source.trial_size)
+    return str(source.input_spec), bare, ours, torch.randn(1, 3, *source.trial_size)
 
 
 def seconds(run: Callable[[Tensor], object], image: Tensor) -> float:

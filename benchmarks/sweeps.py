@@ -55,8 +55,8 @@ def run_front_end(run_job: Any, arguments: list[str]) -> int:
     sys.path.insert(0, str(SCRIPT.parent))
     import hydra_train  # type: ignore[import-not-found]
 
-    from d2timm import hydra_main
-    from d2timm.noise import silence
+    from d2timm.sweep import hydra_app as hydra_main
+    from d2timm.utils.quiet import silence
 
     silence()
     hydra_main.run_job = run_job

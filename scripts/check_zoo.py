@@ -36,7 +36,7 @@ def main() -> int:
     """Command line; returns the exit code."""
     options = parse()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes beside each other, each on one core
-    from d2timm.noise import silence
+    from d2timm.utils.quiet import silence
 
     silence()
     import timm

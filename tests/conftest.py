@@ -95,7 +95,7 @@ def _draw(split: str, sides: list[tuple[int, int]]) -> dict[str, Any]:
     """Pictures of the embedded set at other sizes, and their annotations."""
     import cv2
 
-    from d2timm.data.shapes import CLASSES, SIZE, draw_image
+    from d2timm.data.datasets.shapes import CLASSES, SIZE, draw_image
 
     images, annotations = [], []
     for index, (height, width) in enumerate(sides):
@@ -138,12 +138,12 @@ def tiny_overrides(small_coco: CocoFiles) -> Callable[..., list[str]]:
 def tiny(tiny_overrides: Callable[..., list[str]]) -> Callable[..., Any]:
     """A recipe as users get it, made tiny by overrides and settled: ``tiny(recipe, output_dir, *more)``."""
     from d2timm import get_config
-    from d2timm.build import settle
-    from d2timm.config import apply_overrides
+    from d2timm.config.build import resolve_dataset
+    from d2timm.config.lazy import apply_overrides
 
     def compose(recipe: str, output_dir: Path, *more: str) -> Any:
         cfg = apply_overrides(get_config(recipe), tiny_overrides(recipe, output_dir, *more))
-        settle(cfg)
+        resolve_dataset(cfg)
         return cfg
 
     return compose
@@ -152,7 +152,7 @@ def tiny(tiny_overrides: Callable[..., list[str]]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tiny_run(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of the real recipe, made tiny: Mask R-CNN, two iterations; not to be changed."""
-    from d2timm.train import run
+    from d2timm.engine.run import run
 
     folder = tmp_path_factory.mktemp("run") / "tiny"
     run(tiny("mask_rcnn_timm.py", folder, "data.settings.custom.max_iter=2"))

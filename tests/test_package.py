@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import d2timm
-from d2timm import config
+from d2timm.config.lazy import lazy as config
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ def test_version_is_that_of_the_distribution(pyproject: dict[str, Any]) -> None:
 
 
 def test_public_names_are_there() -> None:
-    from d2timm.backbone import TimmBackbone
+    from d2timm.backbone.timm_backbone import TimmBackbone
     from d2timm.errors import ConfigError
 
     assert d2timm.TimmBackbone is TimmBackbone

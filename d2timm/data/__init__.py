@@ -1,1 +1,5 @@
-"""Data sets: the embedded one, registered ones and a user's own."""
+"""Datasets, formats of annotations, and how images reach a detector."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,31 +16,30 @@ from detectron2.config import instantiate
 from detectron2.data import get_detection_dataset_dicts
 
 from ..errors import ConfigError
-from ..names import near
-from . import convert, dataset
-from .cityscapes import CityscapesSet
-from .coco import CocoKeypoints, CocoPanoptic, CocoSet, OwnCoco, ShapesSet
-from .dataset import DataSet
-from .lvis import LvisSet
-from .places import SPLITS, Split, found
-from .voc import PascalVoc
-from .voc_folder import from_voc
-from .yolo import from_yolo
+from ..utils.checks import suggest
+from .datasets import base as dataset
+from .datasets.base import Dataset
+from .datasets.cityscapes import CityscapesDataset
+from .datasets.coco import CocoDataset, CocoKeypoints, CocoPanoptic, CustomCocoDataset, ShapesDataset
+from .datasets.lvis import LvisDataset
+from .datasets.voc import PascalVoc
+from .formats import folder_formats
+from .formats import to_coco as convert
+from .paths import SPLITS, Split, default_dataset
 
 __all__ = [
     "check_split",
-    "choose",
     "class_names",
-    "data_set",
     "dataset_dicts",
     "dataset_name",
     "evaluators",
     "forget",
-    "is_given",
+    "get_dataset",
     "keypoint_names",
     "num_classes",
     "num_keypoints",
     "num_semantic_classes",
+    "resolve_name",
     "tasks_of",
 ]
 
@@ -49,15 +48,21 @@ PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images
 ROOT = "root"
 LABELS = "labels"
 #: Published sets
-PUBLISHED: dict[str, type[DataSet]] = {
+PUBLISHED: dict[str, type[Dataset]] = {
     cls.name: cls
-    for cls in (ShapesSet, CocoSet, CocoKeypoints, CocoPanoptic, LvisSet, CityscapesSet, PascalVoc)
+    for cls in (
+        ShapesDataset,
+        CocoDataset,
+        CocoKeypoints,
+        CocoPanoptic,
+        LvisDataset,
+        CityscapesDataset,
+        PascalVoc,
+    )
 }
-#: A user's own folders, as ``data.root`` names them
-FOLDERS = {"yolo": from_yolo, "voc_folder": from_voc}
 
 
-def choose(data: Mapping[str, Any]) -> str:
+def resolve_name(data: Mapping[str, Any]) -> str:
     """The name of the set that a ``data`` node means; what the user names is never replaced.
 
     Raises:
@@ -66,29 +71,30 @@ def choose(data: Mapping[str, Any]) -> str:
     name, paths = data["name"], [key for key in PATHS if data[key]]
     if name not in data["settings"]:
         known = sorted(data["settings"])
-        raise ConfigError(f"data.name={name!r}: {near(name, known)}; there are {', '.join(known)}")
+        raise ConfigError(f"data.name={name!r}: {suggest(name, known)}; there are {', '.join(known)}")
     if data.get(ROOT):
-        if name not in FOLDERS:
-            raise ConfigError(f"data.root is for data.name={' or '.join(FOLDERS)}, not {name!r}")
+        if name not in folder_formats():
+            allowed = " or ".join(folder_formats())
+            raise ConfigError(f"data.root is for data.name={allowed}, not {name!r}")
         if paths:
             raise ConfigError(f"data.root and data.{paths[0]} are two sets: leave one out")
     if name == "auto":
-        return CUSTOM if paths else found()
+        return CUSTOM if paths else default_dataset()
     if paths and name != CUSTOM:
         raise ConfigError(f"data.name={name!r} and data.{paths[0]} are two sets: leave one out")
     return str(name)
 
 
-def data_set(data: Mapping[str, Any]) -> DataSet:
+def get_dataset(data: Mapping[str, Any]) -> Dataset:
     """The set that a ``data`` node means."""
-    name = choose(data)
+    name = resolve_name(data)
     if data.get(LABELS):
-        return dataset.LabelledSet(name, data[LABELS])
+        return dataset.LabelledDataset(name, data[LABELS])
     if name in PUBLISHED:
         return PUBLISHED[name]()
-    if name in FOLDERS:
+    if name in folder_formats():
         return _folder(data, name)
-    return OwnCoco(CUSTOM, partial(_own, data), lambda split, kind: f"data.{split}_{kind}")
+    return CustomCocoDataset(CUSTOM, partial(_own, data), lambda split, kind: f"data.{split}_{kind}")
 
 
 def tasks_of(data: Mapping[str, Any]) -> list[str]:
@@ -98,12 +104,12 @@ def tasks_of(data: Mapping[str, Any]) -> list[str]:
 
 def class_names(data: Mapping[str, Any]) -> list[str]:
     """Names of the classes of objects, in the order of the detector's class numbers."""
-    return data_set(data).classes()
+    return get_dataset(data).classes()
 
 
 def keypoint_names(data: Mapping[str, Any]) -> list[str]:
     """Names of the keypoints that the detector finds, if it does."""
-    return data_set(data).keypoints() if "keypoints" in tasks_of(data) else []
+    return get_dataset(data).keypoints() if "keypoints" in tasks_of(data) else []
 
 
 def num_classes(data: Mapping[str, Any]) -> int:
@@ -113,17 +119,17 @@ def num_classes(data: Mapping[str, Any]) -> int:
 
 def num_keypoints(data: Mapping[str, Any]) -> int:
     """Number of keypoints of each object."""
-    return len(data_set(data).keypoints())
+    return len(get_dataset(data).keypoints())
 
 
 def num_semantic_classes(data: Mapping[str, Any]) -> int:
     """Number of classes of pixels; a panoptic detector has one for all objects."""
-    return len(data_set(data).semantic_classes(tasks_of(data)))
+    return len(get_dataset(data).semantic_classes(tasks_of(data)))
 
 
 def dataset_name(data: Mapping[str, Any], split: str) -> str:
     """The split's name in detectron2's catalogues, where it is registered if it is not yet."""
-    return data_set(data).register(split, tasks_of(data))
+    return get_dataset(data).register(split, tasks_of(data))
 
 
 def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
@@ -139,7 +145,7 @@ def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
 
 def evaluators(data: Mapping[str, Any], split: str, output_dir: str) -> list[Any]:
     """Those that tell how good a detector is on a split, by the set's own rules."""
-    chosen, tasks = data_set(data), tasks_of(data)
+    chosen, tasks = get_dataset(data), tasks_of(data)
     return chosen.evaluators(chosen.register(split, tasks), tasks, output_dir)
 
 
@@ -147,11 +153,6 @@ def forget() -> None:
     """Take the sets of earlier runs out of detectron2's catalogues, and look at folders anew."""
     dataset.forget()
     _converted.cache_clear()
-
-
-def is_given(value: Any) -> bool:
-    """Whether a part of the config is there, for what depends on that."""
-    return value is not None
 
 
 def check_split(data: Mapping[str, Any], split: str, tasks: Sequence[str]) -> str:
@@ -165,10 +166,10 @@ def check_split(data: Mapping[str, Any], split: str, tasks: Sequence[str]) -> st
     Raises:
         ConfigError: a file is missing or broken, or has no truth for what the detector finds.
     """
-    chosen = data_set(data)
-    missing = [task for task in tasks if task not in chosen.truth]
+    chosen = get_dataset(data)
+    missing = [task for task in tasks if task not in chosen.annotated_tasks]
     if missing:
-        others = [name for name, cls in PUBLISHED.items() if set(tasks) <= set(cls.truth)]
+        others = [name for name, cls in PUBLISHED.items() if set(tasks) <= set(cls.annotated_tasks)]
         raise ConfigError(
             f"data.name={chosen.name} has no truth for {', '.join(missing)}, which the detector finds: use "
             f"another detector or ROI heads, or data.name={' or '.join(others)}"
@@ -187,22 +188,22 @@ def _own(data: Mapping[str, Any], split: str) -> Split:
     return convert.merge(jsons, images, f"data.{split}_json")
 
 
-def _folder(data: Mapping[str, Any], name: str) -> OwnCoco:
+def _folder(data: Mapping[str, Any], name: str) -> CustomCocoDataset:
     if not data.get(ROOT):
         raise ConfigError(f"data.name={name} needs data.root: the folder of the set")
     root = Path(data[ROOT]).expanduser().absolute()
     told = f"data.name={name} data.root"
-    return OwnCoco(
+    return CustomCocoDataset(
         name,
         lambda split: _converted(name, root, split, told),
         lambda split, kind: f"{told}={root}: {split} {kind}",
-        truth=("bbox", "segm") if name == "yolo" else ("bbox",),
+        annotated_tasks=folder_formats()[name].tasks,
     )
 
 
 @functools.cache  # a run asks many times, and each time thousands of files are looked at
 def _converted(name: str, root: Path, split: str, told: str) -> Split:
-    return FOLDERS[name](root, split, told)
+    return folder_formats()[name].read(root, split, told)
 
 
 def _paths(value: str | Sequence[str]) -> list[Path]:

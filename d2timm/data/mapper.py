@@ -13,11 +13,11 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from fvcore.transforms.transform import CropTransform
 
-from ..images import read_image
-from .dataset import mirrored
-from .panoptic import read_semantic
+from ..utils.images import read_image
+from .datasets.base import mirrored
+from .datasets.panoptic import read_semantic
 
-__all__ = ["Mapper", "mask_format"]
+__all__ = ["Mapper", "mask_format", "test_size"]
 
 
 def mask_format(points: Any) -> str:
@@ -27,6 +27,16 @@ def mask_format(points: Any) -> str:
         points: anything of a head that learns of points, such as PointRend's; None: of the whole mask.
     """
     return "polygon" if points is None else "bitmask"
+
+
+def test_size(mapper: Any) -> tuple[int, int]:
+    """Short and long side in pixels of the largest image that is evaluated.
+
+    Args:
+        mapper: the node ``dataloader.test.mapper`` of a config; its first augmentation resizes images.
+    """
+    resize = mapper.augmentations[0]
+    return resize.short_edge_length, resize.max_size
 
 
 class Mapper(DatasetMapper):

@@ -1,12 +1,5 @@
-"""Trained detectors as files that need none of this package.
+"""Detectors as files that need none of this package."""
 
-image.py    pixels to what a detector takes
-regions.py  R-CNNs, and dense.py RetinaNet and FCOS, by operations that exporters know
-masks.py    masks in the image
-program.py  all of it as one function
-write.py    that function as a file, held against the detector
-"""
+import lazy_loader
 
-from .write import FORMATS, PARTS, export_run
-
-__all__ = ["FORMATS", "PARTS", "export_run"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

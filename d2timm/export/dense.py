@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from torch import Tensor
 
-from .boxes import best, suppress_by_class
+from .ops import best, suppress_by_class
 
 __all__ = ["detect_densely"]
 

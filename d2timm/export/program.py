@@ -14,14 +14,13 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from PIL import Image
 from torch import Tensor, nn
 
-from ..build import instantiate
+from ..config.build import instantiate
 from ..errors import ConfigError
-from ..run_folder import Trained
-from .boxes import clip, is_usable
+from ..inference.trained import Trained
 from .dense import detect_densely
-from .image import number, prepare
-from .masks import paste
-from .regions import detect, mask_scores, propose
+from .ops import clip, is_usable, paste
+from .preprocess import number, prepare
+from .rcnn import detect, mask_scores, propose
 
 __all__ = ["Detector", "NormalizedBackbone", "check_supported"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from ..record import Record
-from .runs import STATUSES, Run
+from ..runs.record import Record
+from ..runs.status import STATUSES, Run
 
 __all__ = ["Entry", "best", "leaderboard", "metrics_compared", "ranks"]
 

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from ..files import whole
-from .columns import short_names, shortened
+from ..runs.status import STATUSES
+from ..utils.files import atomic_write
 from .entries import Entry, metrics_compared
 from .labels import place_labels
-from .runs import STATUSES
+from .tables import short_names, shortened
 
 __all__ = ["draw", "front"]
 
@@ -62,7 +62,7 @@ def draw(entries: Sequence[Entry], file: Path) -> None:
     millions = [entry.parameters and entry.parameters / 1e6 for entry in scored]
     _draw_panel(panels[1], scored, names, millions, "parameters (M)")
     figure.legend(handles=_legend(scored), loc="upper center", ncols=4, frameon=False)
-    with whole(file) as unfinished:
+    with atomic_write(file) as unfinished:
         figure.savefig(unfinished, format="png", metadata={"Software": None})
 
 

@@ -46,10 +46,10 @@ class Screen(Sweeper):
             Scores of the last round: candidate -> score.
         """
         from d2timm.errors import ConfigError
-        from d2timm.halving import plan, promoted
+        from d2timm.sweep.halving import plan, promoted
 
         if not importlib.util.find_spec("optuna"):
-            raise ConfigError("a screening needs: pip install -c constraints.txt -e '.[screen]'")
+            raise ConfigError("a screening needs: pip install 'd2timm[screen]'")
         candidates, fixed = self._split(arguments)
         if not isinstance(self.budget, int) or self.budget < 1:
             raise ConfigError("budget=… must be given: iterations of training of all backbones together")
@@ -88,7 +88,7 @@ class Screen(Sweeper):
 
     def _run(self, jobs: list[list[str]], names: list[str], end: int, number: int) -> dict[str, float]:
         """Run a round; returns the scores of those who came to its end."""
-        from d2timm.record import Record
+        from d2timm.runs.record import Record
 
         returns = self.launcher.launch(jobs, initial_job_idx=number * 1000)
         scores = {}

@@ -1,8 +1,8 @@
 # What nodes of several groups have in common: all that follows from the backbone and the neck
 from detectron2.config import LazyCall as L
 
-from d2timm.levels import taken_strides
-from d2timm.pixels import image_format, pixel_mean, pixel_std
+from d2timm.backbone import image_format, pixel_mean, pixel_std
+from d2timm.modeling.levels import taken_strides
 
 
 def strides(**finest):

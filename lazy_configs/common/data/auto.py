@@ -2,11 +2,10 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader
 
-from d2timm.data.catalog import dataset_dicts, evaluators, keypoint_names
-from d2timm.data.loader import build_train_loader
-from d2timm.data.mapper import Mapper, mask_format
-from d2timm.data.places import found
-from d2timm.data.tasks import tasks
+from d2timm.data import Mapper, build_train_loader, dataset_dicts, evaluators, keypoint_names, mask_format
+from d2timm.data.formats import folder_formats
+from d2timm.data.paths import default_dataset
+from d2timm.modeling import detector_tasks
 
 from ..augmentation.flip import augmentation as _augmentation
 
@@ -53,13 +52,7 @@ data = dict(
     root=None,  # the folder of a set in another format: name=yolo or voc_folder
     labels=None,  # names of classes that were recorded with a run: then no files are read for them
     # what the detector finds, and so what truth it needs and how it is evaluated
-    tasks=L(tasks)(
-        proposals="${oc.select:model.proposal_generator.nms_thresh,null}",
-        dense="${oc.select:model.test_topk_candidates,null}",
-        masks="${oc.select:model.roi_heads.mask_in_features,null}",
-        keypoints="${oc.select:model.roi_heads.keypoint_in_features,null}",
-        semantic="${oc.select:model.sem_seg_head.ignore_value,null}",
-    ),
+    tasks=L(detector_tasks)(config=dict(model="${model}")),  # a node without a target is not instantiated
     settings=dict(
         shapes=dict(
             pretrained=False,
@@ -105,9 +98,8 @@ data = dict(
             "checkpoint_period": 2000,
         },
         custom=_own,
-        yolo=_own,
-        voc_folder=_own,
-        auto="${." + found() + "}",
+        **dict.fromkeys(folder_formats(), _own),
+        auto="${." + default_dataset() + "}",
     ),
 )
 

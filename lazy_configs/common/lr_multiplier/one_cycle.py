@@ -1,6 +1,6 @@
 from detectron2.config import LazyCall as L
 
-from d2timm.schedules import one_cycle
+from d2timm.engine import one_cycle
 
 lr_multiplier = L(one_cycle)(
     rise=0.3,  # part of the schedule until optimizer.lr is reached

@@ -2,10 +2,9 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 
-from d2timm.data.catalog import num_classes
-from d2timm.detectors import FCOS
-from d2timm.levels import level_names
-from d2timm.necks import level_shapes
+from d2timm.data import num_classes
+from d2timm.modeling import FCOS, level_shapes
+from d2timm.modeling.levels import level_names
 
 from ..derived import images, levels
 

@@ -5,7 +5,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 
-from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
+from d2timm.modeling.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
 
 from ..derived import images, levels
 

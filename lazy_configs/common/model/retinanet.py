@@ -5,9 +5,9 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 
-from d2timm.data.catalog import num_classes
-from d2timm.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
-from d2timm.necks import level_shapes
+from d2timm.data import num_classes
+from d2timm.modeling import level_shapes
+from d2timm.modeling.levels import anchor_sizes, anchors_per_cell, level_names, level_strides
 
 from ..derived import images, levels
 

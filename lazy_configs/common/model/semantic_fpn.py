@@ -2,10 +2,9 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 
-from d2timm.data.catalog import num_semantic_classes
-from d2timm.detectors import SemanticSegmentor
-from d2timm.levels import finest_stride, fused_top_block
-from d2timm.necks import named_shapes
+from d2timm.data import num_semantic_classes
+from d2timm.modeling import SemanticSegmentor, named_shapes
+from d2timm.modeling.levels import finest_stride, fused_top_block
 
 from ..derived import images, strides
 

@@ -1,5 +1,5 @@
 # EfficientDet's: all levels fused in both directions, again and again (https://arxiv.org/abs/1911.09070)
-from d2timm.bifpn import BiFPN
+from d2timm.modeling import BiFPN
 
 from .fpn import neck
 

@@ -1,7 +1,7 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
-from d2timm.levels import coarse_features
+from d2timm.modeling.levels import coarse_features
 
 neck = L(FPN)(
     bottom_up=None,  # the backbone

@@ -2,7 +2,7 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
-from d2timm.levels import last_name, taken_strides
+from d2timm.modeling.levels import last_name, taken_strides
 
 from .fpn import neck
 

@@ -1,8 +1,8 @@
 # No pyramid: the output of stride 16 alone, as in R-CNNs before FPN
 from detectron2.config import LazyCall as L
 
-from d2timm.levels import nearest_feature
-from d2timm.necks import SingleLevel
+from d2timm.modeling import SingleLevel
+from d2timm.modeling.levels import nearest_feature
 
 neck = L(SingleLevel)(
     bottom_up=None,  # the backbone

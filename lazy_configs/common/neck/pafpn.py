@@ -1,5 +1,5 @@
 # FPN and a path from its finest level back up (https://arxiv.org/abs/1803.01534)
-from d2timm.necks import PAFPN
+from d2timm.modeling import PAFPN
 
 from .fpn import neck
 

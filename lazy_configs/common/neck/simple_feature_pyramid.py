@@ -2,8 +2,8 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
-from d2timm.levels import nearest_feature, pyramid_scales
-from d2timm.simple_pyramid import SimpleFeaturePyramid
+from d2timm.modeling import SimpleFeaturePyramid
+from d2timm.modeling.levels import nearest_feature, pyramid_scales
 
 _outputs = dict(
     remaps="${oc.select:..bottom_up.remaps,null}",

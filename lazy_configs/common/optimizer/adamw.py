@@ -1,8 +1,8 @@
 from detectron2.config import LazyCall as L
 
-from d2timm.optim import build_optimizer, param_groups
+from d2timm.engine import create_optimizer, param_groups
 
-optimizer = L(build_optimizer)(
+optimizer = L(create_optimizer)(
     params=L(param_groups)(  # and the model, when there is one
         weight_decay="${..weight_decay}",
         lr="${..lr}",

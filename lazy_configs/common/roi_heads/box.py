@@ -9,8 +9,8 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 
-from d2timm.data.catalog import num_classes
-from d2timm.levels import last, level_names, pooler_scales
+from d2timm.data import num_classes
+from d2timm.modeling.levels import last, level_names, pooler_scales
 
 from ..derived import strides
 

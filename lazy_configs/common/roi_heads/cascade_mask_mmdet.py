@@ -1,5 +1,5 @@
 # Cascade Mask R-CNN as mmdetection has it for Swin and ConvNeXt: masks in each stage, boxes of each class
-from d2timm.cascade import CascadeMaskROIHeads
+from d2timm.modeling import CascadeMaskROIHeads
 
 from ..cascade import cascade
 from .mask_4conv1fc import roi_heads

@@ -4,7 +4,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 
-from d2timm.data.catalog import num_keypoints
+from d2timm.data import num_keypoints
 
 from .box import roi_heads
 

@@ -1,9 +1,8 @@
 # PointRend (https://arxiv.org/abs/1912.08193): masks refined at uncertain points, of the finest level
 from detectron2.config import LazyCall as L
 
-from d2timm.heads import point_rend_mask_head
-from d2timm.levels import finest_stride, level_names
-from d2timm.necks import named_shapes
+from d2timm.modeling import named_shapes, point_rend_mask_head
+from d2timm.modeling.levels import finest_stride, level_names
 
 from ..derived import strides
 from .box import roi_heads

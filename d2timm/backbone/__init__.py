@@ -1,0 +1,5 @@
+"""Any timm model as a detectron2 backbone."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,9 @@
+from .blocks import stride_in_1x1 as stride_in_1x1
+from .description import describe as describe
+from .pixel_stats import image_format as image_format
+from .pixel_stats import pixel_mean as pixel_mean
+from .pixel_stats import pixel_std as pixel_std
+from .probing import probe as probe
+from .spec import BackboneSpec as BackboneSpec
+from .spec import InputSpec as InputSpec
+from .timm_backbone import TimmBackbone as TimmBackbone

@@ -1,0 +1,133 @@
+"""The command ``d2timm``: finds the sub-command, and turns errors into one line and an exit code.
+
+A sub-command is a module of this package with a docstring, whose first line is its summary, and functions
+``add_arguments(parser)`` and ``run(options)``. Its heavy imports are inside ``run``, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from ..errors import ConfigError
+
+__all__ = ["GROUPS", "main"]
+
+MISTAKE = 2  # exit code of a user's mistake
+INTERRUPTED = 130  # what shells report for a process that Ctrl-C has ended
+
+#: Heading -> sub-commands
+GROUPS = {
+    "train": ("train", "sweep", "report"),
+    "backbones": ("inspect", "zoo"),
+    "trained detectors": ("predict", "export", "run-onnx"),
+    "other projects": ("convert-weights", "convert-config"),
+    "set up": ("install-detectron2", "completion"),
+}
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run a sub-command.
+
+    Args:
+        arguments: the command line, the sub-command first; None: that of this process.
+        prog: how the help calls the sub-command; None: ``d2timm NAME``.
+
+    Returns:
+        The exit code: 2 for a user's mistake, which is one line on stderr.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell while it completes a command line
+        import argcomplete
+
+        argcomplete.autocomplete(_full_parser())
+    if not arguments or arguments[0] not in COMMANDS:
+        return _top_level(arguments)
+    name, *rest = arguments
+    command = _load(name)
+    parser = _parser(command, prog or f"d2timm {name}")
+    if hasattr(command, "parse"):  # a command that passes arguments on to another parser
+        options = command.parse(parser, rest)
+    else:
+        options = parser.parse_intermixed_args(rest)
+    return _run(command, options)
+
+
+def _run(command: ModuleType, options: argparse.Namespace) -> int:
+    try:
+        return int(command.run(options))
+    except ConfigError as error:
+        for note in getattr(error, "__notes__", []):
+            print(note)
+        return _refuse(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "detectron2":
+            raise
+        return _refuse("this needs detectron2, which is not installed: run `d2timm install-detectron2`")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _refuse(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return MISTAKE
+
+
+def _top_level(arguments: list[str]) -> int:
+    """Help, the version, or the error of a command line without a known sub-command."""
+    if arguments and arguments[0] in ("-V", "--version"):
+        from .. import __version__
+
+        print(f"d2timm {__version__}")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else MISTAKE
+    from ..utils.checks import suggest
+
+    return _refuse(f"{arguments[0]!r} is not a command: {suggest(arguments[0], COMMANDS)} (d2timm --help)")
+
+
+def _help() -> str:
+    lines = [
+        "usage: d2timm COMMAND [ARGUMENTS]",
+        "",
+        "Every timm model as a detectron2 backbone: train, compare, use and export detectors.",
+    ]
+    for heading, names in GROUPS.items():
+        lines += ["", f"{heading}:", *(f"  {name:20}{_summary(_load(name))}" for name in names)]
+    lines += ["", "d2timm COMMAND --help has the arguments and examples; d2timm --version, the version."]
+    return "\n".join(lines)
+
+
+def _load(name: str) -> ModuleType:
+    return import_module(f"{__package__}.{name.replace('-', '_')}")
+
+
+def _summary(command: ModuleType) -> str:
+    return (command.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def _parser(command: ModuleType, prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=(command.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+def _full_parser() -> argparse.ArgumentParser:
+    """One parser of all sub-commands, for completion."""
+    parser = argparse.ArgumentParser(prog="d2timm")
+    parsers = parser.add_subparsers()
+    for name in COMMANDS:
+        _load(name).add_arguments(parsers.add_parser(name))
+    return parser

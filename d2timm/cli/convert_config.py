@@ -1,0 +1,39 @@
+"""Convert a yaml config of detectron2_timm into a LazyConfig file.
+
+    d2timm convert-config xcit_small_12_p8_224_fpn.yaml
+    d2timm train --config-file xcit_small_12_p8_224_fpn.py --dry-run
+
+The report says what became of every key; keys that could not be converted are listed at the top of the new
+file as well. Keys that were given on the command line of the old training are given here, too:
+
+    d2timm convert-config botnet26t_256.yaml --opts MODEL.BACKBONE.NAME build_botnet26t_256_fpn_backbone
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add = parser.add_argument
+    add("old", type=Path, metavar="OLD.yaml", help="a config of detectron2_timm, or of detectron2")
+    add("out", type=Path, nargs="?", metavar="OUT.py", help="the file to write (OLD.py)")
+    add("--opts", nargs="+", default=[], metavar=("KEY", "VALUE"), help="old keys and values in turn")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..utils.quiet import silence
+
+    silence()
+    from ..convert.yacs.convert import convert_config
+
+    out = options.out or options.old.with_suffix(".py")
+    converted = convert_config(options.old, out, options.opts)
+    print(f"{options.old} -> {out}")
+    print(converted.report())
+    return 0

@@ -1,0 +1,43 @@
+"""Write and print the leaderboard of a sweep, also while its jobs train.
+
+    d2timm report outputs/sweep
+    d2timm report outputs/sweep --json
+
+Writes leaderboard.md, leaderboard.csv, leaderboard.json and pareto.png into that folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+from ..errors import ConfigError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add = parser.add_argument
+    add("sweep", metavar="DIR", type=Path, help="the folder that holds the run folders")
+    add("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; runs that failed do not change its exit code."""
+    from ..report.entries import leaderboard
+    from ..report.leaderboard import write_leaderboard
+    from ..report.tables import as_json, summary
+    from ..runs.status import read_runs
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has the characters of a name
+    entries = leaderboard(read_runs(options.sweep))
+    print(as_json(entries) if options.json else summary(entries) + "\n", end="")
+    try:
+        write_leaderboard(options.sweep)
+    except OSError as error:
+        raise ConfigError(f"the report on {options.sweep} cannot be written: {error}") from None
+    return 0

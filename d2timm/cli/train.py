@@ -1,0 +1,59 @@
+"""Train and evaluate a detector from a LazyConfig file.
+
+    d2timm train --config-file mask_rcnn_timm.py model.backbone.bottom_up.model_name=xcit_small_12_p8_224
+
+FILE is your own config, a saved config.yaml, or the name of one of d2timm's recipes. Any value of the config
+can be overridden by key=value. Your own photographs in COCO format:
+
+    data.train_json=train.json data.train_images=images data.val_json=val.json data.val_images=images
+
+Several GPUs: --num-gpus, or torchrun. The results are in train.output_dir (./output).
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["add_arguments", "add_run_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    config: Any = parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a .py config or a saved config.yaml"
+    )
+    config.completer = _complete_configs
+    add_run_arguments(parser)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the config")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that trains."""
+    add = parser.add_argument
+    add("--resume", action="store_true", help="continue from the last checkpoint in train.output_dir")
+    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint or the last checkpoint")
+    add("--dry-run", action="store_true", help="build and report only; needs no GPU, weights or data")
+    add("--num-gpus", type=int, default=1, metavar="N", help="GPUs a machine; processes without a GPU")
+    add("--num-machines", type=int, default=1, metavar="N", help="machines of the run (1)")
+    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
+    add("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0; auto: one machine")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..utils.quiet import silence
+
+    silence()
+    from ..config.lazy import apply_overrides, find_config, load
+    from ..engine.run import start
+
+    cfg = apply_overrides(load(find_config(options.config_file)), options.overrides)
+    start(cfg, options, ["d2timm", "train", "--config-file", options.config_file, *options.overrides])
+    return 0
+
+
+def _complete_configs(**_: Any) -> list[str]:
+    from ..utils.files import resource_folder
+
+    return [file.name for file in resource_folder("lazy_configs").glob("*.py")]

@@ -1,0 +1,91 @@
+"""From a config tree to objects."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import traceback
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from ..data.catalog import get_dataset, resolve_name, tasks_of
+from ..errors import ConfigError
+from ..utils.text import one_line
+
+__all__ = ["build_model", "build_on_meta", "check_classes", "instantiate", "resolve_dataset"]
+
+
+def resolve_dataset(cfg: DictConfig) -> None:
+    """Replace ``data.name=auto`` by the name of the dataset that it stands for, in place.
+
+    Raises:
+        ConfigError: the dataset is unknown, or its settings contradict each other.
+    """
+    if "data" in cfg:
+        cfg.data.name = resolve_name(cfg.data)
+
+
+def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
+    """Build the detector on the configured device.
+
+    Args:
+        cfg: the tree.
+        weights: whether the backbone loads its weights; False where a checkpoint of the detector follows.
+    """
+    if not weights:
+        cfg = copy.deepcopy(cfg)
+        cfg.model.backbone.bottom_up.update(pretrained=False, checkpoint_path=None)
+    model: nn.Module = instantiate(cfg.model)
+    return model.to(cfg.train.device)
+
+
+def build_on_meta(cfg: DictConfig) -> nn.Module:
+    """Build the detector on the ``meta`` device, which has shapes and no numbers.
+
+    Raises:
+        ConfigError: the tree does not make a detector.
+    """
+    noisy = logging.getLogger("detectron2.config.instantiate")
+    level = noisy.level
+    noisy.setLevel(logging.CRITICAL)  # it would print the error a second time
+    try:
+        with torch.device("meta"):
+            model: nn.Module = instantiate(cfg.model)
+            return model
+    except ConfigError:
+        raise
+    except (
+        AssertionError,
+        ImportError,
+        TypeError,
+        ValueError,
+        KeyError,
+        OmegaConfBaseException,
+    ) as error:
+        # a bare assert has no message: its line of code says what was expected
+        reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or ""
+        raise ConfigError(f"the model cannot be built: {one_line(reason)}") from error
+    finally:
+        noisy.setLevel(level)
+
+
+def check_classes(cfg: DictConfig, model: nn.Module) -> None:
+    """Raise ConfigError if the dataset has more classes than the detector."""
+    dataset, tasks = get_dataset(cfg.data), tasks_of(cfg.data)
+    heads = "model.roi_heads" if hasattr(model, "roi_heads") else "model"
+    parts = []
+    if "bbox" in tasks:
+        parts.append((heads, "num_classes", dataset.classes()))
+    if "sem_seg" in tasks:
+        parts.append(("model.sem_seg_head.predictor", "out_channels", dataset.semantic_classes(tasks)))
+    for place, attribute, names in parts:
+        given = getattr(model.get_submodule(place.partition(".")[2]), attribute)
+        if len(names) > given:
+            raise ConfigError(
+                f"the dataset has {len(names)} classes and {place.removesuffix('.predictor')}.num_classes="
+                f"{given}: leave num_classes out, it follows from the data"
+            )

@@ -1,0 +1,1 @@
+"""Published detection checkpoints to weights for d2timm's detectors."""

@@ -1,0 +1,1 @@
+"""Configs of detectron2_timm to LazyConfig files."""

@@ -1,0 +1,1 @@
+"""Datasets: the embedded one, published ones and a user's own."""

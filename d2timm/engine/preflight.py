@@ -1,0 +1,109 @@
+"""What is checked before a run creates or writes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..config.build import build_on_meta, check_classes
+from ..data.catalog import check_split, tasks_of
+from ..errors import ConfigError
+from .optim import build_optimizer
+from .schedules import check_lengths
+from .trainer import PRECISIONS
+from .writers import check_writers
+
+__all__ = ["check", "check_machine", "check_training"]
+
+
+def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
+    """Check data, files and the detector of a config.
+
+    Args:
+        cfg: the tree, its dataset resolved.
+        splits: parts of the dataset that the run will use.
+
+    Returns:
+        The detector on the ``meta`` device.
+
+    Raises:
+        ConfigError: something that would stop the run.
+    """
+    for split in splits:
+        check_split(cfg.data, split, tasks_of(cfg.data))
+    for key in ("train.init_checkpoint", "model.backbone.bottom_up.checkpoint_path"):
+        file = OmegaConf.select(cfg, key)
+        if file and "://" not in file and not Path(file).is_file():
+            raise ConfigError(f"{key}={file}: no such file")
+    model = build_on_meta(cfg)
+    check_classes(cfg, model)
+    return model
+
+
+def check_machine(cfg: DictConfig, processes: int, training: bool = True) -> None:
+    """Check everything that can be known before data are read.
+
+    Args:
+        cfg: the tree.
+        processes: of the run.
+        training: whether the run trains, and does not evaluate only.
+
+    Raises:
+        ConfigError: the config does not fit this machine or the number of processes, or cannot be trained.
+    """
+    if processes < 1:
+        raise ConfigError(f"--num-gpus {processes}: at least one process is needed")
+    device, batch = str(cfg.train.device), cfg.dataloader.train.total_batch_size
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"train.device={device}: this machine has no GPU; use train.device=cpu")
+    if training:
+        check_training(cfg.train)
+        build_optimizer(cfg, nn.Linear(1, 1))  # for its errors
+    if processes > 1 and device == "cpu" and cfg.model.backbone.bottom_up.get("norm") == "SyncBN":
+        raise ConfigError("norm=SyncBN needs GPUs: use model.backbone.bottom_up.norm=keep")
+    if batch % processes:
+        raise ConfigError(
+            f"dataloader.train.total_batch_size={batch} cannot be divided among {processes} processes"
+        )
+
+
+def check_training(train: DictConfig) -> None:
+    """Raise ConfigError if the node ``train`` has a value that is out of range, or that this machine lacks."""
+    check_lengths(train)
+    _check_precision(train)
+    accumulate = train.get("accumulate", 1)
+    if not isinstance(accumulate, int) or accumulate < 1:
+        raise ConfigError(f"train.accumulate={accumulate}: batches a step, at least 1")
+    reference = train.get("reference_batch_size")
+    if reference is not None and not reference > 0:
+        raise ConfigError(f"train.reference_batch_size={reference}: images a step, > 0; null: no scaling")
+    average = train.get("ema")
+    if average and average.enabled and not 0 <= average.decay < 1:
+        raise ConfigError(f"train.ema.decay={average.decay}: 0 <= decay < 1, such as 0.999")
+    if train.get("early_stop", 0) and not (train.eval_period or train.get("eval_epochs")):
+        raise ConfigError(
+            f"train.early_stop={train.early_stop} counts evaluations and there is one, at the end: "
+            "set train.eval_period or train.eval_epochs"
+        )
+    metric = train.get("metric")
+    if metric and not all(metric.partition("/")):
+        raise ConfigError(f"train.metric={metric}: give task/metric, such as bbox/AP")
+    check_writers(train.get("writers") or [])
+
+
+def _check_precision(train: DictConfig) -> None:
+    precision, device = train.amp.get("precision", "fp16"), torch.device(train.device).type
+    if precision not in PRECISIONS:
+        raise ConfigError(f"train.amp.precision={precision}: one of {', '.join(PRECISIONS)}")
+    if not train.amp.enabled:
+        return
+    if device == "cpu" and precision == "fp16":
+        raise ConfigError(
+            "train.amp.enabled=True needs a GPU: use train.amp.enabled=False, or train.amp.precision=bf16"
+        )
+    if device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(False):
+        raise ConfigError("train.amp.precision=bf16: this GPU has none; use train.amp.precision=fp16")

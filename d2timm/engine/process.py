@@ -1,0 +1,74 @@
+"""One process of a run: its folder, log, seed and threads, and then training or evaluation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import timm
+import torch
+from detectron2.utils import comm
+from detectron2.utils import logger as d2_logger
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+
+from .. import __version__
+from ..config.lazy import save
+from ..runs.record import Record, move_aside
+from .launch import set_threads
+from .training import train
+from .validation import evaluate_only
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: Record | None = None) -> None:
+    """Train or evaluate in this process; all processes of a run call it with the same arguments.
+
+    Args:
+        cfg: the tree, checked, its dataset resolved.
+        eval_only: evaluate ``train.init_checkpoint``, or the last checkpoint of the folder.
+        resume: continue from the last checkpoint of the folder, if it has one.
+        record: what is known of the run before it starts.
+    """
+    folder = Path(cfg.train.output_dir)
+    record = record or Record()
+    if comm.is_main_process():
+        if not (resume or eval_only):
+            move_aside(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    comm.synchronize()
+    set_threads(cfg.train.get("threads"))
+    _log_to(folder)
+    logger.info(
+        "d2timm %s, detectron2 %s, timm %s, torch %s; %s, %d process(es)",
+        *(__version__, detectron2.__version__, timm.__version__, torch.__version__),
+        torch.cuda.get_device_name() if cfg.train.device != "cpu" else "CPU",
+        comm.get_world_size(),
+    )
+    if comm.is_main_process() and not eval_only:
+        save(cfg, folder / "config.yaml")
+    seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())
+    torch.backends.cudnn.benchmark = bool(cfg.train.cudnn_benchmark)
+    if eval_only:
+        evaluate_only(cfg, folder, record)
+    else:
+        train(cfg, resume, record)
+
+
+def _log_to(folder: Path) -> None:
+    """Log to the terminal and to the log.txt of this run only, whatever ran in this process before."""
+    setup_logger.cache_clear()
+    d2_logger._cached_log_stream.cache_clear()
+    for name in ("detectron2", "fvcore", "d2timm"):
+        for handler in logging.getLogger(name).handlers:
+            stream: Any = getattr(handler, "stream", None)
+            if Path(str(getattr(stream, "name", ""))).name.startswith("log.txt"):  # not another's stream
+                stream.close()
+        logging.getLogger(name).handlers.clear()
+        setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)

@@ -1,0 +1,100 @@
+"""From a config tree and the options of a command line to a run.
+
+torch and detectron2 are imported once the choices in the tree are known to fit together.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ..config.compatibility import check_compatibility
+from ..data.paths import COCO
+from ..errors import ConfigError
+from ..runs.record import Record, is_held
+
+__all__ = ["start"]
+
+
+def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
+    """Check a config, then train, evaluate or describe it.
+
+    Args:
+        cfg: the tree.
+        options: ``dry_run``, ``eval_only``, ``resume``; ``num_gpus``, ``num_machines``, ``machine_rank`` and
+            ``dist_url`` as in detectron2.
+        command: the command line that repeats this run.
+
+    Raises:
+        ConfigError: a user's mistake, found before anything is created.
+    """
+    check_compatibility(cfg)
+
+    from ..config.build import build_on_meta, resolve_dataset
+    from .dry_run import summarize
+    from .launch import launch, under_torchrun
+    from .process import run
+
+    automatic = cfg.data.name == "auto"
+    resolve_dataset(cfg)
+    if options.dry_run:
+        print(summarize(cfg, build_on_meta(cfg)))
+        return
+    rank = int(os.environ["RANK"]) if under_torchrun() else options.machine_rank
+    fallback = automatic and cfg.data.name == "shapes" and rank == 0
+    if rank == 0 and is_held(Path(cfg.train.output_dir)):
+        raise ConfigError(f"train.output_dir={cfg.train.output_dir}: another process trains there")
+    record = _check(cfg, options, command)
+    if fallback:
+        print(banner(cfg.train))
+    launch(run, options, cfg, options.eval_only, options.resume, record)
+    if fallback:
+        print(banner(cfg.train))
+
+
+def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
+    """Check everything that can be known before the run; returns the record that it starts with."""
+    import torch
+
+    from ..backbone.description import multiply_adds
+    from ..data.mapper import test_size
+    from ..inference.tta import tta_of
+    from .dry_run import trial_image
+    from .launch import num_processes
+    from .preflight import check, check_machine
+    from .validation import checkpoint_to_evaluate
+
+    gpus = torch.cuda.device_count()
+    if gpus and options.num_gpus > gpus:
+        raise ConfigError(f"--num-gpus {options.num_gpus}: this machine has {gpus}")
+    if options.eval_only:
+        checkpoint_to_evaluate(cfg.train)
+    check_machine(cfg, num_processes(options), training=not options.eval_only)
+    model: Any = check(cfg, ["val"] if options.eval_only else ["train", "val"])
+    if "tta" in cfg.train and cfg.train.tta.enabled:
+        tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model)  # for its errors
+    image = trial_image(test_size(cfg.dataloader.test.mapper), model)
+    return Record(command=command, multiply_adds=multiply_adds(model.backbone, image))
+
+
+def banner(train: DictConfig) -> str:
+    """What is printed before and after a run when no dataset is named and COCO is not found."""
+    from .dry_run import length
+
+    lines = [
+        "No dataset is named and COCO 2017 is not found, so this run uses the",
+        f"embedded dataset of drawn shapes and a short schedule ({length(train)}).",
+        "Its scores show that everything works, not how good a backbone is.",
+        "",
+        "Your own photographs:  data.train_json=… data.train_images=…",
+        "                       data.val_json=… data.val_images=…",
+        f"COCO 2017:             data.name={COCO}, below $DETECTRON2_DATASETS or ./datasets",
+    ]
+    width = max(map(len, lines))
+    rule = "─" * (width + 2)
+    body = "\n".join(f"│ {line:{width}} │" for line in lines)
+    return f"╭{rule}╮\n{body}\n╰{rule}╯"

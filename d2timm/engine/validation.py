@@ -1,0 +1,132 @@
+"""Evaluate a detector on the validation set, and note the scores in the record of the run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..config.build import build_model, instantiate
+from ..data.catalog import get_dataset, tasks_of
+from ..data.tasks import main_metric
+from ..errors import ConfigError
+from ..evaluation.speed import Speed
+from ..inference.tta import tta_of, with_tta_results
+from ..runs.checkpoint import load_weights
+from ..runs.record import Record
+from .predictions import draw_predictions
+
+__all__ = [
+    "Metrics",
+    "checkpoint_to_evaluate",
+    "describe_model",
+    "evaluate",
+    "evaluate_only",
+    "finish",
+    "metric_of",
+    "score",
+]
+
+#: Task (``bbox``, ``segm``, ...) -> metric -> percent
+Metrics: TypeAlias = Mapping[str, Mapping[str, float | None]]
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> Metrics:
+    """Evaluate a detector on the validation set.
+
+    Returns:
+        Task (``bbox``, ``segm``) -> metric -> percent; empty in all but the first process.
+    """
+    metrics: Metrics = inference_on_dataset(
+        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    )
+    if comm.is_main_process():
+        print_csv_format(metrics)
+    return metrics
+
+
+def checkpoint_to_evaluate(train: DictConfig) -> str:
+    """The checkpoint that ``--eval-only`` loads.
+
+    Args:
+        train: the node ``train``.
+
+    Raises:
+        ConfigError: there is no trained checkpoint.
+    """
+    folder = Path(train.output_dir)
+    last = folder / "last_checkpoint"
+    file = train.init_checkpoint or (last.is_file() and str(folder / last.read_text().strip()))
+    if not file:
+        raise ConfigError(
+            f"--eval-only: {folder} has no checkpoint; give train.output_dir= or train.init_checkpoint="
+        )
+    if "://" not in file and not Path(file).is_file():
+        raise ConfigError(f"--eval-only: {file}: no such file")
+    return str(file)
+
+
+def evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
+    """Evaluate the checkpoint of a run without training it.
+
+    Args:
+        cfg: the tree, checked, its dataset resolved.
+        folder: of the run.
+        record: what is known of the run, unless the folder has a record.
+    """
+    model = build_model(cfg, weights=False)
+    load_weights(cfg.train, model, checkpoint_to_evaluate(cfg.train))
+    record = Record.read(folder) or record
+    record.compare_by(metric_of(cfg))
+    describe_model(record, cfg, model)
+    score(record, cfg, model)
+    finish(record, cfg, model.eval())
+    if comm.is_main_process():
+        record.status = "done"
+        record.write(folder)
+
+
+def score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
+    """Evaluate a detector, and note the result in the record of the first process."""
+    with Speed(model) as speed:
+        metrics = evaluate(cfg, model)
+    if comm.is_main_process():
+        record.images_per_second = speed.images_per_second
+        record.set_metrics(metrics)
+        record.measure_memory()
+    return metrics
+
+
+def finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
+    """After the last evaluation: evaluate with test-time augmentation if configured, and draw pictures."""
+    if OmegaConf.select(cfg, "train.tta.enabled"):
+        cfg = copy.deepcopy(cfg)
+        cfg.dataloader.evaluator.output_dir = str(Path(cfg.train.output_dir) / "inference_TTA")
+        augmented = evaluate(cfg, tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model))
+        if comm.is_main_process():
+            record.set_metrics(with_tta_results(record.metrics, augmented))
+    if comm.is_main_process():
+        draw_predictions(cfg.dataloader, model, Path(cfg.train.output_dir) / "predictions.png")
+
+
+def describe_model(record: Record, cfg: DictConfig, model: nn.Module) -> None:
+    """Note in a record which model is trained, for which classes and for how long."""
+    record.model_name = cfg.model.backbone.bottom_up.model_name
+    record.parameters = sum(parameter.numel() for parameter in model.parameters())
+    if "data" in cfg:
+        record.labels = get_dataset(cfg.data).labels(tasks_of(cfg.data))
+    record.max_iter = record.max_iter or cfg.train.max_iter or 0
+
+
+def metric_of(cfg: DictConfig) -> str:
+    """The metric that runs are compared by; configs saved by earlier versions have no tasks."""
+    if metric := cfg.train.get("metric"):
+        return str(metric)
+    tasks = OmegaConf.select(cfg, "data.tasks")
+    return main_metric(instantiate(tasks)) if tasks is not None else Record.metric

@@ -1,0 +1,2 @@
+from .predictor import Predictor as Predictor
+from .predictor import load as load

@@ -1,0 +1,134 @@
+"""BiFPN, the neck of EfficientDet."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import DepthwiseSeparableConv2d
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .levels import level_names, level_strides
+from .necks import Neck, check_top_block, lateral
+from .traits import Traits
+
+__all__ = ["BiFPN"]
+
+
+class BiFPN(Neck):
+    """Bidirectional feature pyramid (EfficientDet, Tan et al., CVPR 2020, https://arxiv.org/abs/1911.09070).
+
+    Outputs of the backbone are brought to ``out_channels`` by 1x1 convolutions, ``top_block`` makes coarser
+    levels of the last, and then all levels are fused ``num_layers`` times, top-down and bottom-up.
+
+    Args:
+        bottom_up: the backbone.
+        in_features: names of its outputs to use, fine to coarse, each of double the stride of the one before.
+        out_channels: channels of all levels.
+        norm: norm of the convolutions, as detectron2's ``get_norm`` takes it; "": none, and a bias. The
+            paper's batch norm needs the 128 images of its batches; group norm does not depend on how many
+            images a GPU has, and detectors have few.
+        top_block: makes ``num_levels`` more levels before the fusion, which they take part in; None: no more.
+        num_layers: how often the levels are fused, 3 to 8 in the paper, >= 1.
+
+    Raises:
+        ConfigError: fewer than two levels or one layer, or further levels of the backbone's own.
+    """
+
+    traits = Traits(fuses_upwards=True)
+
+    def __init__(
+        self,
+        bottom_up: Backbone,
+        in_features: Sequence[str],
+        out_channels: int,
+        norm: str = "GN",
+        top_block: Any = None,
+        num_layers: int = 3,
+    ) -> None:
+        shapes = [bottom_up.output_shape()[name] for name in in_features]
+        own = [shape.stride for shape in shapes]
+        strides = level_strides(own, top_block)
+        if len(strides) < 2:
+            raise ConfigError(
+                f"model.backbone.in_features={list(in_features)}: BiFPN fuses at least two levels"
+            )
+        if num_layers < 1:
+            raise ConfigError(f"model.backbone.num_layers={num_layers}: BiFPN has at least one layer")
+        check_top_block(top_block, bottom_up, level_names(own)[-1], out_channels)
+
+        # padded to the coarsest stride, each grid halves exactly
+        levels = dict(zip(level_names(own, top_block), strides, strict=True))
+        super().__init__(bottom_up, levels, out_channels)
+        self.in_features = tuple(in_features)
+        self.laterals = nn.ModuleList(lateral(shape.channels, out_channels, norm) for shape in shapes)
+        self.top_block = top_block
+        self.layers = nn.ModuleList(_Layer(len(strides), out_channels, norm) for _ in range(num_layers))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute the levels of a batch.
+
+        Args:
+            x: (N, C, H, W) images, H and W multiples of ``size_divisibility``.
+
+        Returns:
+            Name -> (N, out_channels, H / stride, W / stride), fine to coarse.
+        """
+        features = self.bottom_up(x)
+        levels = [conv(features[name]) for name, conv in zip(self.in_features, self.laterals, strict=True)]
+        if self.top_block is not None:
+            levels.extend(self.top_block(levels[-1]))
+        for layer in self.layers:
+            levels = layer(levels)
+        return dict(zip(self._out_features, levels, strict=True))
+
+
+class _Layer(nn.Module):
+    """One fusion of all levels.
+
+    In the paper's terms, with P for the inputs, T for the top-down path and O for the outputs:
+
+    T6 = fuse(P6, up(P7)), T5 = fuse(P5, up(T6)), ..., O3 = fuse(P3, up(T4)),
+    O4 = fuse(P4, T4, down(O3)), ..., O7 = fuse(P7, down(O6))
+    """
+
+    def __init__(self, num_levels: int, channels: int, norm: str) -> None:
+        super().__init__()
+        inner = [3] * (num_levels - 2)
+        self.downward = nn.ModuleList(_Fusion(2, channels, norm) for _ in range(num_levels - 1))
+        self.upward = nn.ModuleList(_Fusion(inputs, channels, norm) for inputs in [*inner, 2])
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """Fuse maps of (N, channels, H_i, W_i), fine to coarse; the results have the same shapes."""
+        above = levels[-1]
+        path = []
+        for level, fuse in zip(levels[-2::-1], reversed(self.downward), strict=True):
+            above = fuse(level, F.interpolate(above, size=level.shape[-2:], mode="nearest"))
+            path.append(above)
+        outputs = [path.pop()]
+        for level, fuse in zip(levels[1:], self.upward, strict=True):
+            met = [level, path.pop()] if path else [level]
+            outputs.append(fuse(*met, F.max_pool2d(outputs[-1], kernel_size=3, stride=2, padding=1)))
+        return outputs
+
+
+class _Fusion(nn.Module):
+    """The paper's fast normalized fusion: a mean of learned weights >= 0, SiLU, a separable convolution."""
+
+    def __init__(self, inputs: int, channels: int, norm: str) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(inputs))
+        self.conv = DepthwiseSeparableConv2d(channels, channels, norm2=norm)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Fuse maps of one shape."""
+        weights = self.weights.relu()
+        weights = weights / (weights.sum() + 1e-4)
+        mean = functools.reduce(torch.add, (w * x for w, x in zip(weights, maps, strict=True)))
+        fused: Tensor = self.conv(F.silu(mean))
+        return fused

@@ -1,0 +1,74 @@
+"""Traits of detectron2's classes, which do not declare them, and of every class of a config."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling.meta_arch import GeneralizedRCNN, PanopticFPN, SemanticSegmentor
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.utils.registry import locate
+
+from ..errors import ConfigError
+from .traits import TASKS, TopBlock, Traits
+
+__all__ = ["detector_tasks", "traits_of"]
+
+DETECTRON2: dict[type, Traits] = {
+    GeneralizedRCNN: Traits(roi_heads="any"),
+    PanopticFPN: Traits(tasks={"sem_seg": "", "panoptic_seg": ""}, roi_heads="masks"),
+    DenseDetector: Traits(tasks={"bbox": ""}, levels={"head_in_features": "anchor_generator"}),
+    SemanticSegmentor: Traits(tasks={"sem_seg": ""}),
+    RPN: Traits(levels={"in_features": "anchor_generator"}),
+    StandardROIHeads: Traits(
+        tasks={"bbox": "", "segm": "mask_in_features", "keypoints": "keypoint_in_features"},
+        levels={
+            "box_in_features": "box_pooler",
+            "mask_in_features": "mask_pooler",
+            "keypoint_in_features": "keypoint_pooler",
+        },
+    ),
+    SemSegFPNHead: Traits(levels={"input_shape": ""}),
+    FPN: Traits(own_last_level=False),
+    LastLevelMaxPool: Traits(top_block=TopBlock(1, "p5", learned=False)),
+    LastLevelP6P7: Traits(top_block=TopBlock(2, "res5", learned=True)),
+}
+
+
+def traits_of(part: Any) -> Traits | None:
+    """The traits of a class: its own, or those of the nearest base class that has any; None: it has none."""
+    for base in inspect.getmro(part) if isinstance(part, type) else ():
+        if isinstance(declared := vars(base).get("traits") or DETECTRON2.get(base), Traits):
+            return declared
+    return None
+
+
+def detector_tasks(config: Mapping[str, Any]) -> list[str]:
+    """What a detector finds, as the classes of its config declare it.
+
+    Args:
+        config: a tree with the node ``model``, which is not instantiated.
+
+    Returns:
+        Of ``bbox``, ``segm``, ``keypoints``, ``sem_seg`` and ``panoptic_seg``, in this order.
+
+    Raises:
+        ConfigError: a class does not declare its tasks.
+    """
+    model, tasks = config["model"], set[str]()
+    for node in (model, model.get("roi_heads")):
+        if node:
+            target = node["_target_"]
+            traits = traits_of(locate(target) if isinstance(target, str) else target)
+            if traits is None:
+                raise ConfigError(
+                    f"{target} does not declare what it finds: give the class an attribute traits = "
+                    "d2timm.modeling.Traits(tasks=...), or set data.tasks, such as data.tasks=[bbox]"
+                )
+            tasks |= {task for task, key in traits.tasks.items() if not key or node.get(key) is not None}
+    return [task for task in TASKS if task in tasks]

@@ -1,0 +1,1 @@
+from .leaderboard import write_leaderboard as write_leaderboard

@@ -1,0 +1,135 @@
+"""Run folders of a sweep -> runs with their status."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ..errors import ConfigError
+from .record import FILE, Record, is_held
+
+__all__ = ["STATUSES", "Run", "read_runs"]
+
+# From the most to the least that a run has come to.
+STATUSES = ("done", "stopped", "paused", "running", "killed", "failed", "unreadable")
+
+SWEEP = f"the folder of a sweep, which holds folders with a {FILE}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder at the moment when it was read.
+
+    Attributes:
+        name: of the folder.
+        status: ``done`` (its schedule ended), ``stopped`` (early, on purpose), ``paused`` (ended before its
+            schedule did), ``running``, ``killed`` (nobody trains it any more), ``failed`` or ``unreadable``.
+        reason: of the status in a line; empty where there is none to tell.
+        record: what the folder tells; empty if it is unreadable.
+    """
+
+    name: str
+    status: str
+    reason: str
+    record: Record
+
+
+def read_runs(sweep: Path) -> list[Run]:
+    """The runs of a sweep by name, at any time, also while they train.
+
+    Left out are hidden folders and earlier tries, moved aside as ``NAME~1`` beside ``NAME``.
+
+    Raises:
+        ConfigError: there is no such folder, or no run folder in it.
+    """
+    if not sweep.is_dir():
+        what = "is a file" if sweep.exists() else "does not exist"
+        raise ConfigError(f"{sweep} {what}; expected {SWEEP}, such as its hydra.sweep.dir")
+    folders = {folder.name: folder for folder in sweep.iterdir() if folder.is_dir()}
+    runs = []
+    for name, folder in sorted(folders.items()):
+        aside = re.fullmatch(r"(.+)~\d+", name)
+        if not name.startswith(".") and not (aside and aside[1] in folders):
+            run = _read_run(folder)
+            if run is not None:
+                runs.append(run)
+    if not runs:
+        fix = (
+            f"give {sweep.parent}" if (sweep / FILE).exists() else "choose another, or wait for its first job"
+        )
+        raise ConfigError(f"{sweep} has no run folder in it; expected {SWEEP}; {fix}")
+    return runs
+
+
+def _read_run(folder: Path) -> Run | None:
+    name = printable(folder.name)
+    try:
+        record = Record.read(folder)
+        held = record is not None and record.status == "running" and is_held(folder)
+        if record is not None and record.status == "running" and not held:
+            record = Record.read(folder)  # it may have ended since the first look
+        if record is not None:
+            _check(record)
+    # whatever a foreign file makes of the constructor: too deep, too large, of other types
+    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        return Run(name, "unreadable", printable(f"{FILE}: {said}"), Record(pid=0, host=""))
+    if record is None:
+        return None
+    status, reason = _status(record, held)
+    return Run(name, status, printable(reason), record)
+
+
+def _check(record: Record) -> None:
+    """Refuse what no run has written: JSON of someone else's, or a file that was edited."""
+    if record == Record(pid=0, host=""):
+        raise ValueError("has nothing of a run's record")
+    for name, kind in get_type_hints(Record).items():
+        if not _is(getattr(record, name), kind):
+            expected = getattr(kind, "__name__", kind)
+            raise ValueError(f"{name} is {getattr(record, name)!r:.60}, expected {expected}")
+    if record.status not in ("running", "done", "failed"):
+        raise ValueError(f"status is {record.status!r}, expected running, done or failed")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a field's type; numbers are finite."""
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is UnionType:
+        return any(_is(value, option) for option in inner)
+    if origin is tuple:
+        return all(_is(part, option) for part, option in zip(value, inner, strict=True))
+    if origin is dict:
+        return isinstance(value, dict) and all(_is(part, inner[1]) for part in value.values())
+    if origin is list:
+        return isinstance(value, list) and all(_is(part, inner[0]) for part in value)
+    if kind in (int, float):
+        number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _status(record: Record, held: bool) -> tuple[str, str]:
+    """(status, reason) of a run."""
+    progress = f"{record.iterations} of {record.max_iter} iterations"
+    if record.status == "failed":
+        return "failed", record.error or "no reason is told"
+    if record.status == "running" and held:
+        return "running", progress
+    if record.status == "running":
+        killed = f"cut off at iteration {record.iterations} of {record.max_iter}"
+        return "killed", f"{killed}: {record.error}" if record.error else killed
+    if record.stopped:
+        return "stopped", record.stopped
+    if record.iterations < record.max_iter:
+        return "paused", progress
+    return "done", ""
+
+
+def printable(text: str) -> str:
+    """Text in a line that every terminal and file takes: escapes for control characters and broken bytes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

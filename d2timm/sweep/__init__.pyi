@@ -1,0 +1,1 @@
+from .hydra_app import main as main

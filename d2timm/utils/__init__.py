@@ -1,0 +1,1 @@
+"""Files, images, sizes and text; nothing here knows of detection."""

@@ -1,0 +1,307 @@
+"""Configs: strict overrides, errors that name the fix, and a saved file that is the config again."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from d2timm import ConfigError, get_config
+from d2timm.config.build import build_on_meta
+from d2timm.config.lazy import apply_overrides, load, save, to_plain
+from d2timm.engine.optim import build_optimizer
+
+RECIPES = ["faster_rcnn_timm.py", "mask_rcnn_timm.py"]
+
+TREE = {
+    "model": {"name": "a", "depth": 3, "sizes": [1, 2], "same": "${.depth}", "free": None},
+    "train": {"max_iter": 10, "lr": 0.1, "amp": True},
+}
+
+
+def changed(override: str) -> DictConfig:
+    return apply_overrides(OmegaConf.create(TREE), [override])
+
+
+def leaves(node: Any) -> Iterator[Any]:
+    """The values of a tree of dicts and lists, and its keys."""
+    if isinstance(node, dict):
+        yield from node
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from leaves(value)
+    else:
+        yield node
+
+
+def shapes(cfg: DictConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of a config's model."""
+    return {name: tuple(p.shape) for name, p in build_on_meta(cfg).named_parameters()}
+
+
+def refusal(function: Callable[..., Any], *arguments: Any) -> str | None:
+    """The text of the ConfigError that a call raises, or None."""
+    try:
+        function(*arguments)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train.max_iter=20", "train.max_iter", 20),
+        ("train.lr=1", "train.lr", 1),
+        ("train.lr=1e-3", "train.lr", 1e-3),
+        ("train.lr=null", "train.lr", None),
+        ("train.max_iter='${model.depth}'", "train.max_iter", 3),
+        ("train.amp=false", "train.amp", False),
+        ("model.name=b", "model.name", "b"),
+        ("model.name=/data/my set/x.json", "model.name", "/data/my set/x.json"),
+        ("model.free=1", "model.free", 1),
+        ("model.same=4", "model.same", 4),
+        ("model.sizes.1=5", "model.sizes", [1, 5]),
+        ("model.sizes=[7]", "model.sizes", [7]),
+        ("train={lr: 2}", "train", {"lr": 2}),
+        ("+train.new=4", "train.new", 4),
+        ("+train.hooks.ema=0.9", "train.hooks.ema", 0.9),
+        ("++train.new=4", "train.new", 4),
+        ("++train.max_iter=20", "train.max_iter", 20),
+        ("~train.lr", "train", {"max_iter": 10, "amp": True}),
+        ("~model.sizes.0", "model.sizes", [2]),
+    ],
+)
+def test_override_changes_one_value(override: str, key: str, value: Any) -> None:
+    cfg = changed(override)
+    assert OmegaConf.select(cfg, key) == value
+    assert type(OmegaConf.select(cfg, key)) is type(value) or OmegaConf.is_config(OmegaConf.select(cfg, key))
+    group = key.split(".")[0]
+    rest = OmegaConf.to_container(cfg)
+    assert {k: v for k, v in rest.items() if k != group} == {k: v for k, v in TREE.items() if k != group}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_itr=10", "train has no key 'max_itr'; did you mean max_iter"),
+        ("trian.max_iter=10", "there is no key 'trian'; did you mean train"),
+        ("train.max_itr=10", r"\(\+train.max_itr=10 adds it\)"),
+        ("~train.max_itr", "train has no key 'max_itr'; did you mean max_iter"),
+        ("model.sizes.2=5", "model.sizes has no key '2'"),
+        ("model.name.short=b", "model.name is 'a' and has no keys"),
+        ("train.max_iter=ten", "train.max_iter is a number, such as 10"),
+        ("model.same=deep", "model.same is a number, such as 3"),
+        ("train.amp=ture", "train.amp is true or false"),
+        ("train.max_iter=10,20", "several values are a sweep, which scripts/hydra_train.py -m runs"),
+        ("train.max_iter=range(1,3)", "several values are a sweep"),
+        ("model.name=glob(*)", "several values are a sweep"),
+        ("train.max_iter", "an override is not key=value: .*train.max_iter"),
+        ("train.max_iter=${", "an override is not key=value"),
+        ("+model.sizes.x=1", r"\+model.sizes.x=1: "),
+        ("+model.sizes.5=1", r"\+model.sizes.5=1: "),
+        ("train.max_iter@model=20", "train.max_iter@model=20: "),
+    ],
+)
+def test_bad_override_is_one_line_and_changes_nothing(override: str, message: str) -> None:
+    cfg = OmegaConf.create(TREE)
+    with pytest.raises(ConfigError, match=message) as caught:
+        apply_overrides(cfg, [override])
+    assert "\n" not in str(caught.value)
+    assert cfg == TREE
+
+
+@pytest.mark.parametrize("override", ["~train.max_itr", "+model.sizes.5=1"])
+def test_no_advice_to_add_where_that_does_not_help(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changed(override)
+    assert "adds it" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_override_of_an_unknown_key_of_a_recipe(recipe: str) -> None:
+    override = "model.backbone.bottom_up.model_nam=resnet18"
+    with pytest.raises(ConfigError, match="has no key 'model_nam'; did you mean model_name"):
+        apply_overrides(get_config(recipe), [override])
+
+
+KEYS = st.sampled_from(
+    ["model", "name", "depth", "sizes", "same", "train", "lr", "0", "5", "x", "_target_", ""]
+)
+VALUES = st.one_of(
+    st.text(max_size=8),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.text("${}[]()',:.a1 \\\"=~", max_size=12),
+    st.sampled_from(["null", "true", "[1,2]", "{a: 1}", "${model.depth}", "choice(1,2)", "int(x)"]),
+)
+OVERRIDES = st.one_of(
+    st.text(max_size=20),
+    st.builds(
+        lambda sign, keys, mark, value: sign + ".".join(keys) + mark + value,
+        st.sampled_from(["", "+", "++", "~"]),
+        st.lists(KEYS, min_size=1, max_size=3),
+        st.sampled_from(["=", "", ":", "@p="]),
+        VALUES,
+    ),
+)
+
+
+@given(OVERRIDES)
+@example("+model.sizes.x=1")
+@example("model=${a.b.${")
+def test_any_text_is_an_override_or_a_config_error(override: str) -> None:
+    cfg = OmegaConf.create(TREE)
+    refused = refusal(apply_overrides, cfg, [override])
+    if refused is None:
+        assert isinstance(yaml.safe_load(yaml.safe_dump(to_plain(cfg))), dict)
+    else:
+        assert "\n" not in refused
+        assert cfg == TREE
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_get_config_finds_the_recipes(recipe: str) -> None:
+    cfg = get_config(recipe)
+    assert set(cfg) == {"model", "dataloader", "optimizer", "lr_multiplier", "train", "data"}
+    assert set(cfg.dataloader) == {"train", "test", "evaluator"}
+    assert cfg.model.backbone.bottom_up.model_name == "resnet50"
+
+
+def test_get_config_finds_a_part_of_a_recipe() -> None:
+    assert set(get_config("common/neck/fpn.py")) == {"neck"}
+
+
+def test_get_config_tells_the_names_that_are_like_it() -> None:
+    with pytest.raises(ConfigError, match=r"no config 'mask_rcnn\.py': did you mean .*mask_rcnn_timm\.py"):
+        get_config("mask_rcnn.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.py", "model = (", "syntax"),
+        ("config.py", "import no_such_module", "no_such_module"),
+        ("config.py", "from .missing import model", "missing"),
+        ("config.py", "from .common import model", "Relative import of directories is not allowed"),
+        ("config.py", "raise ValueError('no GPU here')", "no GPU here"),
+        ("config.yaml", "a: [1", r"line 1"),
+        ("config.yaml", "- a\n- b", "holds no config"),
+        ("config.yaml", "", "holds no config"),
+        ("config.yaml", "a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("config.yaml", "a: '${b'", r"\$\{b"),
+    ],
+)
+def test_unreadable_config_is_one_error(tmp_path: Path, name: str, text: str, message: str) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    (tmp_path / "common").mkdir()
+    original = builtins.__import__
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"--config-file {file}: ")
+    assert "\n" not in str(caught.value)
+    assert builtins.__import__ is original, "detectron2's import for config files stayed"
+
+
+def test_fault_in_the_code_of_a_config_is_told_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text("model = dict(depth=DEPTH)")
+    original = builtins.__import__
+    with pytest.raises(NameError, match="DEPTH"):
+        load(tmp_path / "config.py")
+    assert builtins.__import__ is original
+
+
+def test_missing_config_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--config-file .*nothing\.py: no such file"):
+        load(tmp_path / "nothing.py")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_is_plain_data(recipe: str) -> None:
+    plain = to_plain(get_config(recipe))
+    found = set(map(type, leaves(plain)))
+    assert found <= {str, int, float, bool, type(None)}
+    texts = [value for value in leaves(plain) if isinstance(value, str)]
+    assert "_partial_" not in texts
+    assert not [text for text in texts if "lambda" in text]
+    assert yaml.safe_load(yaml.safe_dump(plain)) == plain
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_saved_recipe_builds_the_same_model_and_optimizer(recipe: str, tmp_path: Path) -> None:
+    cfg = apply_overrides(get_config(recipe), ["model.backbone.bottom_up.model_name=test_efficientnet"])
+    save(cfg, tmp_path / "config.yaml")
+    saved = load(tmp_path / "config.yaml")
+    assert to_plain(saved) == to_plain(cfg)
+    assert shapes(saved) == shapes(cfg)
+    options = []
+    for tree in (cfg, saved):
+        optimizer = build_optimizer(tree, build_on_meta(tree))
+        options.append((type(optimizer), {k: v for k, v in optimizer.defaults.items() if k != "params"}))
+    assert options[0] == options[1]
+
+
+def test_saved_recipe_follows_the_model_name(tmp_path: Path) -> None:
+    save(get_config("mask_rcnn_timm.py"), tmp_path / "config.yaml")
+    name = "vit_tiny_patch16_224"  # trained with other pixel statistics than resnet50
+    overrides = [
+        f"model.backbone.bottom_up.model_name={name}",
+        "model.backbone.bottom_up.remaps=[a,b,c,d]",
+    ]
+    cfg = apply_overrides(load(tmp_path / "config.yaml"), overrides)
+    model = build_on_meta(cfg)
+    before = build_on_meta(load(tmp_path / "config.yaml"))
+    assert list(model.backbone.in_features) == ["a", "b", "c", "d"]
+    assert {shape.channels for shape in model.backbone.bottom_up.output_shape().values()} == {192}
+    assert model.backbone.bottom_up.spec.model_name == name
+    assert list(before.backbone.in_features) == ["res2", "res3", "res4", "res5"]
+    names = [cfg.model[key].model_name for key in ("pixel_mean", "pixel_std")]
+    assert names == [name, name]
+
+
+def test_pixel_statistics_follow_the_model_name() -> None:
+    from d2timm.config.build import instantiate
+
+    cfg = get_config("mask_rcnn_timm.py")
+    assert instantiate(cfg.model.pixel_mean) == pytest.approx([123.675, 116.28, 103.53])
+    assert instantiate(cfg.model.pixel_std) == pytest.approx([58.395, 57.12, 57.375])
+    apply_overrides(cfg, ["model.backbone.bottom_up.model_name=vit_tiny_patch16_224"])
+    assert instantiate(cfg.model.pixel_mean) == [127.5] * 3
+    assert instantiate(cfg.model.pixel_std) == [127.5] * 3
+
+
+@pytest.mark.parametrize("name", ["shapes", "coco_2017", "custom", "auto"])
+def test_settings_follow_the_data(name: str) -> None:
+    cfg = apply_overrides(get_config("mask_rcnn_timm.py"), [f"data.name={name}"])
+    settings = cfg.data.settings["shapes" if name == "auto" else name]
+    assert cfg.train.max_iter == settings.max_iter
+    assert cfg.train.eval_period == settings.eval_period
+    assert cfg.train.checkpointer.period == settings.checkpoint_period
+    assert cfg.optimizer.lr == settings.lr
+    assert cfg.lr_multiplier.warmup_length == settings.warmup
+    assert cfg.model.backbone.bottom_up.pretrained is (name in ("coco_2017", "custom"))
+    assert cfg.model.roi_heads.batch_size_per_image == settings.rois_per_image
+    train, test = cfg.dataloader.train, cfg.dataloader.test
+    assert train.total_batch_size == settings.batch_size
+    assert train.num_workers == test.num_workers == settings.workers
+    assert train.mapper.augmentations[0].short_edge_length == settings.train_short_edges
+    assert test.mapper.augmentations[0].short_edge_length == settings.test_short_edge
+
+
+@pytest.mark.parametrize("value", [lambda x: x, object(), {1, 2}, b"bytes"])
+def test_what_is_not_text_cannot_be_saved(value: Any) -> None:
+    with pytest.raises(ConfigError, match="a config cannot hold"):
+        to_plain({"a": [1, value]})
+
+
+def test_classes_and_functions_are_saved_by_name() -> None:
+    assert to_plain({"a": Path, "b": load}) == {"a": "pathlib.Path", "b": "d2timm.config.lazy.load"}

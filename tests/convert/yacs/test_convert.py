@@ -1,0 +1,423 @@
+"""Old configs as files of ours: short, complete, and the detector, optimizer and schedule that they meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg, instantiate
+from detectron2.solver import build_lr_scheduler
+from detectron2.solver import build_optimizer as build_detectron2_optimizer
+from omegaconf import DictConfig
+from torch import nn
+
+from d2timm.config.build import build_on_meta
+from d2timm.config.lazy import load
+from d2timm.convert.yacs import convert
+from d2timm.convert.yacs.convert import Converted, write_config
+from d2timm.convert.yacs.read import read
+from d2timm.convert.yacs.rules import LOST, NEEDLESS, RULES
+from d2timm.engine.optim import build_optimizer
+from d2timm.errors import ConfigError
+
+NAME = "MODEL.BACKBONE.NAME"
+#: As a file of detectron2_timm is: a pyramid over layers that it names, trained on COCO
+PYRAMID = """
+VERSION: 2
+MODEL:
+  META_ARCHITECTURE: GeneralizedRCNN
+  MASK_ON: true
+  PIXEL_MEAN: [127.0, 127.5, 127.9]  # of the model, to a level of grey
+  PIXEL_STD: [127.0, 127.0, 127.0]
+  BACKBONE:
+    NAME: build_test_resnet_fpn_backbone
+    FREEZE_AT: 0
+    CONFIG:
+      OUT_FEATURES: [layer1, layer2, layer3, layer4]
+      REMAPS: [res2, res3, res4, res5]
+      STRIDES: [4, 8, 16, 32]
+      CHANNELS: [32, 48, 192, 96]
+      REMOVE_LAYERS: [global_pool, fc]
+      PRETRAINED: true
+  FPN: {IN_FEATURES: [res2, res3, res4, res5]}
+  ANCHOR_GENERATOR:
+    SIZES: [[32], [64], [128], [256], [512]]
+    ASPECT_RATIOS: [[0.5, 1.0, 2.0]]
+  RPN:
+    IN_FEATURES: [p2, p3, p4, p5, p6]
+    PRE_NMS_TOPK_TRAIN: 2000
+    PRE_NMS_TOPK_TEST: 1000
+    POST_NMS_TOPK_TRAIN: 1000
+    POST_NMS_TOPK_TEST: 1000
+  ROI_HEADS: {NAME: StandardROIHeads, IN_FEATURES: [p2, p3, p4, p5]}
+  ROI_BOX_HEAD: {NAME: FastRCNNConvFCHead, NUM_FC: 2, POOLER_RESOLUTION: 7}
+  ROI_MASK_HEAD: {NAME: MaskRCNNConvUpsampleHead, NUM_CONV: 4}
+DATASETS: {TRAIN: [coco_2017_train], TEST: [coco_2017_val]}
+INPUT:
+  FORMAT: RGB
+  FIXED_INPUT_SIZE: false
+  MIN_SIZE_TRAIN: [640, 672, 704, 736, 768, 800]
+SOLVER:
+  BASE_LR: 0.02
+  STEPS: [60000, 80000]
+  MAX_ITER: 90000
+  WARMUP_ITERS: 500
+  WEIGHT_DECAY_BIAS: 0.0
+TEST: {EVAL_PERIOD: 5000}
+"""
+LINES = """\
+from d2timm import get_config
+
+_cfg = get_config("mask_rcnn_timm.py")
+model, data, dataloader, train = _cfg.model, _cfg.data, _cfg.dataloader, _cfg.train
+optimizer = get_config("common/optimizer/sgd.py").optimizer
+lr_multiplier = get_config("common/lr_multiplier/multistep.py").lr_multiplier
+
+model.backbone.bottom_up.model_name = "test_resnet"
+
+data.name = "coco_2017"
+
+optimizer.lr = 0.02
+optimizer.clip_norm = None
+
+lr_multiplier.scheduler.milestones = [60000, 80000, 90000]
+lr_multiplier.warmup_length = 500 / 90000
+
+train.amp.enabled = False
+"""
+
+Run = Callable[..., tuple[Converted, DictConfig]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Convert the file above with other values, ``KEY=value``, and load what was written."""
+
+    def of(*changes: str) -> tuple[Converted, DictConfig]:
+        (tmp_path / "old.yaml").write_text(PYRAMID)
+        opts = [text for change in changes for text in change.split("=", 1)]
+        out = tmp_path / f"new{len(list(tmp_path.iterdir()))}.py"
+        return write_config(tmp_path / "old.yaml", out, opts), load(out)
+
+    return of
+
+
+def test_a_usual_config_is_a_short_file(run: Run) -> None:
+    converted, cfg = run()
+    head, _, rest = converted.text.partition("from d2timm")
+    assert f"from d2timm{rest}" == LINES
+    assert head == "# Converted from old.yaml by scripts/convert_config.py\n"  # nothing to remark
+    told = converted.account.told()
+    assert not told["not converted"]
+    assert not told["notes"]
+    assert any(key.startswith("MODEL.BACKBONE.CONFIG.REMOVE_LAYERS=") for key in told["not needed"])
+    assert build_on_meta(cfg).backbone.bottom_up.output_shape()["res3"].channels == 48
+    assert "_cfg" not in cfg
+
+
+def test_detector_of_many_values(run: Run) -> None:
+    _, cfg = run(
+        "MODEL.BACKBONE.FREEZE_AT=1",
+        "MODEL.FPN.OUT_CHANNELS=64",
+        "MODEL.FPN.NORM=GN",
+        "MODEL.ANCHOR_GENERATOR.SIZES=[[16],[32],[64],[128],[256]]",
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS=[[0.5,1.0]]",
+        "MODEL.RPN.IOU_THRESHOLDS=[0.2,0.6]",
+        "MODEL.RPN.PRE_NMS_TOPK_TEST=500",
+        "MODEL.RPN.SMOOTH_L1_BETA=0.1",
+        "MODEL.RPN.BBOX_REG_LOSS_WEIGHT=2.0",
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE=128",
+        "MODEL.ROI_HEADS.IOU_THRESHOLDS=[0.6]",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST=0.1",
+        "MODEL.ROI_BOX_HEAD.NUM_CONV=2",
+        "MODEL.ROI_BOX_HEAD.CONV_DIM=32",
+        "MODEL.ROI_BOX_HEAD.NUM_FC=0",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE=giou",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT=3.0",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV=1",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM=32",
+        "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK=True",
+        "TEST.DETECTIONS_PER_IMAGE=50",
+    )
+    model = build_on_meta(cfg)
+    assert model.backbone.output_shape()["p3"].channels == 64
+    assert "norm" in dict(model.backbone.fpn_lateral2.named_children())
+    assert not next(model.backbone.bottom_up.model.conv1.parameters()).requires_grad
+    rpn, heads = model.proposal_generator, model.roi_heads
+    assert [len(cell) for cell in rpn.anchor_generator.cell_anchors] == [2] * 5
+    assert cfg.model.proposal_generator.anchor_generator.sizes == [[16], [32], [64], [128], [256]]
+    assert rpn.anchor_matcher.thresholds[1:-1] == [0.2, 0.6]
+    assert (rpn.pre_nms_topk[True], rpn.pre_nms_topk[False]) == (2000, 500)
+    assert (rpn.smooth_l1_beta, rpn.loss_weight["loss_rpn_loc"]) == (0.1, 2.0)
+    assert heads.batch_size_per_image == 128
+    assert heads.proposal_matcher.thresholds[1:-1] == [0.6]
+    predictor = heads.box_predictor
+    assert predictor.cls_score.in_features == 32 * 7 * 7  # of a map: there is no layer between
+    assert (predictor.test_score_thresh, predictor.test_topk_per_image) == (0.1, 50)
+    assert (predictor.box_reg_loss_type, predictor.loss_weight["loss_box_reg"]) == ("giou", 3.0)
+    assert heads.mask_head.predictor.weight.shape[:2] == (1, 32)
+
+
+def test_images_data_and_run_of_many_values(run: Run) -> None:
+    converted, cfg = run(
+        "INPUT.MIN_SIZE_TRAIN=(200, 300)",
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING=range",
+        "INPUT.MAX_SIZE_TRAIN=500",
+        "INPUT.MAX_SIZE_TEST=600",
+        "INPUT.MIN_SIZE_TEST=400",
+        "INPUT.RANDOM_FLIP=vertical",
+        "INPUT.MASK_FORMAT=bitmask",
+        "INPUT.CROP.ENABLED=True",
+        "DATALOADER.NUM_WORKERS=2",
+        "DATALOADER.SAMPLER_TRAIN=RepeatFactorTrainingSampler",
+        "DATALOADER.REPEAT_THRESHOLD=0.01",
+        "SOLVER.IMS_PER_BATCH=8",
+        "SOLVER.AMP.ENABLED=True",
+        "SOLVER.CHECKPOINT_PERIOD=77",
+        "TEST.EVAL_PERIOD=88",
+        "TEST.AUG.ENABLED=True",
+        "TEST.AUG.MIN_SIZES=(200, 600)",
+        "TEST.AUG.FLIP=False",
+        "MODEL.DEVICE=cpu",
+        "MODEL.WEIGHTS=old.pth",
+        "SEED=7",
+        "OUTPUT_DIR=../runs",
+        "VIS_PERIOD=5",
+    )
+    resize, flip = (instantiate(node) for node in cfg.dataloader.train.mapper.augmentations)
+    assert (resize.short_edge_length, resize.is_range, resize.max_size) == ((200, 300), True, 500)
+    assert (flip.vertical, flip.horizontal, flip.prob) == (True, False, 0.5)
+    assert cfg.dataloader.train.mapper.instance_mask_format == "bitmask"
+    test = cfg.dataloader.test.mapper.augmentations[0]
+    assert (test.short_edge_length, test.max_size) == (400, 600)
+    assert (cfg.dataloader.train.total_batch_size, cfg.dataloader.train.num_workers) == (8, 2)
+    assert cfg.dataloader.train.repeat_threshold == 0.01
+    train = cfg.train
+    assert (train.checkpointer.period, train.eval_period, train.seed, train.device) == (77, 88, 7, "cpu")
+    assert (train.tta.enabled, train.tta.scales, train.tta.flip) == (True, [0.5, 1.5], False)
+    assert train.output_dir == "../runs"
+    assert "train.amp" not in converted.text  # on wherever there is a GPU
+    lost = converted.account.told()["not converted"]
+    assert set(lost) == {"INPUT.CROP.ENABLED=True", "MODEL.WEIGHTS=old.pth", "VIS_PERIOD=5"}
+    for key, why in lost.items():
+        assert f"#   {key}: {why}\n" in converted.text
+        assert key in converted.report()
+
+
+SOLVERS = {
+    "steps": ["SOLVER.STEPS=(30, 60, 95)", "SOLVER.GAMMA=0.5", "SOLVER.WARMUP_ITERS=7"],
+    "step after the end": ["SOLVER.STEPS=(50, 120)", "SOLVER.WARMUP_ITERS=0"],
+    "no steps": ["SOLVER.STEPS=()", "SOLVER.WARMUP_METHOD=constant", "SOLVER.WARMUP_FACTOR=0.2"],
+    "cosine": ["SOLVER.LR_SCHEDULER_NAME=WarmupCosineLR", "SOLVER.BASE_LR_END=0.002"],
+    "fixed gamma": ["SOLVER.LR_SCHEDULER_NAME=WarmupStepWithFixedGammaLR", "SOLVER.NUM_DECAYS=4"],
+    "rescaled": ["SOLVER.STEPS=(40,)", "SOLVER.RESCALE_INTERVAL=True", "SOLVER.WARMUP_ITERS=20"],
+    "biases": ["SOLVER.WEIGHT_DECAY_BIAS=None", "SOLVER.BIAS_LR_FACTOR=2.0", "SOLVER.WEIGHT_DECAY=0.05"],
+    "norms": ["SOLVER.WEIGHT_DECAY_NORM=0.01", "SOLVER.MOMENTUM=0.8", "SOLVER.NESTEROV=True"],
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_optimizer_and_schedule_are_detectron2s(run: Run, tmp_path: Path, name: str) -> None:
+    changes = ["SOLVER.MAX_ITER=100", "SOLVER.WARMUP_ITERS=10", *SOLVERS[name]]
+    _, cfg = run(*changes)
+    old = get_cfg()
+    values = read(tmp_path / "old.yaml", [text for change in changes for text in change.split("=", 1)]).values
+    old.SOLVER.merge_from_other_cfg(
+        CfgNode({k: values[f"SOLVER.{k}"] for k, v in old.SOLVER.items() if not isinstance(v, dict)})
+    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 4))
+    theirs, ours = build_detectron2_optimizer(old, model), build_optimizer(cfg, model)
+
+    def groups(optimizer: torch.optim.Optimizer) -> dict[int, tuple[float, ...]]:
+        keys = ("lr", "weight_decay", "momentum", "nesterov")
+        return {id(p): tuple(g[k] for k in keys) for g in optimizer.param_groups for p in g["params"]}
+
+    assert groups(ours) == groups(theirs)
+    schedule = build_lr_scheduler(old, theirs)._multiplier
+    multiplier = instantiate(cfg.lr_multiplier)
+    assert cfg.train.max_iter == 100
+    for where in [k / 100 for k in range(100)]:
+        assert multiplier(where) == pytest.approx(schedule(where)), where
+
+
+def test_clipping(run: Run) -> None:
+    clip = "SOLVER.CLIP_GRADIENTS"
+    converted, cfg = run(f"{clip}.ENABLED=True", f"{clip}.CLIP_VALUE=0.5", f"{clip}.CLIP_TYPE=full_model")
+    assert cfg.optimizer.clip_norm == 0.5
+    assert not converted.account.lost
+    converted, cfg = run(f"{clip}.ENABLED=True")
+    assert cfg.optimizer.clip_norm == 1.0
+    assert list(converted.account.lost) == [f"{clip}.CLIP_TYPE"]  # of each value, which is the default
+
+
+def test_another_optimizer(run: Run) -> None:
+    _, cfg = run("SOLVER.OPTIMIZER=ADAMW", "SOLVER.WEIGHT_DECAY=0.05", "SOLVER.BASE_LR=0.0001")
+    optimizer = build_optimizer(cfg, nn.Linear(2, 2))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (1e-4, 0.05)
+
+
+def test_images_as_the_old_detector_saw_them(run: Run) -> None:
+    mean, std = "MODEL.PIXEL_MEAN=[103.53,116.28,123.675]", "MODEL.PIXEL_STD=[1.0,1.0,1.0]"
+    converted, cfg = run("INPUT.FORMAT=BGR", mean, std)
+    model = build_on_meta(cfg)
+    assert model.input_format == "BGR"
+    assert (cfg.model.pixel_mean, cfg.model.pixel_std) == ([103.53, 116.28, 123.675], [1.0, 1.0, 1.0])
+    assert "trained otherwise in timm" in converted.account.notes["INPUT.FORMAT"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "there"),
+    [
+        (["MODEL.META_ARCHITECTURE=RetinaNet"], "RetinaNet", "model.head"),
+        (["MODEL.MASK_ON=False"], "GeneralizedRCNN", "model.roi_heads.box_head"),
+        (
+            ["MODEL.MASK_ON=False", "MODEL.KEYPOINT_ON=True"],
+            "GeneralizedRCNN",
+            "model.roi_heads.keypoint_head",
+        ),
+        (["MODEL.META_ARCHITECTURE=SemanticSegmentor"], "SemanticSegmentor", "model.sem_seg_head"),
+    ],
+)
+def test_detectors(run: Run, changes: list[str], target: str, there: str) -> None:
+    if "KEYPOINT" in changes[-1]:
+        changes = [*changes, "DATASETS.TRAIN=('keypoints_coco_2017_train',)", "DATASETS.TEST=()"]
+    if "Semantic" in target:
+        changes = [*changes, "DATASETS.TRAIN=('cityscapes_fine_instance_seg_train',)", "DATASETS.TEST=()"]
+    _, cfg = run(*changes)
+    assert type(build_on_meta(cfg)).__name__ == target
+    node: Any = cfg
+    for key in there.split("."):
+        node = node[key]
+
+
+def test_retina_net_of_other_values(run: Run) -> None:
+    retina = "MODEL.RETINANET"
+    converted, cfg = run(
+        "MODEL.META_ARCHITECTURE=RetinaNet",
+        f"{retina}.NUM_CONVS=2",
+        f"{retina}.SMOOTH_L1_LOSS_BETA=0.2",
+        f"{retina}.IOU_THRESHOLDS=[0.3,0.4]",
+        f"{retina}.PRIOR_PROB=0.02",
+        "MODEL.ANCHOR_GENERATOR.SIZES=[[32],[64],[128],[256],[512]]",
+        "MODEL.RPN.NMS_THRESH=0.6",
+    )
+    model = build_on_meta(cfg)
+    assert model.smooth_l1_beta == 0.2
+    assert len(model.head.cls_subnet) == 4  # two convolutions, each with a ReLU
+    assert model.anchor_matcher.thresholds[1:-1] == [0.3, 0.4]
+    assert [len(cell) for cell in model.anchor_generator.cell_anchors] == [3] * 5
+    assert converted.account.needless["MODEL.RPN.NMS_THRESH"].startswith("of a part")
+
+
+def test_cascades(run: Run) -> None:
+    cascade = ["MODEL.ROI_HEADS.NAME=CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG=True"]
+    _, cfg = run(
+        *cascade,
+        "MODEL.MASK_ON=False",
+        "MODEL.ROI_BOX_CASCADE_HEAD.IOUS=(0.4, 0.6, 0.8)",
+        "MODEL.ROI_BOX_HEAD.FC_DIM=64",
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST=0.4",
+    )
+    heads = build_on_meta(cfg).roi_heads
+    assert [matcher.thresholds[1] for matcher in heads.proposal_matchers] == [0.4, 0.6, 0.8]
+    assert [head.fc2.out_features for head in heads.box_head] == [64] * 3
+    assert heads.box_predictor[0].test_nms_thresh == 0.4
+    assert not heads.mask_on
+    converted, cfg = run(*cascade)
+    assert "cascade_mask_rcnn_timm.py" in converted.text
+    assert build_on_meta(cfg).roi_heads.mask_on
+
+
+def test_without_a_pyramid(run: Run) -> None:
+    converted, cfg = run(
+        "MODEL.BACKBONE.NAME=build_test_resnet_backbone",
+        "MODEL.RPN.IN_FEATURES=['res5']",
+        "MODEL.ROI_HEADS.IN_FEATURES=['res5']",
+        "MODEL.ANCHOR_GENERATOR.SIZES=[[32,64,128,256,512]]",
+    )
+    model = build_on_meta(cfg)
+    assert list(model.backbone.output_shape()) == ["p5"]
+    assert list(model.backbone.bottom_up.output_shape()) == ["res5"]
+    assert not converted.account.lost
+
+
+def test_sets(run: Run) -> None:
+    converted, cfg = run("DATASETS.TRAIN=('mine',)", "DATASETS.TEST=('theirs',)")
+    assert cfg.data.name == "custom"
+    assert {"DATASETS.TRAIN", "DATASETS.TEST"} == set(converted.account.lost)
+    assert "data.settings.custom.batch_size = 16" in converted.text
+    converted, cfg = run("DATASETS.TRAIN=('lvis_v1_train',)", "DATASETS.TEST=()")
+    assert cfg.data.name == "lvis_v1"
+    reason = converted.account.told()["not converted"]
+    assert not reason  # 80 is the default, and not what the file says
+    converted, _ = run("MODEL.ROI_HEADS.NUM_CLASSES=3")
+    assert "80" in converted.account.lost["MODEL.ROI_HEADS.NUM_CLASSES"]
+
+
+def test_texts_stay_texts(run: Run) -> None:
+    text = 'a"b\\\nimport no_such_module'
+    converted, cfg = run(f"OUTPUT_DIR={text}", f"MODEL.WEIGHTS={text}", "MODEL.RPN.SMOOTH_L1_BETA=1e999")
+    assert cfg.train.output_dir == text
+    assert cfg.model.proposal_generator.smooth_l1_beta == float("inf")
+    assert "\nimport no" not in converted.text
+
+
+def test_what_stands_in_is_told(run: Run) -> None:
+    converted, _ = run("MODEL.RPN.HEAD_NAME=MyHead", "MODEL.ROI_HEADS.NAME=Res5ROIHeads")
+    assert converted.account.lost == {
+        "MODEL.RPN.HEAD_NAME": "StandardRPNHead stands in",
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads stand in",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("MODEL.META_ARCHITECTURE=Mine", "META_ARCHITECTURE=Mine: there are GeneralizedRCNN, RetinaNet"),
+        ("SOLVER.OPTIMIZER=adamww", "adamww is not an optimizer of timm: did you mean adamw"),
+        ("MODEL.BACKBONE.CONFIG.STRIDES=[4, 8, 16, 16]", "double the stride"),
+        ("MODEL.FPN.NORM=XX", "the model cannot be built"),
+        ("SOLVER.MAX_ITER=0", "MAX_ITER=0: these make no lr_multiplier.warmup_length"),
+        ("MODEL.BACKBONE.CONFIG.STRIDES=['a', 'b', 'c', 'd']", "is not a list of pixels"),
+        ("SOLVER.WARMUP_METHOD=slow", "the schedule cannot be built: Unknown warmup method: slow"),
+    ],
+)
+def test_what_makes_no_detector_is_not_written(run: Run, tmp_path: Path, change: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run(change)
+    assert [file.name for file in tmp_path.iterdir()] == ["old.yaml"]
+
+
+def test_the_new_file_is_not_written_over_another(tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text(PYRAMID)
+    (tmp_path / "new.py").write_text("mine")
+    for out, told in (
+        (tmp_path / "new.py", "is there already"),
+        (tmp_path / "new.yaml", "ends in .py"),
+        (tmp_path / "no" / "new.py", "there is no folder"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            write_config(old, out)
+    assert (tmp_path / "new.py").read_text() == "mine"
+
+
+def test_every_rule_is_of_a_key_that_there_is(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text("MODEL: {}")
+    keys = read(file).defaults
+    assert {key for rule in RULES for key in rule.old.split()} <= set(keys)
+    from fnmatch import filter as matching
+
+    assert all(matching(keys, pattern) for pattern in [*NEEDLESS, *LOST])
+
+
+def test_any_key_that_is_changed_has_a_fate(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(PYRAMID)
+    account = convert(file).account
+    assert all(account.settled(key) for key in account.old.changed)

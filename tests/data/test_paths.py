@@ -1,0 +1,46 @@
+"""Which set is on this machine, asked when it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from d2timm.data.paths import COCO, SPLITS, coco_2017, found
+
+
+def put_annotations(root: Path, *splits: str) -> None:
+    folder = root / "coco" / "annotations"
+    folder.mkdir(parents=True)
+    for split in splits:
+        (folder / f"instances_{split}2017.json").touch()
+
+
+@pytest.mark.parametrize(
+    ("splits", "name"),
+    [((), "shapes"), (("train",), "shapes"), (("val",), "shapes"), (SPLITS, COCO)],
+)
+def test_coco_is_found_when_it_is_whole(
+    splits: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert found() == "shapes"
+    put_annotations(tmp_path, *splits)
+    assert found() == name
+
+
+def test_coco_lies_below_the_working_folder_unless_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    monkeypatch.chdir(tmp_path)
+    put_annotations(tmp_path / "datasets", *SPLITS)
+    assert found() == COCO
+
+
+def test_places_are_those_of_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~/sets")
+    split = coco_2017("val")
+    assert split.json == Path("/home/me/sets/coco/annotations/instances_val2017.json")
+    assert split.images == Path("/home/me/sets/coco/val2017")

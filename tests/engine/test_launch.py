@@ -1,0 +1,107 @@
+"""Several processes: over gloo on the CPU, started by the command itself or by torchrun."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from d2timm.engine.launch import DEFAULT_THREADS, launch, set_threads
+from d2timm.engine.run import run
+from d2timm.runs.record import Record
+
+ROOT = Path(__file__).parents[2]
+MASK = "mask_rcnn_timm.py"
+TWO = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+# a CNN, XCiT with its class token and late blocks, a plain ViT
+MODELS = ["resnet10t", "xcit_nano_12_p16_224", "vit_tiny_patch16_224"]
+
+
+def run_each(cfgs: list[Any]) -> None:
+    """What a process of the launch does; starting processes takes longer than the trainings."""
+    for cfg in cfgs:
+        run(cfg)
+
+
+def assert_trained(folder: Path, iterations: int) -> None:
+    record = Record.read(folder)
+    assert record is not None
+    assert (record.status, record.iterations, record.error) == ("done", iterations, None)
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    losses = [line["total_loss"] for line in lines if "total_loss" in line]
+    assert len(losses) >= iterations
+    assert all(math.isfinite(loss) for loss in losses)
+    assert set(record.metrics) == {"bbox", "segm"}
+    assert (folder / "log.txt.rank1").is_file(), "there was a second process"
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes started from here see no GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.mark.slow
+def test_two_processes_train_every_kind_of_model_without_unused_parameters(
+    tiny: Callable[..., Any], tmp_path: Path, on_cpu: None
+) -> None:
+    more = ["data.settings.custom.max_iter=2", "train.eval_period=0"]
+    cfgs = [
+        tiny(MASK, tmp_path / name, f"model.backbone.bottom_up.model_name={name}", *more) for name in MODELS
+    ]
+    for cfg in cfgs:
+        assert cfg.train.ddp.find_unused_parameters is False
+    launch(run_each, TWO, cfgs)
+    for name in MODELS:
+        assert_trained(tmp_path / name, 2)
+
+
+@pytest.mark.slow
+def test_torchrun(tiny_overrides: Callable[..., list[str]], tmp_path: Path, on_cpu: None) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(ROOT / "scripts" / "lazyconfig_train.py")]
+    command += ["--config-file", str(ROOT / "lazy_configs" / MASK), *tiny_overrides(MASK, tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_trained(tmp_path / "run", 4)
+
+
+def test_one_process_runs_here() -> None:
+    called: list[tuple[int, str]] = []
+    one = Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto")
+    launch(lambda *args: called.append(args), one, 1, "a")
+    assert called == [(1, "a")]
+
+
+def test_threads_are_those_that_are_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_threads(before + 1)
+        assert torch.get_num_threads() == before + 1
+        set_threads(None)
+        assert torch.get_num_threads() == DEFAULT_THREADS, "not those of the run before"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, DEFAULT_THREADS), (2, 3), (4, 1), (8, 1)])
+def test_processes_on_the_cpu_divide_the_cores(
+    processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr("d2timm.engine.launch.comm.get_local_size", lambda: processes)
+    set_threads(None)
+    set_threads(5)
+    assert given == [expected, 5], "what is asked for is not divided"

@@ -1,0 +1,107 @@
+"""Checkpoints are whole, remembered only then, and nothing in them is executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from d2timm.errors import ConfigError
+from d2timm.runs.checkpoint import AtomicCheckpointer
+
+
+class Counter:
+    """Something with a state besides the model."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+class Code:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def linear(value: float) -> nn.Linear:
+    layer = nn.Linear(2, 2)
+    nn.init.constant_(layer.weight, value)
+    return layer
+
+
+def test_resuming_restores_the_model_and_everything_else(tmp_path: Path) -> None:
+    AtomicCheckpointer(linear(3.0), str(tmp_path), trainer=Counter(7)).save("model_0000007", iteration=7)
+    model, counter = linear(0.0), Counter()
+    checkpointer = AtomicCheckpointer(model, str(tmp_path), trainer=counter)
+    rest = checkpointer.resume_or_load("", resume=True)
+    assert model.weight.tolist() == [[3.0, 3.0], [3.0, 3.0]]
+    assert counter.count == 7
+    assert rest["iteration"] == 7
+
+
+def test_saving_that_is_cut_off_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = AtomicCheckpointer(linear(1.0), str(tmp_path))
+    checkpointer.save("model")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"model.pth", "last_checkpoint"}
+
+    def full(data: Any, file: Path) -> None:
+        file.write_bytes(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", full)
+    for name in ("model", "model_0000010"):
+        with pytest.raises(OSError, match="disk full"):
+            checkpointer.save(name)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_checkpoint_is_whole_before_it_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpointer = AtomicCheckpointer(linear(1.0), str(tmp_path))
+    checkpointer.save("first")
+
+    def killed(name: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointer, "tag_last_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpointer.save("second")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "first.pth")
+    assert (tmp_path / "second.pth").is_file()
+    checkpointer.save("second")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "second.pth")
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    AtomicCheckpointer(linear(1.0), str(tmp_path), save_to_disk=False).save("model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pkl", "pyth"])
+def test_code_in_a_file_is_not_executed(tmp_path: Path, suffix: str) -> None:
+    evil, proof = tmp_path / f"evil.{suffix}", tmp_path / "executed"
+    data = {"model": Code(proof), "model_state": Code(proof), "__author__": "somebody"}
+    if suffix == "pkl":
+        evil.write_bytes(pickle.dumps(data))
+    else:
+        torch.save(data, evil)
+    with pytest.raises((ConfigError, pickle.UnpicklingError)):
+        AtomicCheckpointer(linear(1.0)).load(str(evil))
+    assert not proof.exists()
