@@ -152,7 +152,7 @@ def tiny(tiny_overrides: Callable[..., list[str]]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tiny_run(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of the real recipe, made tiny: Mask R-CNN, two iterations; not to be changed."""
-    from d2timm.engine.run import run
+    from d2timm.engine.process import run
 
     folder = tmp_path_factory.mktemp("run") / "tiny"
     run(tiny("mask_rcnn_timm.py", folder, "data.settings.custom.max_iter=2"))

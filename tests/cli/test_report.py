@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 from helpers import commands
-from test_report_runs import put
+from helpers.run_folders import put
 
 run = functools.partial(commands.run, "sweep_report")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report_runs import put
+from helpers.run_folders import put
 
 from d2timm.report.entries import Entry, best, leaderboard, metrics_compared, ranks
 from d2timm.runs.status import read_runs

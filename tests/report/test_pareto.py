@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
+from helpers.run_folders import put
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from test_report_runs import put
 
 from d2timm.report.entries import leaderboard
 from d2timm.report.labels import place_labels

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from test_report_runs import put
+from helpers.run_folders import put
 
 from d2timm.report.entries import leaderboard
 from d2timm.report.leaderboard import write_leaderboard

@@ -10,21 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.run_folders import put
 
 from d2timm.errors import ConfigError
 from d2timm.runs import status as runs
 from d2timm.runs.record import Record, _held
 from d2timm.runs.status import read_runs
-
-
-def put(folder: Path, score: float | None = None, **told: Any) -> Path:
-    """A run folder, of a run that is done unless told otherwise."""
-    folder.mkdir(parents=True)
-    record = Record(**{"status": "done", "iterations": 100, "max_iter": 100, **told})
-    if score is not None:
-        record.set_metrics({"bbox": {"AP": score, "AP50": 1.5 * score, "APs": None}})
-    record.write(folder)
-    return folder
 
 
 @pytest.mark.parametrize(
