@@ -6,7 +6,7 @@ PYTHON ?= python3
 DEMO   ?=
 
 BIN   := $(VENV)/bin
-# Touched last, so that an interrupted set-up is repeated
+# Touched last, so that an interrupted set-up starts again
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
@@ -17,24 +17,25 @@ help: ## Show this list
 
 setup: $(STAMP) ## Install everything into .venv (another: VENV=..., PYTHON=...)
 
-demo: $(STAMP) ## Train and evaluate Mask R-CNN on the embedded data set on CPU
+demo: $(STAMP) ## Train and evaluate Mask R-CNN on the embedded dataset on the CPU
 	$(BIN)/python scripts/lazyconfig_train.py --config-file lazy_configs/demo.py $(DEMO)
 
 test: $(STAMP) ## Run the tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(STAMP) ## Check style and types
+lint: $(STAMP) ## Check style, types and the imports between rooms
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
 
 clean: ## Remove caches and built packages; keeps .venv and output
-	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-$(STAMP): pyproject.toml constraints.txt scripts/install_detectron2.py
+$(STAMP): pyproject.toml constraints.txt d2timm/cli/install_detectron2.py
 	@echo "Setting up $(VENV); PyTorch alone is several GB, so this takes a few minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python scripts/install_detectron2.py
+	@$(BIN)/d2timm install-detectron2
 	@touch $@

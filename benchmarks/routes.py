@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a route costs: TimmBackbone beside timm's bare model, at the native size.
+"""Measure the cost of each route: TimmBackbone against timm's bare model, at the native size.
 
     python benchmarks/routes.py [--models NAME …] [--repeats 30]
 
-Both give the features that the model has at strides of its own, so that no resampling is in the comparison.
-The two take turns in one process on the same image and weights; the figure is the ratio of their medians.
+Both compute the features at the model's own strides, so that the comparison contains no resampling. The two take
+turns in one process with the same image and weights; the figure is the ratio of their medians.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ MODELS = [
     "swin_tiny_patch4_window7_224",  # dynamic size and padding
     "convnext_tiny",  # padding
     "maxvit_tiny_rw_224",  # padding to the native size
-    "coatnet_nano_rw_224",  # canvas
-    "beit_base_patch16_224",  # canvas
+    "coatnet_nano_rw_224",  # multi-size
+    "beit_base_patch16_224",  # multi-size
     "levit_256",  # resizing
     "mixer_b16_224",  # resizing
     "crossvit_small_240",  # resizing
@@ -39,16 +39,16 @@ MODELS = [
 
 def pair(model_name: str) -> tuple[str, Callable[[Tensor], object], Callable[[Tensor], object], Tensor]:
     """The route, timm's model, ours with the same weights, and an image."""
-    source = probe(model_name)
+    spec = probe(model_name)
     deepest = {
-        feature.stride: feature.index for feature in source.features if feature.exact and not feature.lost
+        feature.stride: feature.index for feature in spec.features if feature.exact and not feature.lost
     }
-    deepest = deepest or {round(feature.stride): feature.index for feature in source.features}
+    deepest = deepest or {round(feature.stride): feature.index for feature in spec.features}
     indices = sorted(deepest.values())
-    strides = [round(source.features[index].stride) for index in indices]
+    strides = [round(spec.features[index].stride) for index in indices]
     bare = timm.create_model(model_name, features_only=True, out_indices=indices).eval()
     ours = TimmBackbone(model_name, indices, [f"level{i}" for i in indices], strides).eval()
-    return str(source.input_spec), bare, ours, torch.randn(1, 3, *source.trial_size)
+    return str(spec.input_spec), bare, ours, torch.randn(1, 3, *spec.trial_size)
 
 
 def seconds(run: Callable[[Tensor], object], image: Tensor) -> float:

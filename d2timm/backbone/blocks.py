@@ -1,4 +1,4 @@
-"""Blocks as they were published, where timm's are others."""
+"""Blocks as in the published models, where timm's blocks differ."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["PaddedThenShifted", "StrideIn1x1", "pad_before_shift", "stride_in_1x
 
 
 class PaddedThenShifted(SwinTransformerBlock):
-    """A block of Swin that pads a map to whole windows before it shifts it.
+    """A Swin block that pads the feature map to a multiple of the window before it shifts the map.
 
-    timm shifts first, so that where windows do not divide a map, cells at its two ends attend to each other.
-    The published detectors pad first (mmdet/models/backbones/swin_transformer.py of
+    timm's block shifts first. If the windows do not divide the map, cells at opposite borders then attend to
+    each other. The published detectors pad first (mmdet/models/backbones/swin_transformer.py in
     https://github.com/SwinTransformer/Swin-Transformer-Object-Detection). The weights are the same.
     """
 
     def _attn(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        # without negative numbers, whose remainders ONNX takes otherwise
+        # not -side % window: ONNX computes remainders of negative numbers differently
         rows, columns = (
             (window - side % window) % window
             for side, window in zip(x.shape[1:3], self.window_size, strict=True)
@@ -32,17 +32,17 @@ class PaddedThenShifted(SwinTransformerBlock):
 
 
 def pad_before_shift(model: nn.Module) -> None:
-    """Make blocks of Swin those that pad first, in place."""
+    """Replace, in place, timm's Swin blocks by blocks that pad before they shift."""
     for module in model.modules():
         if type(module) is SwinTransformerBlock:
             module.__class__ = PaddedThenShifted
 
 
 class StrideIn1x1(Bottleneck):
-    """A bottleneck that halves in its first convolution, of 1x1, instead of the one of 3x3.
+    """A ResNet bottleneck whose first 1x1 convolution has the stride, instead of the 3x3 convolution.
 
-    As in the first ResNets (https://arxiv.org/abs/1512.03385), and so in detectron2's model zoo, whose R50
-    and R101 start from MSRA's weights (``MODEL.RESNETS.STRIDE_IN_1X1``).
+    The first ResNets (https://arxiv.org/abs/1512.03385) are built like that. So are the R50 and R101 of
+    detectron2's model zoo, which start from MSRA's weights (``MODEL.RESNETS.STRIDE_IN_1X1``).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -51,5 +51,11 @@ class StrideIn1x1(Bottleneck):
 
 
 def stride_in_1x1(**timm_kwargs: Any) -> dict[str, Any]:
-    """Keywords of a ResNet of ``StrideIn1x1``, and others: for ``timm_kwargs._target_`` in a config."""
+    """Return keyword arguments of a ResNet with ``StrideIn1x1`` blocks.
+
+    A config uses it as ``timm_kwargs._target_``.
+
+    Args:
+        timm_kwargs: further keyword arguments of ``timm.create_model``.
+    """
     return {**timm_kwargs, "block": StrideIn1x1}

@@ -1,6 +1,6 @@
-"""What a backbone is, told without weights: levels, route, size, cost, licence.
+"""Describe a backbone without its weights: levels, route, size, cost, licence.
 
-Nothing is computed: all runs are on the ``meta`` device, giant models included.
+All runs are on the ``meta`` device, so that even giant models are described in seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .timm_backbone import TimmBackbone
 __all__ = [
     "Description",
     "LevelInfo",
-    "count",
+    "count_parameters",
     "describe",
     "find",
     "kind",
@@ -46,12 +46,12 @@ class LevelInfo:
     """One output of a backbone.
 
     Attributes:
-        name: of the output.
-        index: the timm feature that it is made of.
-        module: where that feature comes from in the model.
-        native_stride: of the feature, image pixels a cell.
-        stride: of the output.
-        channels: of both.
+        name: name of the output.
+        index: index of the timm feature from which it is computed.
+        module: path of the module that computes the feature.
+        native_stride: stride of the feature, image pixels per cell.
+        stride: stride of the output, image pixels per cell.
+        channels: number of channels of feature and output.
     """
 
     name: str
@@ -67,20 +67,20 @@ class Description:
     """A backbone in numbers.
 
     Attributes:
-        model_name: timm's name.
+        model_name: timm's name of the model.
         kind: see ``kind``.
-        route: how images of any size reach the model.
-        refused: route -> why it is not taken, of those that come first.
-        native_size: (height, width) of the images that the model was made for.
-        levels: the outputs.
-        parameters: number of parameters, those that timm's classifier alone needs left out.
-        size: (height, width) at which the following are told.
-        multiply_adds: of one image.
-        activation_bytes: what a training step keeps of one image for its backward pass, in float32.
-        pixel_mean: of each channel, 0 to 255, in the order RGB.
-        pixel_std: of each channel.
-        licence: of the weights that the name stands for, as timm tells it; None: it does not.
-        tags: pretrained weights that timm has for the architecture, each after a dot.
+        route: how images of any size are adapted to the model, see ``InputSpec``.
+        refused: route -> reason, for each preferable route that the model does not support.
+        native_size: (height, width) in pixels of the images for which the model was designed.
+        levels: the outputs, from shallow to deep.
+        parameters: number of parameters, without those that only timm's classifier uses.
+        size: (height, width) in pixels of the image to which the costs refer.
+        multiply_adds: multiply-adds of a forward pass with one image.
+        activation_bytes: bytes per image that a training step keeps for the backward pass, in float32.
+        pixel_mean: mean of each channel, 0 to 255, in RGB order.
+        pixel_std: standard deviation of each channel, 0 to 255, in RGB order.
+        licence: licence of the weights to which the name refers, as timm declares it; None: undeclared.
+        tags: tags of the pretrained weights that timm has for the architecture.
     """
 
     model_name: str
@@ -109,11 +109,11 @@ class Description:
             [f"multiply-adds at {size}", f"{self.multiply_adds / 1e9:.2f} G"],
             [
                 f"activations at {size}",
-                f"{self.activation_bytes / 2**20:.0f} MiB an image in training, float32",
+                f"{self.activation_bytes / 2**20:.0f} MiB per image in training, float32",
             ],
             ["pixel mean", ", ".join(f"{value:g}" for value in self.pixel_mean)],
             ["pixel std", ", ".join(f"{value:g}" for value in self.pixel_std)],
-            ["licence of the weights", self.licence or "not told by timm"],
+            ["licence of the weights", self.licence or "not declared by timm"],
             ["pretrained", ", ".join(self.tags) or "none"],
         ]
         text = "\n".join(f"{key:26s}{value}" for key, value in facts)
@@ -124,8 +124,8 @@ def describe(backbone: TimmBackbone, size: Size) -> Description:
     """Describe a backbone.
 
     Args:
-        backbone: on ``meta``.
-        size: (height, width) in pixels of the image for which costs are told.
+        backbone: a backbone on ``meta``; it is left in training mode.
+        size: (height, width) in pixels of the image to which the costs refer.
     """
     spec = backbone.spec
     arch = split_model_name_tag(spec.model_name)[0]
@@ -137,7 +137,7 @@ def describe(backbone: TimmBackbone, size: Size) -> Description:
         refused=dict(spec.refused),
         native_size=spec.native_size,
         levels=levels(backbone),
-        parameters=count(backbone),
+        parameters=count_parameters(backbone),
         size=size,
         multiply_adds=multiply_adds(backbone, images),
         activation_bytes=saved_bytes(lambda: backbone.train()(images), backbone),
@@ -149,8 +149,15 @@ def describe(backbone: TimmBackbone, size: Size) -> Description:
 
 
 def on_meta(model_name: str) -> TimmBackbone:
-    """A backbone with default arguments and without numbers."""
-    probe(model_name, None, ())  # outside the context below, which slows every call of torch
+    """Create a backbone on ``meta``, with default arguments.
+
+    Args:
+        model_name: any name that ``timm.create_model`` accepts.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    probe(model_name, None, ())  # cached; the device context below slows every call of torch
     with torch.device("meta"):
         return TimmBackbone(model_name)
 
@@ -159,11 +166,11 @@ def find(pattern: str, most_parameters: int | None = None) -> dict[str, int]:
     """Find models by name.
 
     Args:
-        pattern: as in a shell, such as ``convnext*``.
-        most_parameters: leave out larger models.
+        pattern: shell pattern, such as ``convnext*``.
+        most_parameters: omit backbones with more parameters; None: no limit.
 
     Returns:
-        Name -> number of parameters of the backbone.
+        Model name -> number of parameters of the backbone.
 
     Raises:
         ConfigError: no name matches.
@@ -174,12 +181,16 @@ def find(pattern: str, most_parameters: int | None = None) -> dict[str, int]:
             f"--list {pattern!r}: no model of timm {timm.__version__} matches; "
             + suggest(pattern, timm.list_models())
         )
-    found = {name: count(on_meta(name)) for name in tqdm(names, leave=False, disable=None)}
-    return {name: n for name, n in found.items() if most_parameters is None or n <= most_parameters}
+    parameters = {name: count_parameters(on_meta(name)) for name in tqdm(names, leave=False, disable=None)}
+    return {name: n for name, n in parameters.items() if most_parameters is None or n <= most_parameters}
 
 
 def kind(spec: BackboneSpec) -> str:
-    """``pyramid`` if strides 4, 8, 16 and 32 are there, ``one stride``, or else ``part of a pyramid``."""
+    """Classify a model by the strides of its features.
+
+    Returns:
+        ``pyramid`` if it has the strides 4, 8, 16 and 32; ``one stride``; otherwise ``part of a pyramid``.
+    """
     strides = {feature.stride for feature in spec.features}
     if strides >= {4, 8, 16, 32}:
         return "pyramid"
@@ -187,7 +198,7 @@ def kind(spec: BackboneSpec) -> str:
 
 
 def levels(backbone: TimmBackbone) -> list[LevelInfo]:
-    """The outputs of a backbone, shallow to deep."""
+    """List the outputs of a backbone, from shallow to deep."""
     features = [backbone.spec.features[index] for index in backbone.out_indices]
     return [
         LevelInfo(name, feature.index, feature.name, feature.stride, shape.stride, shape.channels)
@@ -196,27 +207,32 @@ def levels(backbone: TimmBackbone) -> list[LevelInfo]:
 
 
 def table_of_levels(levels: list[LevelInfo]) -> str:
-    """A line a level."""
+    """Format levels as a table with one row per level."""
     rows = [[x.name, f"{x.index} {x.module}", f"{x.native_stride:g}", x.stride, x.channels] for x in levels]
     return str(tabulate(rows, ["level", "timm feature", "native stride", "stride", "channels"]))
 
 
-def count(module: nn.Module) -> int:
-    """Number of parameters."""
+def count_parameters(module: nn.Module) -> int:
+    """Count the parameters of a module; shared ones count once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def multiply_adds(module: nn.Module, images: torch.Tensor) -> int:
-    """Multiply-adds of a forward pass on ``meta``, of convolutions, matrix products and attention."""
-    with torch.no_grad(), MetaRun(), _Flops() as counted:
+    """Count the multiply-adds of a forward pass in convolutions, matrix products and attention.
+
+    Args:
+        module: a module on ``meta``; it is left in eval mode.
+        images: (N, C, H, W) on ``meta``.
+    """
+    with torch.no_grad(), MetaRun(), _FlopCounter() as counter:
         module.eval()(images)
-    return int(counted.flops) // 2
+    return int(counter.flops) // 2
 
 
-class _Flops(TorchDispatchMode):
-    """torch's ``FlopCounterMode`` without its record of modules.
+class _FlopCounter(TorchDispatchMode):
+    """torch's ``FlopCounterMode`` without its counts per module.
 
-    That takes most of its time, and fails for modules that hand tuples on, as those of pit do.
+    They take most of its time, and fail for modules that pass tuples to each other, as those of pit do.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""timm models on the ``meta`` device, where a tensor has a shape and no numbers.
+"""timm models on the ``meta`` device, where a tensor has a shape but no values.
 
-What a model gives and takes is found here at no cost of memory, for giant models as well.
+Models need no memory for weights there, so that even giant models can be examined.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["MetaRun", "TimmModel", "create_on_meta", "tensors_in"]
 
-#: An nn.Module with timm's ways (feature_info, forward_intermediates, ...), which no type of timm's tells
+#: An nn.Module with timm's interface (feature_info, forward_intermediates, ...), for which timm has no type
 TimmModel: TypeAlias = Any
 
+#: Functions and methods that initialise weights
 INITIALISERS = {"uniform_", "normal_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "copy_"}
 
 aten = torch.ops.aten
-#: What makes a tensor of known numbers from nothing
+#: Operators that create tensors of known values from constants
 FACTORIES = {
     aten.arange,
     aten.eye,
@@ -36,15 +37,15 @@ FACTORIES = {
     aten.triu_indices,
     aten.zeros,
 }
-#: Operators -> (tensor, index -> dimension) for each index that they look up
+#: Operators that look up indices -> (tensor, indices, dimension of the tensor) for each lookup of a call
 LOOKUPS: dict[Any, Callable[..., Iterator[tuple[Tensor, Any, int]]]] = {
     aten.index: lambda x, indices: ((x, index, i) for i, index in enumerate(indices)),
     aten.index_select: lambda x, dim, index: iter([(x, index, dim)]),
     aten.gather: lambda x, dim, index, **_: iter([(x, index, dim)]),
     aten.embedding: lambda x, index, *_, **__: iter([(x, index, 0)]),
 }
-#: Known numbers are followed up to this many in a tensor.
-MOST_NUMBERS = 1_000_000
+#: Values are tracked for tensors of at most this many elements.
+MAX_TRACKED = 1_000_000
 
 
 def _addmm(bias: Tensor, x: Tensor, weight: Tensor, **_: Any) -> Tensor:
@@ -56,7 +57,7 @@ def _addmm(bias: Tensor, x: Tensor, weight: Tensor, **_: Any) -> Tensor:
 def _layer_norm(x: Tensor, shape: list[int], *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     affine = [t.shape for t in rest[:2] if t is not None]
     if any(list(sides[-len(shape) :]) != list(shape) for sides in (x.shape, *affine)):
-        raise RuntimeError(f"a norm of {shape} is given {tuple(x.shape)}")
+        raise RuntimeError(f"layer norm over {shape} does not accept an input of shape {tuple(x.shape)}")
     statistics = x.new_empty(*x.shape[: -len(shape)], *[1] * len(shape))
     return torch.empty_like(x, memory_format=torch.contiguous_format), statistics, statistics
 
@@ -64,7 +65,7 @@ def _layer_norm(x: Tensor, shape: list[int], *rest: Any) -> tuple[Tensor, Tensor
 def _batch_norm(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     channels, training = x.shape[1], rest[3]
     if any(t is not None and t.shape[0] != channels for t in (weight, *rest[:3])):
-        raise RuntimeError(f"a batch norm of other channels is given {tuple(x.shape)}")
+        raise RuntimeError(f"batch norm does not accept an input of shape {tuple(x.shape)}")
     statistics = x.new_empty(channels if training else 0)
     return torch.empty_like(x), statistics, statistics
 
@@ -77,6 +78,7 @@ def _activation(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return torch.empty_like(x)
 
 
+#: Operators -> fast replacements of their meta kernels
 SHORTCUTS: dict[Any, Callable[..., Any]] = {
     aten.addmm: _addmm,
     aten.native_layer_norm: _layer_norm,
@@ -87,14 +89,19 @@ SHORTCUTS: dict[Any, Callable[..., Any]] = {
 
 
 def create_on_meta(model_name: str, **kwargs: Any) -> TimmModel:
-    """Make the full timm model without numbers, in eval mode."""
-    enabled = torch._C._EnableTorchFunction()  # which a run on meta disables
+    """Create the complete timm model on ``meta``, in eval mode.
+
+    Args:
+        model_name: any name that ``timm.create_model`` accepts.
+        kwargs: further keyword arguments of ``timm.create_model``.
+    """
+    enabled = torch._C._EnableTorchFunction()  # MetaRun, which may be active, disables it
     with torch.inference_mode(False), enabled, torch.device("meta"), _WithoutInitialisation():
         return timm.create_model(model_name, pretrained=False, **kwargs).eval()
 
 
 def tensors_in(*values: Any) -> Iterator[Tensor]:
-    """The tensors among arguments or results of an operator, which nests them in lists at most once."""
+    """Iterate over the tensors in arguments or results of an operator, where lists are nested at most once."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -103,7 +110,7 @@ def tensors_in(*values: Any) -> Iterator[Tensor]:
 
 
 class _WithoutInitialisation(TorchFunctionMode):
-    """Skip what fills weights: on ``meta`` it is most of the time that a model takes to be made."""
+    """Skip the initialisation of weights, which takes most of the time to create a model on ``meta``."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -115,31 +122,32 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 class MetaRun(TorchDispatchMode):
-    """Run models on ``meta`` as a real device would.
+    """A context that runs models on ``meta`` with the checks of a real device.
 
-    Tensors that follow from constants alone (``arange`` and what is computed of it, such as relative
-    positions) are computed along on the CPU: what is looked up by them is held against its size, which
-    ``meta`` does not do, and ``item()`` gives their number, which ``meta`` cannot. A device context that the
-    caller may be in (``with torch.device("meta")``), which slows every call, is left for the time.
+    Tensors that depend on constants only (``arange`` and what is computed from it, such as relative
+    positions) are also computed on the CPU. Therefore lookups by such indices are checked against the size
+    of the tensor, which ``meta`` does not do, and ``item()`` returns their value, which ``meta`` cannot. A
+    device context of the caller (``with torch.device("meta")``) slows every call, so it is suspended.
 
     Args:
-        fast: do without the meta kernels of norms, linear layers and activations, which are written in
-            Python and take most of a run. Whoever counts operators from outside does not see these.
+        fast: replace the meta kernels of norms, linear layers and activations, which are written in Python
+            and take most of the time, by shortcuts. Dispatch modes outside this one, such as a counter of
+            FLOPs, do not see the operators that are replaced.
 
     Raises:
         IndexError: an index is out of bounds.
     """
 
-    active = 0  # runs in progress
+    active = 0  #: number of runs in progress
 
     def __init__(self, fast: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.fast = fast
-        self.known = WeakIdKeyDictionary()
+        self.values = WeakIdKeyDictionary()  # tensor on meta -> the same tensor on the CPU
 
     def __enter__(self) -> MetaRun:
-        self._outside = torch._C.DisableTorchFunction()
-        self._outside.__enter__()
+        self._suspension = torch._C.DisableTorchFunction()
+        self._suspension.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
         MetaRun.active += 1
         return self
@@ -147,53 +155,53 @@ class MetaRun(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         MetaRun.active -= 1
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._outside.__exit__(*error)
+        self._suspension.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func.overloadpacket
         if self.fast and packet in SHORTCUTS and args[0].is_meta:
             return SHORTCUTS[packet](*args, **kwargs)
-        if packet is aten._local_scalar_dense and args[0] in self.known:
-            return self.known[args[0]].item()
+        if packet is aten._local_scalar_dense and args[0] in self.values:
+            return self.values[args[0]].item()
         if packet in LOOKUPS and not func._schema.is_mutable:
-            self._check(packet, args, kwargs)
+            self._check_indices(packet, args, kwargs)
         out = func(*args, **kwargs)
-        if self.known or packet in FACTORIES:
+        if self.values or packet in FACTORIES:
             outputs = list(tensors_in(out))
-            if outputs and all(x.is_meta and x.numel() <= MOST_NUMBERS for x in outputs):
-                self._follow(func, args, kwargs, outputs)
+            if outputs and all(x.is_meta and x.numel() <= MAX_TRACKED for x in outputs):
+                self._track(func, args, kwargs, outputs)
         return out
 
-    def _follow(self, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
-        """Compute outputs with numbers where all that they are made of is known."""
+    def _track(self, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
+        """Compute the values of outputs if the values of all inputs are known."""
         inputs = [*tensors_in(*args), *tensors_in(*kwargs.values())]
         if not inputs and func.overloadpacket not in FACTORIES:
             return
-        if not all(x in self.known or not x.is_meta for x in inputs):
-            for written in (x for x in outputs if any(x is given for given in inputs)):
+        if not all(x in self.values or not x.is_meta for x in inputs):
+            for written in (x for x in outputs if any(x is y for y in inputs)):
                 self._forget(written)
             return
-        args, kwargs = tree_map_only(Tensor, lambda x: self.known.get(x, x), (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, lambda x: self.values.get(x, x), (args, kwargs))
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
-        for output, numbers in zip(outputs, tensors_in(func(*args, **kwargs)), strict=True):
-            self.known[output] = numbers
+        for output, values in zip(outputs, tensors_in(func(*args, **kwargs)), strict=True):
+            self.values[output] = values
 
     def _forget(self, written: Tensor) -> None:
-        """Something unknown was written into a tensor: all views of it are unknown from now on."""
+        """Forget the values of all views of a tensor into which unknown values were written."""
         storage = written.untyped_storage()._cdata
-        for x in [x for x in self.known if x.untyped_storage()._cdata == storage]:
-            del self.known[x]
+        for x in [x for x in self.values if x.untyped_storage()._cdata == storage]:
+            del self.values[x]
 
-    def _check(self, packet: Any, args: Any, kwargs: Any) -> None:
+    def _check_indices(self, packet: Any, args: Any, kwargs: Any) -> None:
         for x, index, dim in LOOKUPS[packet](*args, **kwargs):
-            numbers = self.known.get(index) if isinstance(index, Tensor) else None
-            if numbers is None or numbers.dtype == torch.bool or not numbers.numel():
+            values = self.values.get(index) if isinstance(index, Tensor) else None
+            if values is None or values.dtype == torch.bool or not values.numel():
                 continue
             size = x.shape[dim]
-            first = -size if packet is aten.index else 0  # the others do not count from the end
-            lowest, highest = int(numbers.min()), int(numbers.max())
+            first = -size if packet is aten.index else 0  # other lookups do not accept negative indices
+            lowest, highest = int(values.min()), int(values.max())
             if not first <= lowest <= highest < size:
                 wrong = lowest if lowest < first else highest
                 raise IndexError(f"index {wrong} is out of bounds for a dimension of size {size}")

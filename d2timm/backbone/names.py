@@ -1,4 +1,4 @@
-"""Names of timm models, checked before anything is built."""
+"""Check names of timm models before anything is built."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ __all__ = ["check_name"]
 
 
 def check_name(model_name: str) -> None:
-    """Raise ConfigError unless ``timm.create_model`` knows the name.
+    """Check that ``timm.create_model`` knows a name.
 
-    Names with a source (``hf-hub:…``, ``local-dir:…``) are resolved when the model is created.
+    Args:
+        model_name: ``arch``, ``arch.tag``, ``hf-hub:…`` or ``local-dir:…``. Names with a source are
+            resolved only when the model is created.
+
+    Raises:
+        ConfigError: the architecture, the tag or the source is unknown.
     """
     try:
-        spec, name = parse_model_name(model_name)
+        source, name = parse_model_name(model_name)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if spec:
+    if source:
         return
     arch, tag = split_model_name_tag(name)
     if not is_model(arch):
         hint = suggest(arch, timm.list_models())
         raise ConfigError(f"model_name={model_name!r} is not in timm {timm.__version__}: {hint}")
-    tags = [split_model_name_tag(known)[1] for known in timm.list_pretrained(f"{arch}.*")]
+    tags = [split_model_name_tag(pretrained)[1] for pretrained in timm.list_pretrained(f"{arch}.*")]
     if tag and tag not in tags:
-        known = ", ".join(tags) or "none"
-        raise ConfigError(f"model_name={model_name!r}: {arch} has no weights {tag!r}; it has {known}")
+        available = ", ".join(tags) or "none"
+        raise ConfigError(f"model_name={model_name!r}: {arch} has no weights {tag!r}; it has {available}")

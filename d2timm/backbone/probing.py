@@ -1,8 +1,7 @@
-"""Find out what a timm model gives and input_spec.
+"""Determine how a timm model works as a backbone, without creating its weights.
 
-Everything is found from timm's own information and from runs on the ``meta`` device, which compute shapes
-and no numbers: the feature maps, their channels and strides, and the image sizes that the model takes.
-There is no list of model names.
+timm's own information and runs on the ``meta`` device, which compute shapes only, give the feature maps, their
+channels and strides, and the image sizes that the model accepts. There is no list of model names.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import torch
 
 from ..errors import ConfigError
 from ..utils.sizes import Size, round_up, round_up_size
+from ..utils.text import one_line
 from .meta import MetaRun, TimmModel, create_on_meta
-from .multisize import create_twin, why_not
+from .multisize import create_twin, find_mismatch
 from .names import check_name
 from .spec import SMALLEST_SIDE, BackboneSpec, Feature, InputSpec, Kwargs, extract
 
@@ -27,39 +27,40 @@ __all__ = ["pretrained_cfg", "probe"]
 
 logger = logging.getLogger(__name__)
 
-#: Image sizes (height, width) at which a model is tried: odd and even, with different remainders for every
-#: stride up to 64. They are rounded up to the multiple under test.
+#: Image sizes (height, width) in pixels at which a model is tried: odd and even, with different remainders for
+#: every stride up to 64. They are rounded up to the multiple under test.
 TRIAL_SIZES: tuple[Size, ...] = ((97, 131), (333, 500))
-#: What timm's models raise for a keyword that they do not have or a value that they cannot use
-REFUSALS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
-#: More cells than this are not lost to unpadded convolutions: such a grid has its own size.
-MOST_LOST = 4
+#: What timm's models raise for a keyword argument that they do not have or a value that they do not support
+CREATION_ERRORS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
+#: Unpadded convolutions remove at most this many cells per side; a grid that lacks more has its own size.
+MAX_LOST = 4
 
+#: (channels, rows, columns) of each feature
 Shapes = tuple[tuple[int, ...], ...]
 
 
 class RefusalError(Exception):
-    """A model does not take a size; the text says how it told."""
+    """A model does not accept an image size; the message gives the reason."""
 
 
 class FixedGridError(RefusalError):
-    """A model resizes every image inside, to the size for which it was made."""
+    """A model resizes every image internally to the size for which it was created."""
 
 
 @functools.lru_cache(maxsize=64)
 def probe(
     model_name: str, fixed_input_size: bool | Size | None = None, timm_kwargs: Kwargs = ()
 ) -> BackboneSpec:
-    """Find out what a timm model gives and input_spec, without making its weights.
+    """Determine the features of a timm model and how images of any size are adapted to it.
 
     Args:
-        model_name: any name that ``timm.create_model`` takes.
-        fixed_input_size: None: the model sees images at their own size wherever it can; True: at its
-            native size; (height, width): at that size.
-        timm_kwargs: further keywords of ``timm.create_model``.
+        model_name: any name that ``timm.create_model`` accepts.
+        fixed_input_size: None: the model sees images at their own size wherever possible; True: resized to
+            its native size; (height, width): resized to this size in pixels.
+        timm_kwargs: further keyword arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: the name is unknown, or the model refuses a keyword or the fixed size.
+        ConfigError: the name is unknown, or the model does not accept a keyword argument or the fixed size.
     """
     check_name(model_name)
     search = _Search(model_name, timm_kwargs)
@@ -69,34 +70,47 @@ def probe(
 
 @functools.lru_cache(maxsize=64)
 def pretrained_cfg(model_name: str) -> dict[str, Any]:
-    """What timm says of the weights of a model: ``mean``, ``std``, ``input_size``, ``classifier``, ...."""
+    """Return timm's configuration of the weights of a model: ``mean``, ``std``, ``input_size``, ...
+
+    Args:
+        model_name: any name that ``timm.create_model`` accepts.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
     check_name(model_name)
     return dict(_create(model_name, ()).pretrained_cfg)
 
 
 @dataclass(frozen=True)
 class _Strategy:
-    """One way of giving a model images of any size."""
+    """One way of running a model on images of any size.
+
+    Attributes:
+        route, multiple, multisize: see ``InputSpec``.
+        kwargs: keyword arguments of ``timm.create_model``.
+        exact: accept only grids that follow the image, see ``Feature.exact``.
+    """
 
     route: str
     kwargs: Kwargs
     multiple: int = 1
     multisize: Literal["image", "square"] | None = None
-    exact: bool = True  # grids must follow the image
+    exact: bool = True
 
 
 class _Search:
-    """Tries the ways in the order in which they are preferred, on one model."""
+    """The search for the first strategy that works for a model, in order of preference."""
 
     def __init__(self, model_name: str, kwargs: Kwargs) -> None:
         self.model_name = model_name
         self.kwargs = kwargs
-        plain = _plain(model_name, kwargs)
+        plain = _create_or_explain(model_name, kwargs)
         self.models: dict[Kwargs, TimmModel] = {kwargs: plain}
         dynamic = (*kwargs, ("dynamic_img_size", True))
         try:
             self.models[dynamic] = _create(model_name, dynamic)
-        except REFUSALS:
+        except CREATION_ERRORS:
             logger.debug("%s has no dynamic_img_size", model_name)
         given = dict(kwargs)
         channels, *native = plain.pretrained_cfg.get("input_size", (3, 224, 224))
@@ -107,39 +121,40 @@ class _Search:
         self.run = functools.lru_cache(maxsize=None)(self._run)
 
     def any_size(self) -> BackboneSpec:
-        """The least that lets the model take images of any size, or else resizing to the native one."""
+        """Return the spec with the first strategy that accepts images of any size, or else with resizing."""
         refused: dict[str, str] = {}
-        resizes_inside = False
-        for way in self._ways():
-            if resizes_inside and not way.multisize:
+        resizes_internally = False
+        for strategy in self._strategies():
+            if resizes_internally and not strategy.multisize:
                 continue
             try:
-                features = self._measure(way, [self.native, *TRIAL_SIZES])
+                features = self._measure(strategy, [self.native, *TRIAL_SIZES])
             except RefusalError as refusal:
-                refused.setdefault(way.route, str(refusal))
-                resizes_inside |= isinstance(refusal, FixedGridError)
+                refused.setdefault(strategy.route, str(refusal))
+                resizes_internally |= isinstance(refusal, FixedGridError)
                 continue
-            input_spec = InputSpec(way.route, way.multiple, self._smallest(way), multisize=way.multisize)
-            return self._source(way, input_spec, features, refused)
+            input_spec = InputSpec(
+                strategy.route, strategy.multiple, self._smallest(strategy), multisize=strategy.multisize
+            )
+            return self._spec(strategy, input_spec, features, refused)
         return replace(self.one_size(self.native), refused=tuple(refused.items()))
 
     def one_size(self, size: Size) -> BackboneSpec:
-        """The model for images that are all resized to one size."""
-        ways = [_Strategy("resizing", kwargs) for kwargs in self.models]
+        """Return the spec with all images resized to one size, (height, width) in pixels."""
+        strategies = [_Strategy("resizing", kwargs) for kwargs in self.models]
         if "img_size" not in dict(self.kwargs):
-            ways += [_Strategy("resizing", self.kwargs, multisize="image")]
-            ways += [_Strategy("resizing", (*self.kwargs, ("img_size", size)))]
+            strategies += [_Strategy("resizing", self.kwargs, multisize="image")]
+            strategies += [_Strategy("resizing", (*self.kwargs, ("img_size", size)))]
         reason = ""
-        for way in ways:
+        for strategy in strategies:
             try:
-                features = self._measure(replace(way, exact=False), [size])
+                features = self._measure(replace(strategy, exact=False), [size])
             except RefusalError as refusal:
                 reason = str(refusal)
                 continue
-            input_spec = InputSpec(
-                way.route, size=size, multisize=way.multisize if size != self.native else None
-            )
-            return self._source(way, input_spec, features, {})
+            multisize = strategy.multisize if size != self.native else None
+            input_spec = InputSpec(strategy.route, size=size, multisize=multisize)
+            return self._spec(strategy, input_spec, features, {})
         if size == self.native:
             raise ConfigError(f"{self.model_name} does not run at its native size: {reason}")
         raise ConfigError(
@@ -147,62 +162,66 @@ class _Search:
             f"its native size is {self.native} (fixed_input_size=True)"
         )
 
-    def _ways(self) -> Iterator[_Strategy]:
-        """Nothing, the model's own dynamic size, padding, and a canvas.
+    def _strategies(self) -> Iterator[_Strategy]:
+        """Iterate over strategies for any size: none, timm's dynamic size, padding, multi-size.
 
-        Within each, grids that follow the image exactly come first, then what costs the image least.
+        Strategies whose grids follow the image exactly precede the others, and smaller multiples of padding
+        precede larger ones.
         """
-        names = dict(zip(self.models, ("any size", "dynamic size"), strict=False))
+        routes = dict(zip(self.models, ("any size", "dynamic size"), strict=False))
         step = math.ceil(max(info["reduction"] for info in self.info))
-        # what the native size is not a multiple of is not needed
+        # a multiple that does not divide the native size cannot be required
         more = [k for k in range(2 * step, max(self.native) + 1, step) if not any(x % k for x in self.native)]
-        for kwargs, route in names.items():
+        for kwargs, route in routes.items():
             yield _Strategy(route, kwargs)
         for multiples, exact in (([step], True), ([step], False), (more, True)):
             for multiple in multiples:
-                for kwargs, route in names.items():
+                for kwargs, route in routes.items():
                     padding = "padding" if kwargs == self.kwargs else f"{route} and padding"
                     yield _Strategy(padding, kwargs, multiple, exact=exact)
         if "img_size" not in dict(self.kwargs):
-            for canvas in ("image", "square"):
+            for shape in ("image", "square"):
                 for multiple in (1, step):
-                    yield _Strategy("multi-size", self.kwargs, multiple, canvas)
+                    yield _Strategy("multi-size", self.kwargs, multiple, shape)
 
-    def _measure(self, way: _Strategy, sizes: Sequence[Size]) -> tuple[Feature, ...]:
-        """Describe the features from runs at some sizes, the first of them the native one."""
-        sizes = [round_up_size(size, way.multiple) for size in sizes]
-        if sizes.count(sizes[0]) == len(sizes) > 1:
-            sizes.append((way.multiple, 2 * way.multiple))  # so large a multiple made them one
-        runs = [self.run(way.kwargs, way.multisize, size) for size in reversed(sizes)][::-1]
+    def _measure(self, strategy: _Strategy, sizes: Sequence[Size]) -> tuple[Feature, ...]:
+        """Describe the features from runs at several sizes, of which the first is the native one.
+
+        Raises:
+            RefusalError: the strategy does not work.
+        """
+        sizes = [round_up_size(size, strategy.multiple) for size in sizes]
+        if sizes.count(sizes[0]) == len(sizes) > 1:  # the multiple is so large that all sizes became equal
+            sizes.append((strategy.multiple, 2 * strategy.multiple))
+        runs = [self.run(strategy.kwargs, strategy.multisize, size) for size in reversed(sizes)][::-1]
         features = []
         for i, info in enumerate(self.info):
             grids = [run[i][1:] for run in runs]
             if len(sizes) > 1 and len({*grids}) == 1:
                 raise FixedGridError("it resizes every image to a size of its own")
             features.append(_describe(i, info, runs[0][i][0], sizes, grids))
-        unpadded = way.multiple == 1 and any(feature.lost for feature in features)
-        if way.exact and (unpadded or not all(feature.exact for feature in features)):
+        unpadded = strategy.multiple == 1 and any(feature.lost for feature in features)
+        if strategy.exact and (unpadded or not all(feature.exact for feature in features)):
             raise RefusalError("its grids do not follow the image")
         return tuple(features)
 
-    def _smallest(self, way: _Strategy) -> int:
-        """The smallest square image that the model takes, found by doubling."""
-        side = round_up(SMALLEST_SIDE, way.multiple)
+    def _smallest(self, strategy: _Strategy) -> int:
+        """Find, by doubling, the side in pixels of the smallest square image that the model accepts."""
+        side = round_up(SMALLEST_SIDE, strategy.multiple)
         while side < max(map(max, TRIAL_SIZES)):
             try:
-                self.run(way.kwargs, way.multisize, (side, side))
+                self.run(strategy.kwargs, strategy.multisize, (side, side))
                 break
             except RefusalError:
                 side *= 2
         return side
 
     def _run(self, kwargs: Kwargs, multisize: Literal["image", "square"] | None, size: Size) -> Shapes:
-        """(channels, rows, columns) of each feature."""
         try:
             model = self._model(kwargs)
             if multisize and size != self.native:
                 twin = create_twin(self.model_name, dict(kwargs), multisize, size)
-                if reason := why_not(model, twin):
+                if reason := find_mismatch(model, twin):
                     raise RefusalError(reason)
                 model = twin
             images = torch.empty(1, self.channels, *size, device="meta")
@@ -210,10 +229,9 @@ class _Search:
                 maps = extract(model, images, range(len(self.info)))
         except RefusalError:
             raise
-        except Exception as refusal:
-            # timm's models refuse a size in whatever way the first mismatch inside raises
-            reason = " ".join(f"{type(refusal).__name__} {refusal}".split())
-            raise RefusalError(f"at {size[0]}x{size[1]}: {reason[:200]}") from refusal
+        except Exception as error:
+            # timm's models do not declare which sizes they accept: some operator fails, with any exception
+            raise RefusalError(f"at {size[0]}x{size[1]}: {one_line(error, with_type=True)}") from error
         shapes = tuple(tuple(x.shape[1:]) for x in maps.values())
         if any(0 in shape for shape in shapes):
             raise RefusalError(f"at {size[0]}x{size[1]}: a feature map is empty")
@@ -224,17 +242,21 @@ class _Search:
             self.models[kwargs] = _create(self.model_name, kwargs)
         return self.models[kwargs]
 
-    def _source(
-        self, way: _Strategy, input_spec: InputSpec, features: tuple[Feature, ...], refused: dict[str, str]
+    def _spec(
+        self,
+        strategy: _Strategy,
+        input_spec: InputSpec,
+        features: tuple[Feature, ...],
+        refused: dict[str, str],
     ) -> BackboneSpec:
-        others = tuple(item for item in refused.items() if item[0] != way.route)
+        others = tuple(item for item in refused.items() if item[0] != strategy.route)
         return BackboneSpec(
-            self.model_name, way.kwargs, self.channels, self.native, input_spec, features, others
+            self.model_name, strategy.kwargs, self.channels, self.native, input_spec, features, others
         )
 
 
 def _describe(index: int, info: Any, channels: int, sizes: Sequence[Size], grids: Sequence[Any]) -> Feature:
-    """Tell a grid of a fixed stride, at most short of some cells, from one with a size of its own."""
+    """Describe a feature: its grid has a fixed stride and at most a few lost cells, or a size of its own."""
     measured = max(sizes[0]) / max(grids[0])
     for stride in (info["reduction"], round(measured)):
         missing = {
@@ -242,27 +264,31 @@ def _describe(index: int, info: Any, channels: int, sizes: Sequence[Size], grids
             for size, grid in zip(sizes, grids, strict=True)
             for side, cells in zip(size, grid, strict=True)
         }
-        # at a single size a lost cell looks the same as a grid of another stride
-        if missing == {0} or (len(missing) == 1 < len(sizes) and 0 < min(missing) <= MOST_LOST):
+        # at a single size, a lost cell cannot be distinguished from another stride
+        if missing == {0} or (len(missing) == 1 < len(sizes) and 0 < min(missing) <= MAX_LOST):
             return Feature(index, info["module"], channels, stride, True, min(missing))
     return Feature(index, info["module"], channels, measured, False, 0)
 
 
-def _plain(model_name: str, kwargs: Kwargs) -> TimmModel:
-    """The model as the user asks for it."""
-    told = ", ".join(f"{key}={value!r}" for key, value in kwargs)
+def _create_or_explain(model_name: str, kwargs: Kwargs) -> TimmModel:
+    """Create the model with the user's keyword arguments.
+
+    Raises:
+        ConfigError: the model does not accept them, or has no features with them.
+    """
+    arguments = ", ".join(f"{key}={value!r}" for key, value in kwargs)
     try:
         model = _create(model_name, kwargs)
-    except REFUSALS as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise ConfigError(f"{model_name} does not take {told}: {reason}") from error
+    except CREATION_ERRORS as error:
+        reason = one_line(error, with_type=True)
+        raise ConfigError(f"{model_name} does not accept {arguments}: {reason}") from error
     if not hasattr(model, "forward_intermediates"):
-        raise ConfigError(f"{model_name} gives no features with {told}; leave that out")
+        raise ConfigError(f"{model_name} has no features with {arguments}; remove this argument")
     return model
 
 
 def _create(model_name: str, kwargs: Kwargs) -> TimmModel:
     try:
         return create_on_meta(model_name, **dict(kwargs))
-    except OSError as error:  # hf-hub: and local-dir: names are looked up here
-        raise ConfigError(f"model_name={model_name!r} cannot be read: {error}") from None
+    except OSError as error:  # timm reads hf-hub: and local-dir: names when it creates the model
+        raise ConfigError(f"model_name={model_name!r} cannot be read: {one_line(error)}") from None

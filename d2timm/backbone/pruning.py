@@ -1,8 +1,8 @@
-"""Take out of a timm model what the features that are used do not depend on.
+"""Remove the parts of a timm model on which the used features do not depend.
 
-A parameter without a gradient stops DistributedDataParallel, and a block that is never run is memory and
-optimizer state for nothing. timm's own ``prune_intermediate_layers`` takes out the classifier and most
-blocks past the last feature; what it leaves is found here, from the autograd graph of a run on ``meta``.
+DistributedDataParallel fails on parameters without a gradient, and blocks that never run waste memory. timm's
+``prune_intermediate_layers`` removes the classifier and most blocks after the last feature. This module finds
+the remaining ones from the autograd graph of a run on ``meta``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from ..utils.sizes import Size
 from .meta import MetaRun, TimmModel, tensors_in
 from .spec import BackboneSpec, extract
 
-__all__ = ["Used", "prune", "reached"]
+__all__ = ["Used", "prune", "reached_parameters"]
 
 
 def prune(model: TimmModel, spec: BackboneSpec, indices: tuple[int, ...]) -> None:
-    """Remove, in place, what the features ``indices`` do not depend on.
+    """Remove, in place, the parts on which the features ``indices`` do not depend.
 
-    Modules become ``nn.Identity``, single parameters and buffers None. What is run, though no
-    gradient comes of it, is frozen instead. No parameter is left that requires a gradient and gets none.
+    Modules become ``nn.Identity``, single parameters and buffers None. Parameters that take part in the
+    computation but receive no gradient are frozen instead. So every parameter that requires a gradient
+    receives one.
 
     Args:
-        model: what ``spec.create()`` made; any device.
-        spec: where it comes from.
-        indices: features in use, each >= 0.
+        model: a model that ``spec.create()`` created, on any device.
+        spec: the specification of the model.
+        indices: indices of the used features, each >= 0.
     """
     _prune_as_timm_does(model, indices)
     removed, frozen = _unused(spec, indices)
@@ -41,14 +42,20 @@ def prune(model: TimmModel, spec: BackboneSpec, indices: tuple[int, ...]) -> Non
         model.get_parameter(path).requires_grad_(False)
 
 
-def reached(model: TimmModel, spec: BackboneSpec, indices: tuple[int, ...]) -> set[Tensor]:
-    """The parameters of a model on ``meta`` that the features ``indices`` depend on."""
+def reached_parameters(model: TimmModel, spec: BackboneSpec, indices: tuple[int, ...]) -> set[Tensor]:
+    """Return the parameters on which the features ``indices`` depend.
+
+    Args:
+        model: a model on ``meta``.
+        spec: the specification of the model.
+        indices: indices of the features, each >= 0.
+    """
     return _trace(model, spec, indices).reached
 
 
 @functools.lru_cache(maxsize=64)
 def _unused(spec: BackboneSpec, indices: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Paths of the modules, parameters and buffers to remove, and of the parameters to freeze."""
+    """Find the paths of modules, parameters and buffers to remove, and of parameters to freeze."""
     twin = spec.create_on_meta()
     _prune_as_timm_does(twin, indices)
     trace = _trace(twin, spec, indices)
@@ -63,7 +70,7 @@ def _unused(spec: BackboneSpec, indices: tuple[int, ...]) -> tuple[tuple[str, ..
     for path, parameter in twin.named_parameters():
         if parameter in trace.reached or _inside(path, removed):
             continue
-        # what a module computes with may matter without a gradient, so only an idle owner loses it
+        # a parameter may affect the output without a gradient if its module runs
         idle = path.rpartition(".")[0] not in trace.called
         if idle and _runs_without(twin, path, spec, indices):
             removed.append(path)
@@ -76,7 +83,7 @@ def _unused(spec: BackboneSpec, indices: tuple[int, ...]) -> tuple[tuple[str, ..
 def _unused_buffers(
     twin: TimmModel, spec: BackboneSpec, indices: tuple[int, ...], trace: _Trace
 ) -> list[str]:
-    """Paths of the buffers that no run computes with: training or not, at one size or another."""
+    """Find the paths of buffers that no run uses, in training or evaluation, at any size."""
     idle = {path for path, buffer in twin.named_buffers() if id(buffer) not in trace.used}
     if not idle:
         return []
@@ -92,25 +99,25 @@ def _unused_buffers(
 
 
 def _runs_without(twin: TimmModel, path: str, spec: BackboneSpec, indices: tuple[int, ...]) -> bool:
-    """Remove a module or parameter, and put it back if the features need it after all."""
+    """Remove a module, parameter or buffer, and put it back if the features cannot be computed without it."""
     owner, name = _owner(twin, path)
-    kept = getattr(owner, name)
+    original = getattr(owner, name)
     _remove(twin, path)
     try:
         _trace(twin, spec, indices)
     except (AttributeError, TypeError, RuntimeError):
-        setattr(owner, name, kept)
+        setattr(owner, name, original)
         return False
     return True
 
 
 class _Trace(NamedTuple):
-    """What happens in a run.
+    """Record of a run.
 
     Attributes:
         called: paths of the modules that were called.
-        reached: parameters that the features depend on.
-        used: ids of the tensors that were computed with.
+        reached: parameters on which the features depend.
+        used: ids of the tensors that were inputs of an operator.
     """
 
     called: set[str]
@@ -119,7 +126,7 @@ class _Trace(NamedTuple):
 
 
 class Used(TorchDispatchMode):
-    """Remembers the ids of the tensors that are computed with."""
+    """A context that records the ids of the tensors that are inputs of an operator."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -145,7 +152,7 @@ def _trace(
         for path, module in model.named_modules()
     ]
     try:
-        # whatever mode the caller is in
+        # independent of the mode of the caller
         with torch.inference_mode(False), torch.enable_grad(), MetaRun(), Used() as used:
             images = torch.empty(2, spec.channels, *(size or spec.trial_size), device="meta")
             maps = extract(model.train(training), images, indices)
@@ -156,7 +163,7 @@ def _trace(
 
 
 def _leaves(outputs: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The tensors that a backward pass from the outputs would give a gradient."""
+    """Iterate over the tensors that would receive a gradient in a backward pass from the outputs."""
     nodes = [x.grad_fn for x in outputs]
     seen = set(nodes)
     while nodes:

@@ -1,4 +1,4 @@
-"""Bring feature maps onto the stride grid of the image."""
+"""Resample feature maps to the stride grid of the image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ DOUBLING_NORMS = ("LN", "BN", "SyncBN")
 
 
 def base_stride(native: float, target: int) -> int:
-    """The stride nearest to ``native`` that doubling or halving turns into ``target``."""
+    """Return the stride nearest to ``native`` from which doubling or halving leads to ``target``.
+
+    Args:
+        native: stride of the feature in pixels, > 0.
+        target: stride of the output in pixels, >= 1.
+    """
     halvings = round(math.log2(target / native))
     while halvings > 0 and target % 2**halvings:
         halvings -= 1
@@ -36,23 +41,23 @@ def base_stride(native: float, target: int) -> int:
 
 
 class Resample(nn.Module):
-    """One level: from a model's feature map to the grid of ``stride`` pixels a cell.
+    """One level: resample a feature map of a model to the grid of ``stride`` pixels per cell.
 
-    First the map is interpolated to the ``base`` stride, a power of two times ``stride``, if its cells
-    are not of that size. From there learned transposed convolutions double it, as the detection heads of
-    XCiT (https://arxiv.org/abs/2106.09681) and the simple feature pyramid of ViTDet
-    (https://arxiv.org/abs/2203.16527) do, or max-pooling halves it. They start as nearest-neighbour
-    up-sampling, so that what pretrained weights give arrives unharmed, and by default they are given
-    normalised maps: what comes out of a block of a plain transformer may be large and differs from block to
-    block. A level at the model's own stride is by default the model's feature as it is.
+    First the map is interpolated to the ``base`` stride, a power of two times ``stride``, unless its cells
+    already have that size. Then learned transposed convolutions double it, as in the detectors of XCiT
+    (https://arxiv.org/abs/2106.09681) and in the simple feature pyramid of ViTDet
+    (https://arxiv.org/abs/2203.16527), or max-pooling halves it. The transposed convolutions start as
+    nearest-neighbour up-sampling, which preserves pretrained features. By default their input is normalised,
+    because the outputs of the blocks of a plain transformer may be large and differ in scale. By default, a
+    level at the stride of its feature is the unchanged feature.
 
     Args:
-        channels: of the map, kept.
-        base: image pixels a cell before doubling or halving.
-        stride: image pixels a cell of the output.
-        level_norm: which maps are normalised first: ``resampled`` (doubled or halved), ``all``, ``none``.
+        channels: number of channels of input and output.
+        base: image pixels per cell before doubling or halving.
+        stride: image pixels per cell of the output.
+        level_norm: maps that are normalised first: ``resampled`` (doubled or halved), ``all`` or ``none``.
         doubling_norm: norm between two doublings: ``LN`` as in ViTDet, ``BN`` or ``SyncBN`` as in XCiT.
-        epsilon: of layer norms.
+        epsilon: epsilon of the layer norms, > 0.
     """
 
     def __init__(
@@ -81,10 +86,10 @@ class Resample(nn.Module):
         self.scale = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, cell: tuple[float, float], size: Size) -> Tensor:
-        """Resample.
+        """Resample a feature map.
 
         Args:
-            x: (N, C, h, w); its first cell begins at the image's corner.
+            x: (N, C, h, w); the first cell begins at the top left corner of the image.
             cell: (height, width) of a cell of ``x`` in image pixels.
             size: (H, W) of the image in pixels.
 
@@ -93,9 +98,10 @@ class Resample(nn.Module):
         """
         rows, columns = (ceil_div(side, self.base) for side in size)
         if cell != (self.base, self.base):
-            # With both a size and scales, cells that do not divide the image stay where they are.
+            # F.interpolate takes either a size or scales; with both, the cells keep their places in the
+            # image even if they do not divide it
             scales = [side / self.base for side in cell]
-            # torch copies a side whose number of cells stays the same, whatever the scale
+            # torch ignores the scale of a side whose number of cells stays the same, so change the number
             more_rows, more_columns = int(x.shape[-2] == rows), int(x.shape[-1] == columns)
             x = F.pad(x, (0, more_columns, 0, more_rows), mode="replicate")
             x = torch.ops.aten.upsample_bilinear2d(x, [rows, columns], False, *scales)
@@ -104,7 +110,15 @@ class Resample(nn.Module):
 
 
 def restore(x: Tensor, lost: int) -> Tensor:
-    """Repeat the border in place of ``lost`` cells a side that unpadded convolutions took off."""
+    """Replace cells that unpadded convolutions removed by repeating the border.
+
+    Args:
+        x: (N, C, h, w).
+        lost: number of removed cells per side, >= 0.
+
+    Returns:
+        (N, C, h + lost, w + lost).
+    """
     if not lost:
         return x
     before, after = lost // 2, lost - lost // 2
@@ -112,26 +126,34 @@ def restore(x: Tensor, lost: int) -> Tensor:
 
 
 def check_norms(level_norm: str, doubling_norm: str) -> None:
-    """Raise ConfigError if a norm of the levels is none that ``Resample`` knows."""
+    """Check the norms of the levels.
+
+    Args:
+        level_norm: one of ``LEVEL_NORMS``.
+        doubling_norm: one of ``DOUBLING_NORMS``.
+
+    Raises:
+        ConfigError: a norm is unknown.
+    """
     if level_norm not in LEVEL_NORMS:
-        raise ConfigError(f"level_norm={level_norm!r}: one of {', '.join(LEVEL_NORMS)}")
+        raise ConfigError(f"level_norm={level_norm!r}: must be one of {', '.join(LEVEL_NORMS)}")
     if doubling_norm not in DOUBLING_NORMS:
-        raise ConfigError(f"doubling_norm={doubling_norm!r}: one of {', '.join(DOUBLING_NORMS)}")
+        raise ConfigError(f"doubling_norm={doubling_norm!r}: must be one of {', '.join(DOUBLING_NORMS)}")
 
 
 def norm_epsilon(model: nn.Module) -> float:
-    """Epsilon of a model's own layer norms; where it has none, timm's of 1e-6."""
+    """Return the epsilon of the layer norms of a model; 1e-6, timm's default, if it has none."""
     return next((float(layer.eps) for layer in model.modules() if isinstance(layer, nn.LayerNorm)), 1e-6)
 
 
 def _between(kind: str, channels: int, epsilon: float) -> nn.Module:
-    """The norm between two doublings."""
+    """Create the norm between two doublings."""
     norm: nn.Module = LayerNorm2d(channels, eps=epsilon) if kind == "LN" else get_norm(kind, channels)
     return norm
 
 
 def _doubling(channels: int) -> nn.ConvTranspose2d:
-    """A learned doubling that begins as nearest-neighbour up-sampling."""
+    """Create a transposed convolution that doubles a map and starts as nearest-neighbour up-sampling."""
     layer = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
     with torch.no_grad():
         for parameter in layer.parameters():

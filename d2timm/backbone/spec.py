@@ -1,6 +1,6 @@
-"""What a timm model gives a detector, and what it needs in return: the facts, and how features are taken.
+"""The facts about a timm model as a feature extractor, and the extraction of its features.
 
-``probe`` finds the facts.
+``probing.probe`` determines the facts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from .meta import TimmModel, create_on_meta
 
 __all__ = ["SMALLEST_SIDE", "BackboneSpec", "Feature", "InputSpec", "Kwargs", "extract"]
 
+#: Keyword arguments in hashable form: (name, value) pairs
 Kwargs: TypeAlias = tuple[tuple[str, Any], ...]
 
+#: Every backbone accepts images whose sides have at least this many pixels.
 SMALLEST_SIDE = 32
 
 
@@ -28,13 +30,13 @@ class Feature:
     """One feature map of a timm model.
 
     Attributes:
-        index: its place in timm's ``feature_info``, what ``out_indices`` counts.
-        name: the module that ends there.
+        index: position in timm's ``feature_info``, >= 0; ``out_indices`` refers to it.
+        name: path of the module that computes the feature.
         channels: number of channels.
-        stride: image pixels a cell, measured; a whole number where ``exact``.
-        exact: at every size that the model takes the grid has ``ceil(size / stride) - lost`` cells a
-            side. If not, the grid is stretched over the image, whatever its number of cells.
-        lost: cells that convolutions without padding take off a side, half at each end.
+        stride: image pixels per cell, measured; a whole number where ``exact``.
+        exact: whether the grid has ``ceil(side / stride) - lost`` cells per side at every image size that
+            the model accepts. Otherwise the grid is stretched over the image, however many cells it has.
+        lost: cells per side that unpadded convolutions remove, half of them at each end; >= 0.
     """
 
     index: int
@@ -47,16 +49,16 @@ class Feature:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What is done to an image of any size before the model sees it, and to the model.
+    """How images of any size are adapted to a model, and the model to the images.
 
     Attributes:
-        route: ``any size``, ``dynamic size`` (a keyword of the model's own), ``padding``, ``multi-size`` or
-            ``resizing``.
-        multiple: sides are padded to a multiple of this many pixels; 1: none is needed.
+        route: ``any size``, ``dynamic size`` (timm's ``dynamic_img_size``), ``padding``, ``dynamic size and
+            padding``, ``multi-size`` or ``resizing``.
+        multiple: sides are padded to a multiple of this many pixels; 1: no padding.
         smallest: sides are padded to at least this many pixels.
-        size: (height, width) to which the image is resized, or None.
-        multisize: the model is made anew, with the same weights, for the size of the ``image`` or for a
-            ``square`` that holds it; None: it is not.
+        size: (height, width) in pixels to which images are resized; None: they are not resized.
+        multisize: the model is created again, with the same weights, for the size of the ``image`` or for a
+            ``square`` that contains it; None: it is not created again.
     """
 
     route: str
@@ -75,16 +77,16 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A timm model as a source of features: what is known of it before its weights are made.
+    """What is known about a timm model as a backbone before its weights exist.
 
     Attributes:
-        model_name: what ``timm.create_model`` is given, with ``kwargs``.
-        kwargs: keywords, those that the chosen route asks for included.
-        channels: image channels.
-        native_size: (height, width) of the images that the model was made for.
-        input_spec: what is done to the image before the model sees it.
-        features: all feature maps, shallow to deep.
-        refused: (route, reason) of the routes that come first and that the model does not take.
+        model_name: first argument of ``timm.create_model``.
+        kwargs: keyword arguments of ``timm.create_model``, including those that the route requires.
+        channels: number of image channels.
+        native_size: (height, width) in pixels of the images for which the model was designed.
+        input_spec: how images are adapted to the model.
+        features: all feature maps, from shallow to deep.
+        refused: (route, reason) for each preferable route that the model does not support.
     """
 
     model_name: str
@@ -96,33 +98,37 @@ class BackboneSpec:
     refused: tuple[tuple[str, str], ...] = ()
 
     def create(self, pretrained: bool = False) -> TimmModel:
-        """Make the full timm model, without numbers where ``meta`` is torch's device."""
+        """Create the complete timm model; on ``meta``, without weights, if that is torch's default device.
+
+        Args:
+            pretrained: load timm's weights; ignored on ``meta``.
+        """
         if torch.empty(0).is_meta:
             return self.create_on_meta()
         return timm.create_model(self.model_name, pretrained=pretrained, **dict(self.kwargs))
 
     def create_on_meta(self) -> TimmModel:
-        """Make the full timm model without numbers."""
+        """Create the complete timm model on ``meta``, without weights."""
         return create_on_meta(self.model_name, **dict(self.kwargs))
 
     @property
     def trial_size(self) -> Size:
-        """(height, width) of an image that the model takes as it is."""
+        """(height, width) in pixels of an image that the model accepts without padding or resizing."""
         if self.input_spec.multisize:
             return self.native_size
         return self.input_spec.size or round_up_size(self.native_size, self.input_spec.multiple)
 
 
 def extract(model: TimmModel, images: Tensor, indices: Sequence[int]) -> dict[int, Tensor]:
-    """Run a timm model as far as its features need.
+    """Run a timm model up to the deepest of the requested features.
 
     Args:
-        model: a full or pruned timm model.
+        model: a complete or pruned timm model.
         images: (N, C, H, W), normalised.
-        indices: which features, each >= 0.
+        indices: indices of the features, each >= 0, in any order.
 
     Returns:
-        Feature index -> (N, C_i, H_i, W_i), whatever layout the model uses inside.
+        Feature index -> (N, C_i, H_i, W_i), whatever layout the model uses internally.
     """
     wanted = sorted(set(indices))
     maps = model.forward_intermediates(

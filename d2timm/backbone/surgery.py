@@ -1,4 +1,4 @@
-"""Give a timm model the structure of a backbone: pruned, with the norms and checkpoints asked for."""
+"""Turn a complete timm model into a backbone: prune it, replace its norms, switch on checkpointing."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from .meta import MetaRun, TimmModel
 from .pruning import prune
 from .spec import BackboneSpec, extract
 
-__all__ = ["NORMS", "build_structure", "check_structure", "saved_bytes"]
+__all__ = ["NORMS", "apply_surgery", "check_surgery", "saved_bytes"]
 
 NORMS = ("keep", "FrozenBN", "SyncBN")
 
 
-def build_structure(
+def apply_surgery(
     model: TimmModel, spec: BackboneSpec, indices: tuple[int, ...], norm: str, grad_checkpointing: bool
 ) -> TimmModel:
-    """Prune a model and change its norms, in place where that can be.
+    """Prune a model and replace its norms, in place where possible.
 
     Args:
-        model: what ``source`` made; any device.
-        spec: where it comes from.
-        indices: features in use, each >= 0.
-        norm: one of ``NORMS``; the frozen kind has the structure of what is kept.
-        grad_checkpointing: compute activations again in the backward pass.
+        model: a model that ``spec.create()`` created, on any device.
+        spec: the specification of the model.
+        indices: indices of the used features, each >= 0.
+        norm: one of ``NORMS``; ``FrozenBN`` has the same structure as ``keep``.
+        grad_checkpointing: recompute activations in the backward pass.
+
+    Returns:
+        The changed model, which may be a new object.
     """
     prune(model, spec, indices)
     pad_before_shift(model)
@@ -43,46 +46,67 @@ def build_structure(
     return model
 
 
-def check_structure(
+def check_surgery(
     spec: BackboneSpec, indices: tuple[int, ...], norm: str, grad_checkpointing: bool
 ) -> None:
-    """Raise ConfigError if the model cannot have what is asked for."""
+    """Check that a model supports a norm and checkpointing.
+
+    Args:
+        spec: the specification of the model.
+        indices: indices of the used features, each >= 0.
+        norm: one of ``NORMS``.
+        grad_checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        ConfigError: the norm is unknown, or the model does not support one of the two.
+    """
     if norm not in NORMS:
-        raise ConfigError(f"norm={norm!r}: one of {', '.join(NORMS)}")
+        raise ConfigError(f"norm={norm!r}: must be one of {', '.join(NORMS)}")
     if norm == "keep" and not grad_checkpointing:
         return
-    twin = build_structure(spec.create_on_meta(), spec, indices, "keep", grad_checkpointing=False)
+    twin = apply_surgery(spec.create_on_meta(), spec, indices, "keep", grad_checkpointing=False)
     if norm != "keep" and not batch_norms(twin):
         raise ConfigError(f"norm={norm}: {spec.model_name} has no batch norm; use norm=keep")
-    if grad_checkpointing:
-        images = torch.empty(1, spec.channels, *spec.trial_size, device="meta")
+    if grad_checkpointing and not _checkpointing_saves_memory(twin, spec, indices):
+        raise ConfigError(
+            f"grad_checkpointing=True: timm does not support it for {spec.model_name}; "
+            "use grad_checkpointing=False"
+        )
 
-        def run() -> dict[int, Tensor]:
-            return extract(twin.train(), images, indices)
 
-        kept = saved_bytes(run, twin)
-        try:
-            twin.set_grad_checkpointing(True)
-            saved = kept - saved_bytes(run, twin)
-        except (AssertionError, AttributeError, NotImplementedError):
-            saved = 0
-        if saved <= 0:
-            raise ConfigError(f"grad_checkpointing=True: timm cannot do it for {spec.model_name}; use False")
+def _checkpointing_saves_memory(twin: TimmModel, spec: BackboneSpec, indices: tuple[int, ...]) -> bool:
+    """Return whether checkpointing has an effect: some models of timm ignore their switch."""
+    images = torch.empty(1, spec.channels, *spec.trial_size, device="meta")
+
+    def run() -> dict[int, Tensor]:
+        return extract(twin.train(), images, indices)
+
+    plain = saved_bytes(run, twin)
+    try:
+        twin.set_grad_checkpointing(True)
+        return saved_bytes(run, twin) < plain
+    except (AssertionError, AttributeError, NotImplementedError):
+        return False
 
 
 def saved_bytes(run: Callable[[], Any], module: torch.nn.Module) -> int:
-    """Bytes that a forward pass on ``meta`` keeps for the backward pass, weights of the module aside."""
+    """Measure the bytes that a forward pass keeps for the backward pass.
+
+    Args:
+        run: runs the forward pass and returns its outputs.
+        module: the module that runs, on any device; its weights and buffers are not counted.
+    """
     weights = {x.untyped_storage()._cdata for x in module.parameters()}
     weights |= {x.untyped_storage()._cdata for x in module.buffers()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
+            saved[storage._cdata] = storage.nbytes()
         return x
 
     with torch.inference_mode(False), torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x), MetaRun():
-        outputs = run()  # held, so that no storage is given away while others are counted
+        outputs = run()  # a reference, so that no storage is freed and its address reused while counting
     del outputs
-    return sum(kept.values())
+    return sum(saved.values())

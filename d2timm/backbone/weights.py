@@ -1,4 +1,4 @@
-"""Weights for timm models: timm's own, and files."""
+"""Load weights into timm models: timm's pretrained weights, or a file."""
 
 from __future__ import annotations
 
@@ -11,88 +11,97 @@ from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..utils.text import first_line, one_line
 from .meta import TimmModel
 from .multisize import adapt
 from .spec import BackboneSpec
 
-__all__ = ["classifiers", "first_convolutions", "load_checkpoint", "load_pretrained", "tell"]
+__all__ = ["classifiers", "first_convolutions", "load_checkpoint", "load_pretrained", "log_loaded"]
 
 logger = logging.getLogger(__name__)
 
-HOW_TO_DO_WITHOUT = "give checkpoint_path=FILE, or start from scratch with pretrained=False"
+ALTERNATIVES = "use checkpoint_path=FILE, or train from scratch with pretrained=False"
+
+#: Number of unused tensors that the log names
+MAX_NAMES = 12
 
 
 def load_pretrained(spec: BackboneSpec) -> TimmModel:
-    """Make a model with timm's weights for its name.
+    """Create a model with timm's pretrained weights.
+
+    Args:
+        spec: the specification of the model.
 
     Raises:
-        ConfigError: timm has none, or the hub cannot be reached.
+        ConfigError: timm has no weights for the model, or the hub cannot be reached.
     """
     if ":" not in spec.model_name and not timm.is_model_pretrained(spec.model_name):
-        raise ConfigError(f"timm has no weights for {spec.model_name}: {HOW_TO_DO_WITHOUT}")
+        raise ConfigError(f"timm has no weights for {spec.model_name}: {ALTERNATIVES}")
     try:
         return spec.create(pretrained=True)
-    except Exception as error:  # whatever the hub's client, the network or the file system raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # the client of the hub, the network and the file system raise various types
         raise ConfigError(
-            f"the weights of {spec.model_name} could not be had ({reason}): {HOW_TO_DO_WITHOUT}"
+            f"the weights of {spec.model_name} could not be loaded ({first_line(error)}): {ALTERNATIVES}"
         ) from error
 
 
 def load_checkpoint(model: TimmModel, spec: BackboneSpec, path: str) -> set[str]:
-    """Load a file of weights into a whole timm model.
+    """Load a file of weights into a complete timm model.
 
-    A classifier of another size and what only other tasks need are passed over; weights that the features
-    may depend on are not.
+    The file may lack the classifier or have one of another size, and may contain tensors that the model does
+    not have. It must contain all weights on which the features may depend.
 
     Args:
-        model: what timm made, not pruned.
-        spec: where it comes from.
-        path: .pth, .pt, .bin or .safetensors with the names that timm gives.
+        model: a model that ``spec.create()`` created, not pruned.
+        spec: the specification of the model.
+        path: a .pth, .pt, .bin or .safetensors file with timm's parameter names.
 
     Returns:
-        Names of the tensors in the file, as the model has them.
+        Names of the tensors in the file, as adapted to the model.
 
     Raises:
-        ConfigError: no such file, not a file of weights, or those of another model.
+        ConfigError: the file does not exist, does not contain weights, or contains those of another model.
     """
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"checkpoint_path={path}: no such file")
     try:
         state = load_state_dict(str(file))
-    except Exception as error:  # torch and safetensors raise what they like for a file that is no such thing
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"checkpoint_path={path}: not a file of weights ({reason[:200]})") from error
+    except Exception as error:  # torch and safetensors raise various types for other files
+        reason = one_line(error, with_type=True)
+        raise ConfigError(f"checkpoint_path={path}: not a file of weights ({reason})") from error
     head = tuple(f"{name}." for name in classifiers(model))
     try:
-        # timm's convention: the module of a model adapts the files that it knows
         state = _adapt_channels(model, spec, adapt(state, model))
         needed = {name: value for name, value in state.items() if not name.startswith(head)}
         missing = model.load_state_dict(needed, strict=False).missing_keys
     except (RuntimeError, LookupError, ValueError, AttributeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"checkpoint_path={path} holds another model: {reason[:200]}") from error
+        raise ConfigError(f"checkpoint_path={path} holds another model: {one_line(error)}") from error
     missing = [name for name in missing if not name.startswith(head)]
     if missing:
         raise ConfigError(
-            f"checkpoint_path={path} holds another model: {len(missing)} of its weights are missing, "
-            f"such as {missing[0]}"
+            f"checkpoint_path={path} holds another model: it lacks {len(missing)} weights of "
+            f"{spec.model_name}, such as {missing[0]}"
         )
     return set(state)
 
 
-def tell(path: str, given: Collection[str], used: Collection[str]) -> None:
-    """Log how many tensors of a file the features use, and which they do not."""
-    left = sorted(set(given) - set(used))
-    told = f"; not needed: {', '.join(left[:12])}" + (f" and {len(left) - 12} more" if len(left) > 12 else "")
-    logger.info(
-        "%s: loaded %d of %d tensors%s", path, len(set(used) & set(given)), len(used), told if left else ""
-    )
+def log_loaded(path: str, names: Collection[str], used: Collection[str]) -> None:
+    """Log how many tensors of the backbone a file contains, and which tensors of the file are not used.
+
+    Args:
+        path: path of the file.
+        names: names of the tensors in the file.
+        used: names of the tensors in the backbone.
+    """
+    unused = sorted(set(names) - set(used))
+    more = f" and {len(unused) - MAX_NAMES} more" if len(unused) > MAX_NAMES else ""
+    suffix = f"; not needed: {', '.join(unused[:MAX_NAMES])}{more}" if unused else ""
+    logger.info("%s: loaded %d of %d tensors%s", path, len(set(used) & set(names)), len(used), suffix)
 
 
 def _adapt_channels(model: TimmModel, spec: BackboneSpec, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the first layer for another number of image channels, as timm does for its own."""
+    """Adapt the weights of the first layer to another number of image channels, as timm does for its own."""
     trained = model.pretrained_cfg.get("input_size", (3,))[0]
     for name in first_convolutions(model):
         key = f"{name}.weight"
@@ -102,15 +111,15 @@ def _adapt_channels(model: TimmModel, spec: BackboneSpec, state: dict[str, Tenso
 
 
 def classifiers(model: TimmModel) -> tuple[str, ...]:
-    """Paths of the layers that only a classifier input_spec."""
-    return _names(model, "classifier")
+    """Return the paths of the layers that only classification needs."""
+    return _layers(model, "classifier")
 
 
 def first_convolutions(model: TimmModel) -> tuple[str, ...]:
-    """Paths of the layers that see the image."""
-    return _names(model, "first_conv")
+    """Return the paths of the layers that take the image as input."""
+    return _layers(model, "first_conv")
 
 
-def _names(model: TimmModel, key: str) -> tuple[str, ...]:
+def _layers(model: TimmModel, key: str) -> tuple[str, ...]:
     names = model.pretrained_cfg.get(key) or ()
     return (names,) if isinstance(names, str) else tuple(names)

@@ -37,4 +37,4 @@ def run(options: argparse.Namespace) -> int:
     silence()
     from ..inference.predict import predict
 
-    return predict(options)
+    return predict(**vars(options))

@@ -1,4 +1,4 @@
-"""From a config tree to objects."""
+"""Build the objects that a config tree describes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def resolve_dataset(cfg: DictConfig) -> None:
 
 
 def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
-    """Build the detector on the configured device.
+    """Build the detector on the device ``train.device``.
 
     Args:
         cfg: the tree.
-        weights: whether the backbone loads its weights; False where a checkpoint of the detector follows.
+        weights: whether the backbone loads pretrained weights; False if a checkpoint of the detector follows.
     """
     if not weights:
         cfg = copy.deepcopy(cfg)
@@ -44,10 +44,10 @@ def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
 
 
 def build_on_meta(cfg: DictConfig) -> nn.Module:
-    """Build the detector on the ``meta`` device, which has shapes and no numbers.
+    """Build the detector on the ``meta`` device, where tensors have shapes and no data.
 
     Raises:
-        ConfigError: the tree does not make a detector.
+        ConfigError: the detector cannot be built.
     """
     noisy = logging.getLogger("detectron2.config.instantiate")
     level = noisy.level
@@ -66,16 +66,21 @@ def build_on_meta(cfg: DictConfig) -> nn.Module:
         KeyError,
         OmegaConfBaseException,
     ) as error:
-        # a bare assert has no message: its line of code says what was expected
+        # an assertion without a message: its line of code says what was expected
         reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or ""
         raise ConfigError(f"the model cannot be built: {one_line(reason)}") from error
     finally:
         noisy.setLevel(level)
 
 
-def check_classes(cfg: DictConfig, model: nn.Module) -> None:
-    """Raise ConfigError if the dataset has more classes than the detector."""
-    dataset, tasks = get_dataset(cfg.data), tasks_of(cfg.data)
+def check_classes(data: DictConfig, model: nn.Module) -> None:
+    """Raise ConfigError if the dataset has more classes than the detector.
+
+    Args:
+        data: the node ``data``, its name resolved.
+        model: the detector, on any device.
+    """
+    dataset, tasks = get_dataset(data), tasks_of(data)
     heads = "model.roi_heads" if hasattr(model, "roi_heads") else "model"
     parts = []
     if "bbox" in tasks:
@@ -83,9 +88,9 @@ def check_classes(cfg: DictConfig, model: nn.Module) -> None:
     if "sem_seg" in tasks:
         parts.append(("model.sem_seg_head.predictor", "out_channels", dataset.semantic_classes(tasks)))
     for place, attribute, names in parts:
-        given = getattr(model.get_submodule(place.partition(".")[2]), attribute)
-        if len(names) > given:
+        known = getattr(model.get_submodule(place.partition(".")[2]), attribute)
+        if len(names) > known:
             raise ConfigError(
                 f"the dataset has {len(names)} classes and {place.removesuffix('.predictor')}.num_classes="
-                f"{given}: leave num_classes out, it follows from the data"
+                f"{known}: leave num_classes out, it follows from the data"
             )

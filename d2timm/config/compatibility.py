@@ -1,7 +1,7 @@
-"""Check that the choices in a tree fit together, before anything is built.
+"""Check that the detector, neck and ROI heads of a config fit together, before anything is built.
 
-Only cheap values are evaluated: numbers, strings and what ``d2timm.modeling.levels`` derives from them, and
-what classes declare as their traits. Everything else is left to the code that builds the model.
+The check computes cheap values only: numbers, strings, what ``d2timm.modeling.levels`` derives from them, and
+the traits that classes declare. It accepts all others; if they are wrong, the model cannot be built.
 """
 
 from __future__ import annotations
@@ -19,80 +19,77 @@ from ..errors import ConfigError
 from ..modeling import levels
 from ..modeling.levels import fused_top_block, level_names, level_strides, taken_strides
 from ..modeling.traits import Traits
-from .groups import read_nodes
-from .lazy import PLACES, target_name
+from .groups import describe_option, option_nodes, read_nodes, target_of
 
 __all__ = ["check_compatibility"]
 
-#: Norms of convolutions -> widths of those
+#: Key of a norm -> key of the widths of the convolutions that it follows
 NORMS = {
     "backbone.norm": "backbone.out_channels",
     "head.norm": "head.conv_dims",
     "sem_seg_head.norm": "sem_seg_head.conv_dims",
-    **{
-        f"roi_heads.{head}.conv_norm": f"roi_heads.{head}.conv_dims"
-        for head in ("box_head", "box_heads.0", "mask_head", "mask_heads.0")
-    },
+    "roi_heads.box_head.conv_norm": "roi_heads.box_head.conv_dims",
+    "roi_heads.box_heads.0.conv_norm": "roi_heads.box_heads.0.conv_dims",
+    "roi_heads.mask_head.conv_norm": "roi_heads.mask_head.conv_dims",
+    "roi_heads.mask_heads.0.conv_norm": "roi_heads.mask_heads.0.conv_dims",
 }
 
 
-class _UnknownError(Exception):
-    """A value that takes more than light functions."""
+class _UnknownValueError(Exception):
+    """A value is not cheap to compute."""
 
 
-class _MisfitError(Exception):
-    """What does not go together, and a fix that keeps the neck."""
-
-    def __init__(self, wrong: str, fix: str) -> None:
-        super().__init__(wrong)
-        self.fix = fix
+class _MismatchError(Exception):
+    """Parts do not fit together: the problem, and a fix that keeps the neck."""
 
 
-class _Neck(NamedTuple):
-    levels: dict[str, int]  # name -> stride, fine to coarse
-    own: list[str]  # names of those that are not its top block's
-    learned: list[str]  # those that have parameters of their own
-    feeding: list[str]  # those that the next coarser one is made of
+class _NeckLevels(NamedTuple):
+    """The levels of a neck, fine to coarse."""
+
+    strides: dict[str, int]  # name -> stride of all levels
+    own: list[str]  # levels that the top block does not add
+    learned: list[str]  # levels with parameters
+    feeding: list[str]  # levels from which the next coarser one is computed
 
 
 def check_compatibility(cfg: DictConfig) -> None:
-    """Make sure that detector, neck and ROI heads of a config go together.
+    """Check that detector, neck and ROI heads of a config fit together.
 
     Args:
-        cfg: the tree, as a recipe or the composed groups give it.
+        cfg: the tree, as a recipe or composed groups give it.
 
     Raises:
-        ConfigError: a choice that does not go with another, why, and what would, in a line.
+        ConfigError: they do not; the message says why, and names the options that fit.
     """
     model = cfg.get("model")
     if not OmegaConf.is_dict(model):
         return
     _check_roi_heads(model)
     _check_group_norms(model)
-    with suppress(_UnknownError):
+    with suppress(_UnknownValueError):
         try:
             _check_levels(model)
-        except _MisfitError as misfit:
-            necks = _choices("neck", _fitting_necks(cfg))
-            fix = f"use {necks}, or {misfit.fix}" if necks else misfit.fix
-            raise ConfigError(f"{misfit}; {fix}") from None
+        except _MismatchError as error:
+            necks = _join_options("neck", _fitting_necks(cfg))
+            problem, fix = error.args
+            raise ConfigError(f"{problem}; use {necks}, or {fix}" if necks else f"{problem}; {fix}") from None
 
 
 def _check_roi_heads(model: DictConfig) -> None:
-    """Raise ConfigError if a detector lacks the ROI heads that it needs, or has them and no use for them."""
+    """Raise ConfigError if a detector lacks the ROI heads that it needs, or cannot use those that it has."""
     node = model.get("roi_heads")
-    given = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else node
-    misfit = _misfit(model, given)
-    if not misfit:
+    roi_heads = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_dict(node) else node
+    problem = _roi_heads_problem(model, roi_heads)
+    if not problem:
         return
-    heads = (option for option, node in _options("roi_heads").items() if not _misfit(model, node))
-    others = (option for option, node in _options("model").items() if not _misfit(node, given))
-    fixes = filter(None, (_choices("roi_heads", heads), _choices("model", others)))
-    raise ConfigError(f"{_chosen('model', model)} {misfit}: use {', or '.join(fixes)}")
+    heads = (name for name, node in option_nodes("roi_heads").items() if not _roi_heads_problem(model, node))
+    models = (name for name, node in option_nodes("model").items() if not _roi_heads_problem(node, roi_heads))
+    fixes = filter(None, (_join_options("roi_heads", heads), _join_options("model", models)))
+    raise ConfigError(f"{describe_option('model', model)} {problem}: use {', or '.join(fixes)}")
 
 
-def _misfit(model: Any, roi_heads: Any) -> str | None:
-    """Why a detector does not fit ROI heads; None: it does, or it does not declare which it needs."""
+def _roi_heads_problem(model: Any, roi_heads: Any) -> str | None:
+    """Why a detector does not fit ROI heads; None if it does, or does not declare which ones it needs."""
     detector, heads = _traits(model), _traits(roi_heads)
     if detector is None:
         return None
@@ -107,135 +104,135 @@ def _misfit(model: Any, roi_heads: Any) -> str | None:
 
 
 def _check_group_norms(model: DictConfig) -> None:
-    """Raise ConfigError if a width cannot be divided into the 32 groups of detectron2's group norm."""
+    """Raise ConfigError if detectron2's group norm cannot divide a width into its 32 groups."""
     for norm, width in NORMS.items():
-        with suppress(_UnknownError):
-            given = _value(model, width) if _value(model, norm) == "GN" else []
-            for channels in given if isinstance(given, list) else [given]:
+        with suppress(_UnknownValueError):
+            widths = _value(model, width) if _value(model, norm) == "GN" else []
+            for channels in widths if isinstance(widths, list) else [widths]:
                 if isinstance(channels, int) and channels % 32:
                     raise ConfigError(
-                        f"model.{width}={channels} and model.{norm}=GN: group norm takes multiples of 32"
+                        f"model.{width}={channels} and model.{norm}=GN: group norm needs multiples of 32"
                     )
 
 
 def _check_levels(model: DictConfig) -> None:
-    """Raise _MisfitError unless the neck has the levels that the detector uses, as it uses them."""
-    neck = _neck(model)
-    gives = f"{_chosen('neck', model.backbone)} gives {', '.join(neck.levels)}"
-    users = dict(_users(model))
-    for key, reader in users.items():
-        with suppress(_UnknownError):
+    """Raise _MismatchError unless the neck has the levels that the detector uses, and no idle ones."""
+    neck = _neck_levels(model)
+    has = f"{describe_option('neck', model.backbone)} has {', '.join(neck.strides)}"
+    users = dict(_level_users(model))
+    for key, consumer in users.items():
+        with suppress(_UnknownValueError):
             names = _value(model, key) or []
-            missing = [name for name in names if name not in neck.levels]
+            missing = [name for name in names if name not in neck.strides]
             if missing:
-                raise _MisfitError(
-                    f"model.{key}={_list(names)}: {gives}, not {', '.join(missing)}",
+                raise _MismatchError(
+                    f"model.{key}={_bracketed(names)}: {has}, not {', '.join(missing)}",
                     f"leave model.{key} out, it follows from the neck",
                 )
             if names:
-                _check_reader(model, key, reader, {name: neck.levels[name] for name in names})
-    with suppress(_UnknownError):
+                _check_consumer(model, key, consumer, {name: neck.strides[name] for name in names})
+    with suppress(_UnknownValueError):
         used = {name for key in users for name in _value(model, key) or []}
-        if used and (idle := _idle(neck, used)):
-            raise _MisfitError(
-                f"{_chosen('model', model)} uses {', '.join(n for n in neck.levels if n in used)} and "
-                f"{gives}: parameters of {', '.join(idle)} would have no gradient",
-                _without(model.backbone, neck, idle),
+        if used and (idle := _idle_levels(neck, used)):
+            names = ", ".join(name for name in neck.strides if name in used)
+            raise _MismatchError(
+                f"{describe_option('model', model)} uses {names} and {has}: parameters of {', '.join(idle)} "
+                "would have no gradient",
+                _fix_for_idle(model.backbone, neck, idle),
             )
 
 
-def _users(model: DictConfig) -> Iterator[tuple[str, str]]:
-    """(key that names levels of the neck, key of the anchors or the pooler for them), as parts declare it."""
+def _level_users(model: DictConfig) -> Iterator[tuple[str, str]]:
+    """(key that names levels of the neck, key of the anchors or pooler for them), as the parts declare."""
     parts = {f"{key!s}.": model.get(key) for key in model if key not in ("_target_", "backbone")}
-    for place, node in {"": model, **parts}.items():
+    for prefix, node in {"": model, **parts}.items():
         if traits := _traits(node):
-            for key, reader in traits.levels.items():
-                yield f"{place}{key}", (f"{place}{reader}" if reader else f"{place}{key}")
+            for key, consumer in traits.levels.items():
+                yield f"{prefix}{key}", (f"{prefix}{consumer}" if consumer else f"{prefix}{key}")
 
 
 def _traits(node: Any) -> Traits | None:
-    """What the class of a node declares; None: nothing, or it is no node of a class."""
-    target = node.get("_target_") if isinstance(node, (dict, DictConfig)) else None
-    if target is None:
+    """What the class of a node declares; None if it declares nothing, or the node has no ``_target_``."""
+    name = target_of(node)
+    if not name:
         return None
     known = read_nodes().traits
-    if (name := target_name(target)) in known:
+    if name in known:
         return known[name]
-    from detectron2.utils.registry import locate  # for a class of the user's own
+    from detectron2.utils.registry import locate  # only for a class of the user's
 
     from ..modeling.detectron2_traits import traits_of
 
-    with suppress(ImportError, AttributeError):  # whoever builds the model reports a name that is wrong
+    with suppress(ImportError, AttributeError):  # the builder reports a wrong name
         return traits_of(locate(name))
     return None
 
 
-def _idle(neck: _Neck, used: set[str]) -> list[str]:
-    """Levels whose parameters nothing depends on that is used."""
-    idle, alive = [], False
-    for name in reversed(neck.levels):
-        alive = name in used or (alive and name in neck.feeding)
-        if name in neck.learned and not alive:
+def _idle_levels(neck: _NeckLevels, used: set[str]) -> list[str]:
+    """Levels with parameters on which no used level depends."""
+    idle, needed = [], False
+    for name in reversed(neck.strides):
+        needed = name in used or (needed and name in neck.feeding)
+        if name in neck.learned and not needed:
             idle.append(name)
     return idle[::-1]
 
 
-def _without(node: DictConfig, neck: _Neck, idle: list[str]) -> str:
-    """How to have a neck not make some of its levels."""
+def _fix_for_idle(node: DictConfig, neck: _NeckLevels, idle: list[str]) -> str:
+    """The override with which a neck does not compute its idle levels."""
     if not set(idle) & set(neck.own):
-        return "give model.backbone.top_block=null"
+        return "set model.backbone.top_block=null"
     key = "scale_factors" if "scale_factors" in node else "in_features"
-    kept = [value for name, value in zip(neck.own, _value(node, key), strict=True) if name not in idle]
-    return f"give model.backbone.{key}=[{','.join(map(str, kept))}]"
+    values = [value for name, value in zip(neck.own, _value(node, key), strict=True) if name not in idle]
+    return f"set model.backbone.{key}=[{','.join(map(str, values))}]"
 
 
-def _check_reader(model: DictConfig, key: str, place: str, used: dict[str, int]) -> None:
-    """Raise _MisfitError if anchors or a pooler are made for other levels than those that they are given."""
-    strides = list(used.values())
-    names = ", ".join(used)
-    for name, values in {"strides": strides, "scales": [1.0 / stride for stride in strides]}.items():
-        with suppress(_UnknownError):
-            given = _value(model, f"{place}.{name}")
-            if given is not None and given != values:
-                raise _MisfitError(
-                    f"model.{place}.{name}={_list(given)}: {names} have {_list(values)}",
+def _check_consumer(model: DictConfig, key: str, consumer: str, used: dict[str, int]) -> None:
+    """Raise _MismatchError if anchors or a pooler are made for other levels than those at ``key``."""
+    strides, names = list(used.values()), ", ".join(used)
+    for name, expected in {"strides": strides, "scales": [1.0 / stride for stride in strides]}.items():
+        with suppress(_UnknownValueError):
+            values = _value(model, f"{consumer}.{name}")
+            if values is not None and values != expected:
+                raise _MismatchError(
+                    f"model.{consumer}.{name}={_bracketed(values)}: {names} have {_bracketed(expected)}",
                     f"leave it and model.{key} out, both follow from the neck",
                 )
     for name in ("sizes", "aspect_ratios"):
-        with suppress(_UnknownError):
-            given = _value(model, f"{place}.{name}")
-            # one entry, or a flat list, is for every level
-            if given and isinstance(given[0], list) and len(given) not in (1, len(used)):
-                raise _MisfitError(
-                    f"model.{place}.{name} has {len(given)} entries, and the levels are {len(used)}, {names}",
+        with suppress(_UnknownValueError):
+            values = _value(model, f"{consumer}.{name}")
+            # a flat list, and a list of one entry, apply to every level
+            if values and isinstance(values[0], list) and len(values) not in (1, len(used)):
+                raise _MismatchError(
+                    f"model.{consumer}.{name} has {len(values)} entries for {len(used)} levels, {names}",
                     "give one entry for each level, or one for all",
                 )
 
 
-def _neck(model: DictConfig) -> _Neck:
-    """What a neck gives that takes ``in_features`` and adds a ``top_block``, as FPN does."""
+def _neck_levels(model: DictConfig) -> _NeckLevels:
+    """The levels of a neck with ``in_features`` and, if any, a ``top_block``, as FPN has them."""
     node = model.get("backbone")
     if not OmegaConf.is_dict(node) or "in_features" not in node:
-        raise _UnknownError
+        raise _UnknownValueError
     try:
         remaps, strides = _value(node, "bottom_up.remaps"), _value(node, "bottom_up.strides")
         if len(set(remaps)) < len(remaps) or len(remaps) != len(strides):
-            raise _UnknownError  # TimmBackbone says it better
+            raise _UnknownValueError  # TimmBackbone has the better error
         features, top_block = _value(node, "in_features"), _value(node, "top_block")
         taken = taken_strides(features, remaps, strides, scale_factors=_value(node, "scale_factors"))
         own, names = level_names(taken), level_names(taken, top_block)
     except TypeError:
-        raise _UnknownError from None
+        raise _UnknownValueError from None
     traits = _traits(node) or Traits()
     if top_block and not traits.own_last_level and top_block.in_feature not in (own[-1], features[-1]):
-        raise _MisfitError(
-            f"model.backbone.top_block makes more levels of {top_block.in_feature}, and the last one that "
-            f"{_chosen('neck', node)} has is {own[-1]}",
-            "give model.backbone.top_block=null",
+        raise _MismatchError(
+            f"model.backbone.top_block starts from {top_block.in_feature}, and the last level of "
+            f"{describe_option('neck', node)} is {own[-1]}",
+            "set model.backbone.top_block=null",
         )
     fused = fused_top_block(top_block, _value(node, "num_layers"))
-    return _Neck(
-        levels=dict(zip(names, level_strides(taken, top_block), strict=True)),
+    return _NeckLevels(
+        strides=dict(zip(names, level_strides(taken, top_block), strict=True)),
         own=own,
         learned=names if fused or (top_block and top_block.learned) else own,
         feeding=names if traits.fuses_upwards else names[len(own) - 1 :],
@@ -243,26 +240,26 @@ def _neck(model: DictConfig) -> _Neck:
 
 
 def _fitting_necks(cfg: DictConfig) -> Iterator[str]:
-    """Other options of the neck that would go with all else of a config, lists given to the neck included."""
+    """Other options of the neck that fit the rest of a config, including lists that are set in its neck."""
     old = cfg.model.backbone
-    chosen = _chosen("neck", old)
-    for option, node in _options("neck").items():
-        if f"neck={option}" == chosen:
+    current = describe_option("neck", old)
+    for option, node in option_nodes("neck").items():
+        if f"neck={option}" == current:
             continue
-        given = {key: old[key] for key in node if OmegaConf.is_list(old.get(key))}
+        lists = {key: old[key] for key in node if OmegaConf.is_list(old.get(key))}
         trial = copy.deepcopy(cfg)
-        with open_dict(trial), suppress(_UnknownError, _MisfitError, ConfigError):
-            trial.model.backbone = {**node, "bottom_up": old.bottom_up, **given}
+        with open_dict(trial), suppress(_UnknownValueError, _MismatchError, ConfigError):
+            trial.model.backbone = {**node, "bottom_up": old.bottom_up, **lists}
             _check_levels(trial.model)
             yield option
 
 
 def _value(node: DictConfig, key: str) -> Any:
-    """What stands at a key, or follows from it by a light function; None if nothing does."""
+    """The value at a dotted key, computed if it is a node of a cheap function; None if the key is missing."""
     try:
         return _evaluate(OmegaConf.select(node, key, throw_on_missing=True))
     except (OmegaConfBaseException, TypeError):
-        raise _UnknownError from None
+        raise _UnknownValueError from None
 
 
 def _evaluate(value: Any) -> Any:
@@ -270,47 +267,23 @@ def _evaluate(value: Any) -> Any:
         return [_evaluate(item) for item in value]
     if not isinstance(value, DictConfig):
         return value
-    module, _, function = target_name(value.get("_target_", "")).rpartition(".")
+    module, _, function = target_of(value).rpartition(".")
     arguments = {str(key): _evaluate(value[key]) for key in value if key != "_target_"}
     if module == levels.__name__:
         return getattr(levels, function)(**arguments)
     if (traits := _traits(value)) and traits.top_block:
-        given = {key: arguments[key] for key in ("in_feature",) if key in arguments}
-        return dataclasses.replace(traits.top_block, **given)
-    if function == "named_shapes":  # whose names are cheap
+        start = arguments.get("in_feature", traits.top_block.in_feature)
+        return dataclasses.replace(traits.top_block, in_feature=start)
+    if function == "named_shapes":  # importing it takes torch; its names do not
         return level_names(arguments["strides"], arguments.get("top_block"))
-    raise _UnknownError
+    raise _UnknownValueError
 
 
-def _options(group: str) -> dict[str, Any]:
-    """The options of a group and their nodes."""
-    place = PLACES[group]
-    return {option: places.get(place) for option, places in read_nodes().options[group].items()}
+def _join_options(group: str, options: Iterable[str]) -> str:
+    """``group=a|b|c``; "" if there are no options."""
+    names = "|".join(options)
+    return names and f"{group}={names}"
 
 
-def _name(node: Any) -> str:
-    """The dotted name of a node's target; "" if it has none."""
-    return target_name(node.get("_target_", "")) if isinstance(node, (dict, DictConfig)) else ""
-
-
-def _chosen(group: str, node: DictConfig) -> str:
-    """A node as the user chose it: by the option that makes the same."""
-
-    def made(node: Any) -> list[str]:
-        return [_name(node), _name(node.get("top_block"))]
-
-    alike = {
-        option: known for option, known in _options(group).items() if known and made(known) == made(node)
-    }
-    same = [option for option, known in alike.items() if known.get("norm") == node.get("norm")]
-    return _choices(group, (same or [*alike])[:1]) or f"{PLACES[group]}._target_={_name(node)}"
-
-
-def _choices(group: str, options: Iterable[str]) -> str:
-    """Some options of a group, as one would write one of them; nothing if there are none."""
-    told = "|".join(options)
-    return told and f"{group}={told}"
-
-
-def _list(values: Any) -> str:
+def _bracketed(values: Any) -> str:
     return f"[{', '.join(map(str, values))}]"

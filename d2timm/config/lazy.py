@@ -1,16 +1,16 @@
-"""Config files: load, override, save.
+"""Load, override and save config files.
 
-A config is detectron2's LazyConfig tree. Overrides are stricter than detectron2's: a key that does not
-exist is an error (``+key=value`` adds one on purpose, ``~key`` deletes one), and so is a text where a
-number stands. What is saved is plain YAML that a safe loader reads.
+A config is a tree of detectron2's LazyConfig. Overrides are stricter than detectron2's: a key that does not
+exist is an error (``+key=value`` adds one, ``~key`` deletes one), and so is a string in place of a number.
+Configs are saved as plain YAML, which a safe loader reads.
 """
 
 from __future__ import annotations
 
 import builtins
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.files import atomic_write, resource_folder
+from ..utils.text import first_line, one_line
 from .former_names import upgrade
 
 __all__ = [
     "PLACES",
     "apply_overrides",
-    "check_kind",
+    "check_type",
     "find_config",
     "get_config",
     "load",
@@ -40,7 +41,7 @@ __all__ = [
     "to_yaml",
 ]
 
-#: Groups of options (folders of lazy_configs/common) and their places in the tree.
+#: Group of options, a folder of lazy_configs/common -> its place in the tree
 PLACES = {
     "model": "model",
     "backbone": "model.backbone.bottom_up",
@@ -55,10 +56,13 @@ PLACES = {
 
 
 def get_config(name: str) -> DictConfig:
-    """Load one of d2timm's own configs, wherever it is installed.
+    """Load a config of d2timm, from the repository or from an installed wheel.
 
     Args:
         name: path below ``lazy_configs``, such as ``mask_rcnn_timm.py``.
+
+    Raises:
+        ConfigError: there is no such config.
     """
     root = resource_folder("lazy_configs")
     if not (root / name).is_file():
@@ -68,28 +72,31 @@ def get_config(name: str) -> DictConfig:
 
 
 def find_config(file: str) -> Path:
-    """The file that ``--config-file`` names: the user's, or else d2timm's own of that name.
+    """Find the file that ``--config-file`` names: the user's, or else a recipe of d2timm.
 
     Args:
         file: a path, or the name of a recipe, with or without ``lazy_configs/`` in front.
+
+    Returns:
+        The file; ``file`` itself if there is neither.
     """
-    own = resource_folder("lazy_configs")
-    places = (Path(file), own / file, own.parent / file)
-    return next((place for place in places if place.is_file()), Path(file))
+    folder = resource_folder("lazy_configs")
+    candidates = (Path(file), folder / file, folder.parent / file)
+    return next((path for path in candidates if path.is_file()), Path(file))
 
 
 def load(path: str | Path) -> DictConfig:
-    """Load a LazyConfig Python file or a saved YAML.
+    """Load a LazyConfig Python file or a saved YAML file.
 
     Raises:
-        ConfigError: no such file, or one that cannot be read as a config.
+        ConfigError: there is no such file, or it is not a config.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"--config-file {path}: no such file")
     if path.suffix in (".yaml", ".yml"):
         return parse(path.read_text(), f"--config-file {path}")
-    from detectron2.config import LazyConfig  # brings torch: seconds that a saved YAML need not wait for
+    from detectron2.config import LazyConfig  # takes seconds to import; a saved YAML does not need it
 
     original = builtins.__import__
     try:
@@ -97,71 +104,74 @@ def load(path: str | Path) -> DictConfig:
     except (SyntaxError, ImportError, ValueError) as error:
         raise ConfigError(f"--config-file {path}: {error}") from error
     finally:
-        builtins.__import__ = original  # which LazyConfig leaves patched when a file raises
+        builtins.__import__ = original  # LazyConfig leaves it patched when a file raises
     for group, place in PLACES.items():
         if group != place and "model" in cfg:
-            cfg.pop(group, None)  # a name that the recipe used in building the tree, not part of it
+            cfg.pop(group, None)  # a node that the recipe imports; the tree has it at its place
     return cfg
 
 
-def parse(text: str, told: str) -> DictConfig:
-    """The config that a saved YAML holds.
+def parse(text: str, label: str) -> DictConfig:
+    """Parse a config that was saved as YAML; names of earlier versions are upgraded.
 
     Args:
         text: the YAML.
-        told: how it is called in messages.
+        label: what errors call it, such as its file name.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a config.
     """
     try:
         tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{told}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{label}: {one_line(error)}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{told}: it holds no config")
+        raise ConfigError(f"{label}: not a config, which is a mapping of keys to values")
     try:
         cfg: DictConfig = OmegaConf.create(upgrade(tree), flags={"allow_objects": True})
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{told}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{label}: {first_line(error)}") from None
     return cfg
 
 
 def to_yaml(cfg: DictConfig) -> str:
-    """A config as the YAML that ``parse`` reads."""
+    """Format a config as YAML, which ``parse`` reads."""
     text: str = yaml.safe_dump(to_plain(cfg), sort_keys=False, allow_unicode=True)
     return text
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Apply command-line overrides, in place, in Hydra's grammar.
+    """Apply command-line overrides in Hydra's grammar, in place.
 
     Args:
         cfg: the tree.
         overrides: ``key=value``, ``+key=value``, ``++key=value`` or ``~key``.
 
+    Returns:
+        The tree.
+
     Raises:
-        ConfigError: a key that is not there, a value of the wrong kind, or no override at all.
+        ConfigError: a key does not exist, a value has the wrong type, or a string is not an override.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise ConfigError(f"an override is not key=value: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"an override is not key=value: {first_line(error)}") from None
     for override in parsed:
         _apply(cfg, override)
     return cfg
 
 
 def _apply(cfg: DictConfig, override: Override) -> None:
-    key, told = override.key_or_group, str(override.input_line)
+    key, text = override.key_or_group, str(override.input_line)
     if override.is_sweep_override():
-        raise ConfigError(f"{told}: several values are a sweep, which scripts/hydra_train.py -m runs")
+        raise ConfigError(f"{text}: several values are a sweep; run it with d2timm sweep -m")
     if override.package is not None:
-        raise ConfigError(f"{told}: a value is changed by key=value, without @")
+        raise ConfigError(f"{text}: write key=value without @")
     value = override.value()
     if not (override.is_add() or override.is_force_add()):
-        _check_key(cfg, key, told, "" if override.is_delete() else f" (+{told} adds it)")
-        check_kind(cfg, key, value, told)
+        _check_key(cfg, key, text, "" if override.is_delete() else f" (+{text} adds it)")
+        check_type(cfg, key, value, text)
     try:
         if override.is_delete():
             owner, _, name = key.rpartition(".")
@@ -170,45 +180,51 @@ def _apply(cfg: DictConfig, override: Override) -> None:
         else:
             OmegaConf.update(cfg, key, value, merge=not isinstance(value, (dict, list)), force_add=True)
     except (OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
-        raise ConfigError(f"{told}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{text}: {first_line(error)}") from None
 
 
-def check_kind(cfg: DictConfig, key: str, value: Any, told: str) -> None:
-    """Raise ConfigError if a text is to replace a number.
+def check_type(cfg: DictConfig, key: str, value: Any, override: str) -> None:
+    """Raise ConfigError if an override would replace a number or a boolean by a string.
 
     Args:
-        cfg: the tree as it is.
-        key: path with dots.
-        value: what is to be there.
-        told: the override.
+        cfg: the tree before the override.
+        key: dotted key.
+        value: the new value.
+        override: the override as the user typed it.
     """
     try:
         old = OmegaConf.select(cfg, key)
     except OmegaConfBaseException:
-        return  # it follows from something that is not chosen yet
+        return  # it depends on a value that is not set yet
     if isinstance(old, (int, float)) and isinstance(value, str) and "${" not in value:
-        kind = "true or false" if isinstance(old, bool) else f"a number, such as {old}"
-        raise ConfigError(f"{told}: {key} is {kind}")
+        expected = "true or false" if isinstance(old, bool) else f"a number, such as {old}"
+        raise ConfigError(f"{override}: {key} is {expected}")
 
 
-def _check_key(cfg: DictConfig, key: str, told: str, hint: str) -> None:
-    """Raise ConfigError with near matches unless the key is there."""
+def _check_key(cfg: DictConfig, key: str, override: str, hint: str) -> None:
+    """Raise ConfigError with similar keys unless the key exists."""
     node: Any = OmegaConf.to_container(cfg, resolve=False)
     path = ""
     for part in key.split("."):
         if isinstance(node, list):
             node = dict(zip(map(str, range(len(node))), node, strict=True))
         if not isinstance(node, Mapping):
-            raise ConfigError(f"{told}: {path} is {node!r} and has no keys; change it as a whole")
+            raise ConfigError(f"{override}: {path} is {node!r} and has no keys; override {path} itself")
         if part not in node:
-            inside = f"{path} has no key {part!r}" if path else f"there is no key {part!r}"
-            raise ConfigError(f"{told}: {inside}; {suggest(part, map(str, node))}{hint}")
+            missing = f"{path} has no key {part!r}" if path else f"there is no key {part!r}"
+            raise ConfigError(f"{override}: {missing}; {suggest(part, map(str, node))}{hint}")
         node = node[part]
         path = f"{path}.{part}" if path else part
 
 
 def to_plain(node: Any) -> Any:
-    """A config as dicts, lists, texts and numbers only; interpolations stay as they are written."""
+    """Convert a config to dicts, lists, strings, numbers, booleans and None; interpolations stay unresolved.
+
+    Classes and functions become dotted names, dataclass instances become nodes with a ``_target_``.
+
+    Raises:
+        ConfigError: a value is none of these.
+    """
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node, resolve=False)
     if isinstance(node, Mapping):
@@ -220,28 +236,28 @@ def to_plain(node: Any) -> Any:
         return {"_target_": to_plain(type(node)), **fields}
     if isinstance(node, type) or callable(node):
         if not hasattr(node, "__qualname__") or "<" in node.__qualname__:
-            raise ConfigError(f"a config cannot hold {node!r}: name a function of a module instead")
+            raise ConfigError(f"a config cannot hold {node!r}: use a function of a module, which has a name")
         return target_name(node)
     if node is None or isinstance(node, (str, int, float)):
         return node
-    raise ConfigError(f"a config cannot hold {node!r}: use texts, numbers, lists and _target_ only")
+    raise ConfigError(f"a config cannot hold {node!r}: use strings, numbers, lists and _target_ nodes")
 
 
 def target_name(target: Any) -> str:
-    """The dotted name of a ``_target_``: of a class or function the shortest one that can be imported."""
+    """The dotted name of a ``_target_``; for a class or function, the shortest that its packages export."""
     if isinstance(target, str):
         return target
     module, name = target.__module__, target.__qualname__
     parts = module.split(".")
-    for length in range(2, len(parts)):
-        package = import_module(".".join(parts[:length]))
-        if getattr(package, name, None) is target:
-            return f"{package.__name__}.{name}"
+    for length in range(2, len(parts)):  # a package of the distribution, not its top level
+        package = ".".join(parts[:length])
+        if getattr(sys.modules.get(package), name, None) is target:
+            return f"{package}.{name}"
     return f"{module}.{name}"
 
 
 def save(cfg: DictConfig, path: Path) -> None:
-    """Write a config as YAML, whole or not at all."""
+    """Write a config as YAML; the file is complete or absent."""
     text = to_yaml(cfg)
     with atomic_write(path) as partial:
         partial.write_text(text)

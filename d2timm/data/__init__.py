@@ -1,4 +1,4 @@
-"""Datasets, formats of annotations, and how images reach a detector."""
+"""Datasets, annotation formats, and the path of images to a detector."""
 
 import lazy_loader
 

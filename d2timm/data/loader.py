@@ -1,4 +1,4 @@
-"""Training images in batches, without end."""
+"""The infinite stream of training batches."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ def build_train_loader(
     num_workers: int = 0,
     repeat_threshold: float = 0.0,
 ) -> Any:
-    """detectron2's loader, with images of rare classes repeated if wanted.
+    """detectron2's training loader, which can repeat images of rare classes.
 
     Args:
-        dataset: in detectron2's format.
-        mapper: makes of an entry what the detector takes.
-        total_batch_size: images of all processes together.
-        num_workers: processes that read images; 0: the training process does.
-        repeat_threshold: 0 to 1; classes that are in a smaller share of the images are seen more often
-            (repeat factor sampling of LVIS, https://arxiv.org/abs/1908.03195, which has 0.001); 0: none.
+        dataset: images and annotations in detectron2's format.
+        mapper: turns one entry of ``dataset`` into the input of the detector.
+        total_batch_size: number of images per iteration, over all processes.
+        num_workers: number of processes that read images; 0: the training process reads them itself.
+        repeat_threshold: 0 to 1; classes that occur in a smaller fraction of the images are sampled more often
+            (the repeat factor sampling of LVIS, https://arxiv.org/abs/1908.03195, which uses 0.001); 0: off.
 
     Raises:
-        ConfigError: a threshold out of its range, or one for images whose objects are not learnt.
+        ConfigError: the threshold is out of range, or the entries have no object annotations.
     """
     if not 0 <= repeat_threshold <= 1:
         raise ConfigError(
-            f"repeat_threshold={repeat_threshold}: has to be a share of the images, 0 (none) to 1"
+            f"repeat_threshold={repeat_threshold} is not a fraction of the images: use 0 (off) to 1"
         )
     sampler = None
     if repeat_threshold:
         if any("annotations" not in entry for entry in dataset):
             raise ConfigError(
-                f"repeat_threshold={repeat_threshold}: goes by classes of objects, and this detector finds "
-                "those of pixels: use 0"
+                f"repeat_threshold={repeat_threshold} counts object classes, and this detector only predicts "
+                "pixel classes: use 0"
             )
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             dataset, repeat_threshold

@@ -1,4 +1,4 @@
-"""From an entry of a data set to what a detector takes."""
+"""From an entry of a dataset to the input of a detector."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from detectron2.structures import Instances
 from fvcore.transforms.transform import CropTransform
 
 from ..utils.images import read_image
-from .datasets.base import mirrored
+from .datasets.base import flip_indices
 from .datasets.panoptic import read_semantic
 
 __all__ = ["Mapper", "mask_format", "test_size"]
 
 
 def mask_format(points: Any) -> str:
-    """The form of masks that a mask head learns of.
+    """The format of the masks that a mask head is trained on: ``polygon`` or ``bitmask``.
 
     Args:
-        points: anything of a head that learns of points, such as PointRend's; None: of the whole mask.
+        points: the number of points that the head samples from each mask, as PointRend does; None: the head
+            uses complete masks.
     """
     return "polygon" if points is None else "bitmask"
 
 
 def test_size(mapper: Any) -> tuple[int, int]:
-    """Short and long side in pixels of the largest image that is evaluated.
+    """Short and long side, in pixels, of the largest image in evaluation.
 
     Args:
         mapper: the node ``dataloader.test.mapper`` of a config; its first augmentation resizes images.
@@ -40,19 +41,19 @@ def test_size(mapper: Any) -> tuple[int, int]:
 
 
 class Mapper(DatasetMapper):
-    """detectron2's mapper, which also reads the classes of pixels and finds out what else it has to do.
+    """detectron2's mapper, which also reads pixel classes and derives its other settings from the tasks.
 
-    Objects that lack what the detector learns are left out, as crowds are. Where images are cropped, boxes
-    are made tight around what is left of their masks, or else cut.
+    Objects without the annotations that the tasks need are left out, like crowds. After a crop, boxes are
+    fitted to the remaining part of their masks, or only clipped where there are no masks.
 
     Args:
-        is_train: whether truth is needed.
-        tasks: what the detector finds.
-        augmentations: detectron2's.
-        image_format: as detectron2 reads images.
-        keypoint_names: of the set; left and right change places when an image is flipped.
-        instance_mask_format: ``polygon``, where the set has polygons, or ``bitmask``.
-        tight_boxes: whether boxes are made anew of masks that are cropped; mmdetection's are only cut.
+        is_train: whether annotations are needed.
+        tasks: the tasks of the detector.
+        augmentations: detectron2's augmentations.
+        image_format: the channel order, as in ``detectron2.data.detection_utils.read_image``.
+        keypoint_names: names of the dataset's keypoints; left and right are swapped when an image is flipped.
+        instance_mask_format: ``polygon``, if the dataset has polygons, or ``bitmask``.
+        tight_boxes: whether boxes are fitted to cropped masks; False clips them, as mmdetection does.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Mapper(DatasetMapper):
             use_instance_mask="segm" in tasks,
             use_keypoint="keypoints" in tasks,
             instance_mask_format=instance_mask_format,
-            keypoint_hflip_indices=np.array(mirrored(keypoint_names)) if keypoint_names else None,
+            keypoint_hflip_indices=np.array(flip_indices(keypoint_names)) if keypoint_names else None,
         )
         self.tight_boxes = tight_boxes
         self.use_semantic = is_train and "sem_seg" in tasks
@@ -81,51 +82,52 @@ class Mapper(DatasetMapper):
         """Read and augment an image.
 
         Args:
-            dataset_dict: of the set.
+            dataset_dict: an entry of the dataset, which is not changed.
 
         Returns:
-            ``image``: (C, H, W) of 0 to 255; in training ``instances`` and ``sem_seg``, (H, W) classes, as
-            far as the detector learns them.
+            The entry with ``image``, (C, H, W), 0 to 255; in training also with ``instances`` and ``sem_seg``,
+            (H, W) class indices, if the tasks need them.
         """
         entry = copy.deepcopy(dataset_dict)
         image = read_image(entry["file_name"], self.image_format)
         detection_utils.check_image_size(entry, image)
         semantic = read_semantic(entry).astype(np.uint8) if self.use_semantic else None
-        given = T.AugInput(image, sem_seg=semantic)
-        transforms = self.augmentations(given)
-        shape = given.image.shape[:2]
-        entry["image"] = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
+        aug_input = T.AugInput(image, sem_seg=semantic)
+        transforms = self.augmentations(aug_input)
+        image, semantic = aug_input.image, aug_input.sem_seg
+        entry["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             entry.pop("annotations", None)
             return entry
-        if given.sem_seg is not None:
-            entry["sem_seg"] = torch.as_tensor(given.sem_seg.astype(np.int64))
+        if semantic is not None:
+            entry["sem_seg"] = torch.as_tensor(semantic.astype(np.int64))
         if "annotations" in entry:
-            entry["instances"] = self._instances(entry.pop("annotations"), transforms, shape)
+            entry["instances"] = self._instances(entry.pop("annotations"), transforms, image.shape[:2])
         return entry
 
     def _instances(
-        self, annotations: Sequence[dict[str, Any]], transforms: T.TransformList, shape: tuple[int, int]
+        self, annotations: Sequence[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
     ) -> Instances:
-        """Objects as they are in an image of a shape (H, W) after its transforms."""
-        parts = {"segmentation": self.use_instance_mask, "keypoints": self.use_keypoint}
-        unused = [part for part, learnt in parts.items() if not learnt]
+        """The objects of an image after its transforms, which give it the size (H, W)."""
+        used = {"segmentation": self.use_instance_mask, "keypoints": self.use_keypoint}
+        required = [key for key, needed in used.items() if needed]
+        unused = [key for key, needed in used.items() if not needed]
         objects = []
         for annotation in annotations:
-            if annotation.get("iscrowd") or not all(annotation.get(p) for p in parts if p not in unused):
+            if annotation.get("iscrowd") or not all(annotation.get(key) for key in required):
                 continue
-            thing = detection_utils.transform_instance_annotations(
+            transformed = detection_utils.transform_instance_annotations(
                 {key: value for key, value in annotation.items() if key not in unused},
                 transforms,
-                shape,
+                size,
                 keypoint_hflip_indices=self.keypoint_hflip_indices,
             )
-            if isinstance(thing.get("segmentation"), np.ndarray):  # of run lengths
-                thing["segmentation"] = thing["segmentation"] == 1  # not where a crop is padded
-            objects.append(thing)
-        bitmaps = any(isinstance(thing.get("segmentation"), np.ndarray) for thing in objects)
-        mask_format = "bitmask" if bitmaps else self.instance_mask_format
-        instances = detection_utils.annotations_to_instances(objects, shape, mask_format)
+            if isinstance(mask := transformed.get("segmentation"), np.ndarray):  # decoded run lengths
+                transformed["segmentation"] = mask == 1  # crops are padded with another value
+            objects.append(transformed)
+        has_bitmasks = any(isinstance(o.get("segmentation"), np.ndarray) for o in objects)
+        mask_format = "bitmask" if has_bitmasks else self.instance_mask_format
+        instances = detection_utils.annotations_to_instances(objects, size, mask_format)
         cropped = any(isinstance(t, CropTransform) for t in transforms.transforms)
         if cropped and self.tight_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()

@@ -1,4 +1,4 @@
-"""Where published sets lie on this machine, which is asked before torch and detectron2 are imported."""
+"""Paths of published datasets on this machine; this module needs neither torch nor detectron2."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["COCO", "SPLITS", "Split", "coco_2017", "default_dataset", "published"]
+__all__ = ["COCO", "PUBLISHED_HINT", "SPLITS", "Split", "coco_2017", "default_dataset", "published"]
 
 SPLITS = ("train", "val")
 COCO = "coco_2017"
+#: The end of an error message about a missing file of a published dataset
+PUBLISHED_HINT = "; published datasets are expected in $DETECTRON2_DATASETS, by default ./datasets"
 
 
 @dataclass(frozen=True)
 class Split:
-    """The files of a training or validation set in COCO's formats.
+    """The files of a training or validation split in COCO's formats.
 
     Attributes:
-        json: annotations of objects.
+        json: the object annotations.
         images: the folder of the images.
-        panoptic_json: segments of the panoptic maps, where there are any.
-        panoptic: the folder of the panoptic maps.
+        panoptic_json: the segments of the panoptic maps; None if there are no maps.
+        panoptic: the folder of the panoptic maps; None if there are no maps.
     """
 
     json: Path
@@ -30,17 +32,17 @@ class Split:
 
 
 def default_dataset() -> str:
-    """The set that is there without being asked for: ``coco_2017`` or the embedded ``shapes``."""
+    """The dataset for ``data.name=auto``: ``coco_2017`` if it is installed, else the embedded ``shapes``."""
     return COCO if all(coco_2017(split).json.is_file() for split in SPLITS) else "shapes"
 
 
 def published(*folders: str) -> Path:
-    """A folder below ``$DETECTRON2_DATASETS``, or ``./datasets``; looked up when needed and not on import."""
+    """A path in ``$DETECTRON2_DATASETS``, by default ``./datasets``; the variable is read at each call."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"), *folders).expanduser()
 
 
 def coco_2017(split: str, kind: str = "instances") -> Split:
-    """COCO 2017 in its published layout.
+    """The files of COCO 2017 in its published layout.
 
     Args:
         split: ``train`` or ``val``.

@@ -1,6 +1,7 @@
-"""The tasks of detectors and datasets, in the names that evaluators give their results by.
+"""The tasks of detectors and datasets, named by the keys of the evaluators' results.
 
-``bbox``, ``segm`` and ``keypoints`` of objects; ``sem_seg``, the classes of pixels; ``panoptic_seg``, both.
+``bbox``, ``segm`` and ``keypoints`` are tasks on objects; ``sem_seg`` classifies pixels; ``panoptic_seg``
+combines both.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ __all__ = ["main_metric"]
 
 
 def main_metric(tasks: Sequence[str]) -> str:
-    """The metric that runs are compared by, as ``task/metric``, unless another is configured."""
+    """The metric by which runs are compared unless another is configured, as ``task/metric``."""
     if "panoptic_seg" in tasks:
         return "panoptic_seg/PQ"
     if "bbox" not in tasks:

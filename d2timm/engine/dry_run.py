@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from tabulate import tabulate
 
-from ..backbone.description import count, levels, multiply_adds, table_of_levels
+from ..backbone.description import count_parameters, levels, multiply_adds, table_of_levels
 from ..data.catalog import check_split, resolve_name, tasks_of
 from ..data.mapper import test_size
 from ..errors import ConfigError
@@ -35,10 +35,10 @@ def summarize(cfg: DictConfig, model: Any) -> str:
     images = trial_image(size, model)
     flops = {"bottom-up": multiply_adds(bottom_up, images)}
     flops["neck"] = multiply_adds(model.backbone, images) - flops["bottom-up"]
-    parts = {"bottom-up": count(bottom_up), "neck": count(model.backbone) - count(bottom_up)}
+    parts = {"bottom-up": count_parameters(bottom_up), "neck": count_parameters(model.backbone) - count_parameters(bottom_up)}
     for name, part in model.named_children():
         if name != "backbone":
-            parts[name.replace("_", " ")] = count(part)
+            parts[name.replace("_", " ")] = count_parameters(part)
     rows = [[name, n / 1e6, flops[name] / 1e9 if name in flops else None] for name, n in parts.items()]
     rows.append(["all", sum(parts.values()) / 1e6, None])
     rate = [f"  learning rate {learning_rate(cfg)[1]}"] if "lr" in cfg.get("optimizer", {}) else []

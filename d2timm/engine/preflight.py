@@ -40,7 +40,7 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
         if file and "://" not in file and not Path(file).is_file():
             raise ConfigError(f"{key}={file}: no such file")
     model = build_on_meta(cfg)
-    check_classes(cfg, model)
+    check_classes(cfg.data, model)
     return model
 
 

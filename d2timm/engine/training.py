@@ -50,7 +50,7 @@ def train(cfg: DictConfig, resume: bool, record: Record) -> None:
     record.compare_by(metric_of(cfg))
     if resume and (earlier := Record.read(folder)):
         earlier.compare_by(record.metric)
-        record.take_over(earlier)
+        record.continue_from(earlier)
     record.pid, record.host = os.getpid(), socket.gethostname()
     with recorded(record, folder) if comm.is_main_process() else nullcontext():
         _train(cfg, folder, resume, record)

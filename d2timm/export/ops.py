@@ -1,4 +1,4 @@
-"""Boxes as tensors, by operations that exporters know."""
+"""Boxes and masks as tensor operations that can be exported."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["best", "clip", "is_usable", "paste", "suppress", "suppress_by_class"]
+__all__ = ["clip_boxes", "is_valid", "paste_masks", "suppress", "suppress_by_class", "top_scores"]
 
-AWAY = -1e6  # pixels
+FAR_AWAY = -1e6  # pixels
 
 
-def clip(boxes: Tensor, size: tuple[Tensor, Tensor]) -> Tensor:
-    """Boxes (..., 4) as far as they are inside an image of (height, width)."""
+def clip_boxes(boxes: Tensor, size: tuple[Tensor, Tensor]) -> Tensor:
+    """Clip boxes (..., 4) to an image of (height, width)."""
     height, width = size
     x1, y1, x2, y2 = boxes.unbind(dim=-1)
     zero = torch.zeros_like(height)
-    return torch.stack(
-        [
-            x1.clamp(zero, width),
-            y1.clamp(zero, height),
-            x2.clamp(zero, width),
-            y2.clamp(zero, height),
-        ],
-        dim=-1,
-    )
+    clipped = (x1.clamp(zero, width), y1.clamp(zero, height), x2.clamp(zero, width), y2.clamp(zero, height))
+    return torch.stack(clipped, dim=-1)
 
 
-def is_usable(boxes: Tensor) -> Tensor:
-    """Which of boxes (N, 4) are finite and have an area, (N,)."""
+def is_valid(boxes: Tensor) -> Tensor:
+    """Whether each of boxes (N, 4) is finite and has a positive area: (N,) booleans."""
     has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return has_area & torch.isfinite(boxes).all(dim=1)
 
 
-def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The highest of scores (N,), at most so many, and their places, the best first."""
-    return scores.topk(torch.sym_min(scores.shape[0], most))
+def top_scores(scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """The highest of scores (N,), at most ``limit``, and their indices; highest first."""
+    return scores.topk(torch.sym_min(scores.shape[0], limit))
 
 
 def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
@@ -44,50 +37,52 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     Args:
         boxes: (N, 4) in pixels.
         scores: (N,).
-        threshold: boxes whose intersection over union with a better one is larger are dropped, 0 to 1.
+        threshold: 0 to 1; a box is dropped if its intersection over union with a better one is larger.
 
     Returns:
-        Places of those that are kept, the best first.
+        Indices of the boxes that are kept, highest score first.
     """
-    # torchvision tells exporters that at least two are kept, and so two more are given, which come last
-    far = torch.tensor([[AWAY, AWAY, AWAY + 1, AWAY + 1], [AWAY + 9, AWAY, AWAY + 10, AWAY + 1]])
-    last = scores.new_full((2,), torch.finfo(scores.dtype).min)
-    keep: Tensor = nms(torch.cat([boxes, far]), torch.cat([scores, last]), threshold)[:-2]
+    # torchvision asserts for exporters that at least two boxes are kept: add two, which come last
+    extra = torch.tensor(
+        [[FAR_AWAY, FAR_AWAY, FAR_AWAY + 1, FAR_AWAY + 1], [FAR_AWAY + 9, FAR_AWAY, FAR_AWAY + 10, FAR_AWAY + 1]]
+    )
+    lowest = scores.new_full((2,), torch.finfo(scores.dtype).min)
+    keep: Tensor = nms(torch.cat([boxes, extra]), torch.cat([scores, lowest]), threshold)[:-2]
     return keep
 
 
-def suppress_by_class(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, most: int) -> Tensor:
-    """Non-maximum suppression in each class, by torchvision's way for few boxes.
+def suppress_by_class(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, limit: int) -> Tensor:
+    """Non-maximum suppression within each class, as torchvision does it for few boxes.
 
     Args:
         boxes: (N, 4) in pixels.
         scores: (N,).
         classes: (N,).
-        threshold: boxes whose intersection over union with a better one is larger are dropped, 0 to 1.
-        most: how many are kept.
+        threshold: 0 to 1; a box is dropped if its intersection over union with a better one is larger.
+        limit: the largest number of boxes to keep.
 
     Returns:
-        Places of those that are kept, the best first.
+        Indices of the boxes that are kept, highest score first.
     """
-    # classes are moved apart, so that they do not meet
+    # Move each class to an area of its own, so that boxes of different classes do not overlap
     farthest = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max()
-    apart = boxes + (classes.to(boxes.dtype) * (farthest + 1))[:, None]
-    return suppress(apart, scores, threshold)[:most]
+    shifted = boxes + (classes.to(boxes.dtype) * (farthest + 1))[:, None]
+    return suppress(shifted, scores, threshold)[:limit]
 
 
-def paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear samples of masks at the centers of pixels, as detectron2's ``paste_masks_in_image``.
+def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
+    """Paste masks into an image like detectron2's ``paste_masks_in_image``: bilinear, sampled at pixel centres.
 
-    A box is upright, so that rows and columns are interpolated one after the other by matrices.
+    Boxes are aligned with the axes, so rows and columns are interpolated one after the other by matrices.
 
     Args:
         masks: (N, M, M), 0 to 1.
-        boxes: (N, 4) in pixels, none empty.
-        height: of the image in pixels.
-        width: of the image in pixels.
+        boxes: (N, 4) in pixels, with positive areas.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Returns:
-        (N, height, width) booleans: what is at least 0.5.
+        (N, height, width) booleans: whether a pixel is at least 0.5.
     """
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     rows = _interpolation(height, y1, y2, masks.shape[1])  # (N, height, M)
@@ -96,9 +91,9 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def _interpolation(pixels: int, start: Tensor, end: Tensor, cells: int) -> Tensor:
-    """Weights (N, pixels, cells) of the cells of boxes from ``start`` to ``end``, (N,), in each pixel."""
+    """Weights (N, pixels, cells) of the cells of boxes that span ``start`` to ``end``, (N,), for each pixel."""
     centers = torch.arange(pixels, dtype=torch.float32) + 0.5
-    # to -1 ... 1 and from there to cells, as grid_sample has it
+    # to -1 ... 1 and from there to cells, like grid_sample
     place = (centers - start[:, None]) / (end - start)[:, None] * 2 - 1
     place = ((place + 1) * cells - 1) / 2
     return (1 - (place[:, :, None] - torch.arange(cells)).abs()).clamp(min=0)

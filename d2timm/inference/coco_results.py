@@ -1,7 +1,7 @@
-"""Detections as one file in COCO's format, which COCO's tools load.
+"""Write detections to one file in COCO's format.
 
-It is a data set whose annotations were found instead of drawn: each has a ``score``. The list of its
-annotations is in COCO's format of results as well, ready for ``COCO(truth).loadRes``.
+The file is a COCO dataset whose annotations have a ``score``. Its list of annotations is also valid in COCO's
+format of results, so ``COCO(annotation_file).loadRes`` accepts it.
 """
 
 from __future__ import annotations
@@ -22,78 +22,85 @@ from ..data.formats.coco_file import read_coco
 from ..errors import ConfigError
 from ..utils.files import atomic_write
 
-__all__ = ["Detections", "Ids"]
+__all__ = ["CocoIds", "CocoResults"]
 
 
-class Ids:
-    """Ids of images and categories that a COCO file has, so that detections can be compared with it.
+class CocoIds:
+    """Image and category ids, taken from a COCO file so that detections can be compared with it.
 
     Args:
-        file: with ``images`` and ``categories``; None: there is none, ids count from 1.
+        file: a COCO file with ``images`` and ``categories``; None: ids count from 1.
+
+    Attributes:
+        unlisted: number of images that have a new id because the file does not list them.
 
     Raises:
-        ConfigError: it is no file of that kind.
+        ConfigError: the file cannot be read, or is not in COCO's format.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         coco: Mapping[str, Any] = read_coco(file) if file else {"images": [], "categories": []}
-        self.categories = {category["name"]: int(category["id"]) for category in coco["categories"]}
+        self._categories = {category["name"]: int(category["id"]) for category in coco["categories"]}
         self._images = {image["file_name"]: int(image["id"]) for image in coco["images"]}
-        bare = Counter(PurePosixPath(name).name for name in self._images)
-        self._bare = {PurePosixPath(name).name: i for name, i in self._images.items()}
-        self._bare = {name: i for name, i in self._bare.items() if bare[name] == 1}
+        counts = Counter(PurePosixPath(name).name for name in self._images)
+        by_base_name = {PurePosixPath(name).name: i for name, i in self._images.items()}
+        self._by_base_name = {name: i for name, i in by_base_name.items() if counts[name] == 1}
         self._last = max(self._images.values(), default=0)
-        self._given: set[int] = set()
-        self.unknown = 0  # images that the file does not have
+        self._used: set[int] = set()
+        self.unlisted = 0
 
-    def of_classes(self, names: Sequence[str]) -> list[int]:
-        """Ids of classes; a file's own go by their names.
+    def category_ids(self, names: Sequence[str]) -> list[int]:
+        """The id of each class; the file's categories are matched by name.
 
         Raises:
-            ConfigError: the file does not have one.
+            ConfigError: the file does not have one of the classes.
         """
         if self.file is None:
             return list(range(1, len(names) + 1))
-        missing = [name for name in names if name not in self.categories]
+        missing = [name for name in names if name not in self._categories]
         if missing:
-            raise ConfigError(f"{self.file} has no category {missing[0]!r}, which the detector finds")
-        return [self.categories[name] for name in names]
+            raise ConfigError(f"{self.file} has no category {missing[0]!r}, which is a class of the detector")
+        return [self._categories[name] for name in names]
 
-    def of_image(self, name: str) -> int:
-        """The id of an image, by its path in the folder of images or else its bare name; or a new one."""
-        known = self._images.get(name, self._bare.get(PurePosixPath(name).name))
-        if known is None or known in self._given:
-            self.unknown += 1
+    def image_id(self, name: str) -> int:
+        """The id of an image, matched by its path or else by a unique base name; otherwise a new id.
+
+        Args:
+            name: path of the image in the folder of images, with ``/``.
+        """
+        known = self._images.get(name, self._by_base_name.get(PurePosixPath(name).name))
+        if known is None or known in self._used:
+            self.unlisted += 1
             self._last += 1
             return self._last
-        self._given.add(known)
+        self._used.add(known)
         return known
 
 
-class Detections:
-    """What was found in images, to be written as one file.
+class CocoResults:
+    """Collects the detections of many images and writes them as one file.
 
-    What is written is what is drawn: objects; of a panoptic detector its segments; of a semantic one the
-    region of each class, without a score.
+    It writes what ``draw`` draws: objects; the segments of a panoptic detector; or one region per class of a
+    semantic detector, without a score.
 
     Args:
         labels: names of ``classes``, ``stuff`` and ``keypoints``.
-        ids: of images and categories.
-        info: what else the file is to say of itself.
+        ids: image and category ids.
+        info: the ``info`` entry of the file.
     """
 
-    def __init__(self, labels: Mapping[str, Sequence[str]], ids: Ids, info: Mapping[str, Any]) -> None:
+    def __init__(self, labels: Mapping[str, Sequence[str]], ids: CocoIds, info: Mapping[str, Any]) -> None:
         things, stuff = list(labels["classes"]), list(labels["stuff"])
         self.ids, self.info = ids, dict(info)
         self.things = len(things)
-        self.category_ids = ids.of_classes([*things, *stuff])
+        self.category_ids = ids.category_ids([*things, *stuff])
         self.categories: list[dict[str, Any]] = [
             {"id": i, "name": name} for i, name in zip(self.category_ids, [*things, *stuff], strict=True)
         ]
         if stuff:
-            for place, category in enumerate(self.categories):
-                category["isthing"] = int(place < self.things)
+            for index, category in enumerate(self.categories):
+                category["isthing"] = int(index < self.things)
         if labels["keypoints"]:
             for category in self.categories:
                 category |= {"keypoints": list(labels["keypoints"]), "skeleton": []}
@@ -102,76 +109,76 @@ class Detections:
         self.videos: list[dict[str, Any]] = []
 
     def add_video(self, name: str, fps: float) -> int:
-        """Note a video, whose frames are added as images; returns its id."""
+        """Add a video and return its id; its frames are added as images."""
         self.videos.append({"id": len(self.videos) + 1, "name": name, "fps": fps})
         return len(self.videos)
 
     def add(self, name: str, size: tuple[int, int], output: Mapping[str, Any], **more: Any) -> int:
-        """Add an image with what a detector of detectron2 gives for it.
+        """Add an image and its detections.
 
         Args:
-            name: of the file.
+            name: file name of the image.
             size: (height, width) of the image.
-            output: on the CPU.
-            more: what else the file is to say of the image.
+            output: a detectron2 model's output for the image, on the CPU.
+            more: further fields of the image's entry.
 
         Returns:
-            How many objects or segments there are.
+            The number of objects, segments or regions.
         """
-        image_id = self.ids.of_image(name)
-        image = {"id": image_id, "file_name": name, "height": size[0], "width": size[1], **more}
-        self.images.append(image)
+        image_id = self.ids.image_id(name)
+        self.images.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1], **more})
         before = len(self.annotations)
-        for place, found in self._found(output):
-            number = len(self.annotations) + 1  # for pycocotools an id of 0 is none
-            told = {"id": number, "image_id": image_id, "category_id": self.category_ids[place]}
-            self.annotations.append({**told, **found, "iscrowd": 0})
+        for index, annotation in self._annotations(output):
+            number = len(self.annotations) + 1  # not 0, which pycocotools takes for "no match"
+            ids = {"id": number, "image_id": image_id, "category_id": self.category_ids[index]}
+            self.annotations.append({**ids, **annotation, "iscrowd": 0})
         return len(self.annotations) - before
 
     def write(self, file: Path) -> None:
-        """Write all that was added so far."""
+        """Write everything added so far."""
         parts = {"info": self.info, **({"videos": self.videos} if self.videos else {})}
         parts |= {"images": self.images, "categories": self.categories, "annotations": self.annotations}
         with atomic_write(file) as partial:
             partial.write_text(json.dumps(parts))
 
-    def _found(self, output: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(place of the class among all, annotation) of each thing that is found."""
+    def _annotations(self, output: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (index into ``category_ids``, annotation) for each detection."""
         if "panoptic_seg" in output:
             segments, infos = output["panoptic_seg"]
             for info in infos:
-                # stuff counts from 1 there: 0 are all things
-                place = info["category_id"] if info["isthing"] else self.things - 1 + info["category_id"]
+                # stuff ids start at 1, because 0 stands for all things
+                index = info["category_id"] if info["isthing"] else self.things - 1 + info["category_id"]
                 score = {"score": info["score"]} if "score" in info else {}
-                yield place, {**_region(segments.numpy() == info["id"]), **score}
+                yield index, {**_region(segments.numpy() == info["id"]), **score}
         elif "sem_seg" in output:
             classes = output["sem_seg"].argmax(dim=0).numpy()
-            for place in np.unique(classes).tolist():
-                yield place, _region(classes == place)
+            for index in np.unique(classes).tolist():
+                yield index, _region(classes == index)
         else:
-            for found in _objects(output["instances"]):
-                yield found.pop("category_id"), found
+            for annotation in _objects(output["instances"]):
+                yield annotation.pop("category_id"), annotation
 
 
 def _objects(instances: Instances) -> Iterator[dict[str, Any]]:
-    """Annotations of objects; ``category_id`` is the detector's number of the class."""
+    """Yield the annotation of each object; its ``category_id`` is the detector's class index."""
     if instances.has("pred_keypoints"):
-        fields = instances.get_fields()  # detectron2 moves keypoints in place
+        fields = instances.get_fields()
+        # detectron2 shifts keypoints in place
         fields = {**fields, "pred_keypoints": fields["pred_keypoints"].clone()}
         instances = Instances(instances.image_size, **fields)
-    for found in instances_to_coco_json(instances, 0):
-        del found["image_id"]
-        if "segmentation" in found:
-            found["area"] = int(coco_mask.area(found["segmentation"]))
+    for annotation in instances_to_coco_json(instances, 0):
+        del annotation["image_id"]
+        if "segmentation" in annotation:
+            annotation["area"] = int(coco_mask.area(annotation["segmentation"]))
         else:
-            found["area"] = found["bbox"][2] * found["bbox"][3]
-        if "keypoints" in found:
-            found["num_keypoints"] = len(found["keypoints"]) // 3
-        yield found
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        if "keypoints" in annotation:
+            annotation["num_keypoints"] = len(annotation["keypoints"]) // 3
+        yield annotation
 
 
 def _region(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """A mask (H, W) as COCO has it."""
+    """The ``bbox``, ``area`` and ``segmentation`` of a mask (H, W)."""
     rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     box, area = coco_mask.toBbox(rle).tolist(), int(coco_mask.area(rle))
     rle["counts"] = rle["counts"].decode()

@@ -1,19 +1,19 @@
-"""Which images and videos a command line means, and what their results are called."""
+"""Find the images and videos that a command line names, and name their results."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
 
-__all__ = ["IMAGES", "VIDEOS", "Input", "find"]
+__all__ = ["Input", "find_inputs"]
 
-#: Suffixes by which files in folders are known
+# Suffixes of the files that are taken from folders and patterns
 IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
@@ -23,9 +23,9 @@ class Input:
     """An image or a video.
 
     Attributes:
-        path: where it is.
-        name: its path in the folder that holds all inputs, with ``/``.
-        result: the path of its results in the output folder, without a suffix; no two inputs have the same.
+        path: of the file.
+        name: path relative to the common folder of all inputs, with ``/``.
+        result: path of its results in the output folder, without a suffix; unique among the inputs.
     """
 
     path: Path
@@ -34,44 +34,42 @@ class Input:
 
     @property
     def is_video(self) -> bool:
-        """Whether it is a video, by its suffix."""
+        """Whether it is a video, judged by its suffix."""
         return self.path.suffix.lower() in VIDEOS
 
 
-def find(arguments: Sequence[str], output: Path) -> tuple[Path, list[Input]]:
-    """Find what is meant by files, folders and patterns.
+def find_inputs(arguments: Sequence[str], output: Path) -> tuple[Path, list[Input]]:
+    """Find the images and videos named by files, folders and patterns.
 
-    Folders are searched with all that lies in them, but for hidden files and earlier results.
+    Folders are searched recursively; hidden files and everything in the output folder are skipped.
 
     Args:
-        arguments: files of any suffix; folders; patterns such as ``'photos/**/*.jpg'``.
-        output: where results will go: not where an input lies.
+        arguments: files with any suffix, folders, and patterns such as ``'photos/**/*.jpg'``.
+        output: the folder for results; no argument may look for inputs in it.
 
     Returns:
-        The folder that holds all inputs, and the inputs, each once.
+        The common folder of all inputs, and the inputs without duplicates.
 
     Raises:
-        ConfigError: nothing is there, or results would go among the inputs.
+        ConfigError: an argument has no images or videos, or results would be written among the inputs.
     """
     output = output.resolve()
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for argument in arguments:
-        base, paths = _named(argument)
+        base, matches = _expand(argument)
         if base.resolve().is_relative_to(output):
-            raise ConfigError(
-                f"--output {output} holds the images themselves ({argument}): choose another folder"
-            )
-        there = [Path(os.path.abspath(path)) for path in paths]
-        there = [path for path in there if not path.resolve().is_relative_to(output)]
-        if not there:
-            raise ConfigError(f"{argument}: no images or videos there")
-        found |= dict.fromkeys(there)
-    root = Path(os.path.commonpath([path.parent for path in found]))
-    return root, _inputs(root, found)
+            raise ConfigError(f"--output {output} contains the input {argument}: choose another folder")
+        absolute = [Path(os.path.abspath(match)) for match in matches]
+        absolute = [path for path in absolute if not path.resolve().is_relative_to(output)]
+        if not absolute:
+            raise ConfigError(f"{argument}: no images or videos found")
+        paths |= dict.fromkeys(absolute)
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    return root, _name_results(root, paths)
 
 
-def _named(argument: str) -> tuple[Path, list[Path]]:
-    """The folder in which an argument looks, and what it finds there."""
+def _expand(argument: str) -> tuple[Path, list[Path]]:
+    """The folder that an argument searches, and its matches."""
     path = Path(argument).expanduser()
     if path.is_dir():
         return path, sorted(_files_in(path))
@@ -79,9 +77,9 @@ def _named(argument: str) -> tuple[Path, list[Path]]:
         return path.parent, [path]
     if not glob.has_magic(argument):
         raise ConfigError(f"{argument}: no such file or folder")
-    fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    base = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    return fixed, [match for match in matches if match.is_file() and _is_known(match)]
+    return base, [match for match in matches if match.is_file() and _is_known(match)]
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
@@ -94,23 +92,23 @@ def _is_known(path: Path) -> bool:
     return path.suffix.lower() in IMAGES | VIDEOS and not path.name.startswith(".")
 
 
-def _inputs(root: Path, paths: dict[Path, None]) -> list[Input]:
-    """Name results like inputs, with their suffix where two of a folder differ in nothing else."""
-    names = [path.relative_to(root) for path in paths]
-    stems = Counter(_same(name.with_suffix("")) for name in names)
+def _name_results(root: Path, paths: Iterable[Path]) -> list[Input]:
+    """Name each result after its input; the suffix is kept where names differ in nothing else."""
+    names = {path: path.relative_to(root) for path in paths}
+    stems = Counter(_fold(name.with_suffix("")) for name in names.values())
     taken: set[str] = set()
     inputs = []
-    for path, name in zip(paths, names, strict=True):
+    for path, name in names.items():
         result = name.with_suffix("")
-        if stems[_same(result)] > 1:
+        if stems[_fold(result)] > 1:
             result = name
-        while _same(result) in taken:
+        while _fold(result) in taken:
             result = result.with_name(result.name + "~")
-        taken.add(_same(result))
+        taken.add(_fold(result))
         inputs.append(Input(path, name.as_posix(), result.as_posix()))
     return inputs
 
 
-def _same(path: Path) -> str:
-    """Paths of which this is equal are one file, on some systems."""
+def _fold(path: Path) -> str:
+    """The path without case: some file systems treat paths that differ in case as one file."""
     return str(path).casefold()

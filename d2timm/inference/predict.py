@@ -1,15 +1,14 @@
-"""Detections of a trained detector in files: pictures, annotated videos and one JSON.
+"""Run a trained detector on files: writes pictures, annotated videos and one JSON file.
 
 files, folders, patterns -> inputs -> batches -> Predictor -> pictures, videos and predictions.json
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,180 +20,209 @@ from ..utils.images import read_image
 from ..visualize.attention import attention_of, draw_attention
 from ..visualize.feature_maps import backbone_of, draw_feature_maps, image_tile, levels_of
 from ..visualize.visualizer import draw, write_picture
-from .coco_results import Detections, Ids
-from .inputs import Input, find
+from .coco_results import CocoIds, CocoResults
+from .inputs import Input, find_inputs
 from .predictor import Predictor, load
-from .video import Video, written
+from .video import Video, open_writer
 
 __all__ = ["FILE", "predict"]
 
 FILE = "predictions.json"
-LEGIBLE = 480  # pixels of a picture's longer side at which labels can be read: smaller images are enlarged
+MIN_SIDE = 480  # pixels; pictures whose longer side is shorter are enlarged, so that labels are readable
 
 
-def predict(options: argparse.Namespace) -> int:
-    """Detect objects in images and videos, as ``scripts/predict.py`` asks.
+def predict(
+    inputs: Sequence[str],
+    output: Path,
+    *,
+    run: Path,
+    weights: str | None = None,
+    device: str | None = None,
+    score_threshold: float = 0.5,
+    batch_size: int = 1,
+    pictures: bool = True,
+    features: bool = False,
+    ids_from: Path | None = None,
+) -> int:
+    """Detect objects in images and videos; the arguments are those of ``d2timm predict``.
 
     Args:
-        options: of the command line.
+        inputs: images, videos, folders and patterns.
+        output: the folder to write to: a new one, or one with earlier results.
+        run: a run folder, or an exported ``.safetensors``.
+        weights: see ``load``.
+        device: see ``load``.
+        score_threshold: 0 to 1; detections that do not exceed it are dropped.
+        batch_size: images or frames in a forward pass, >= 1.
+        pictures: whether to write pictures and videos.
+        features: whether to draw feature maps and attention.
+        ids_from: a COCO file whose image and category ids are used.
 
     Returns:
-        The exit code: 1 if an image or video could not be read, the others being done.
+        The exit code: 1 if an image or video could not be read, although the others were processed.
 
     Raises:
-        ConfigError: nothing was done, for what is asked for cannot be.
+        ConfigError: an argument is invalid; nothing was written.
     """
-    output = options.output
-    root, inputs = find(options.inputs, output)
+    root, files = find_inputs(inputs, output)
     _check_output(output)
-    ids = Ids(options.ids_from)
-    predictor = load(
-        options.run, options.weights, options.device, options.score_threshold, options.batch_size
-    )
+    ids = CocoIds(ids_from)
+    predictor = load(run, weights, device, score_threshold, batch_size)
     info = {
         "image_root": str(root),
-        "run": str(options.run),
+        "run": str(run),
         "weights": str(predictor.trained.weights),
-        "score_threshold": options.score_threshold,
+        "score_threshold": score_threshold,
     }
-    work = _Work(predictor, Detections(predictor.labels, ids, info), options, len(inputs))
+    results = CocoResults(predictor.labels, ids, info)
+    writer = _Writer(predictor, results, output, pictures, features, total=len(files))
     try:
         output.mkdir(parents=True, exist_ok=True)
-        work.write()  # by which the folder is known for one of results, whatever happens
+        writer.write_json()  # marks the folder as one of results, even if this run is interrupted
     except OSError as error:
         raise ConfigError(f"--output {output}: {error.strerror}") from None
     started = time.monotonic()
     try:
-        for group in _groups(inputs, options.batch_size):
-            work.video(group[0]) if group[0].is_video else work.images(group)
+        for batch in _batches(files, batch_size):
+            writer.add_video(batch[0]) if batch[0].is_video else writer.add_images(batch)
     finally:
-        work.bar.close()
-        work.write()
-    print(work.summary(time.monotonic() - started))
-    return int(work.failed > 0)
+        writer.bar.close()
+        writer.write_json()
+    print(writer.summary(time.monotonic() - started))
+    return int(writer.failed > 0)
 
 
 def _check_output(output: Path) -> None:
-    """Make sure that no files of another kind will be among the results."""
+    """Refuse a folder that contains files but no results, so that results never mix with other files."""
     try:
-        strange = output.exists() and any(output.iterdir()) and not (output / FILE).is_file()
+        foreign = output.exists() and any(output.iterdir()) and not (output / FILE).is_file()
     except OSError as error:
         raise ConfigError(f"--output {output}: {error.strerror}") from None
-    if strange:
-        raise ConfigError(
-            f"--output {output} holds files, and no {FILE} of earlier results: choose another folder"
-        )
+    if foreign:
+        raise ConfigError(f"--output {output} contains files but no {FILE}: choose another folder")
 
 
-def _groups(inputs: list[Input], size: int) -> list[list[Input]]:
-    """Inputs in their order: videos each on their own, images in groups."""
-    groups: list[list[Input]] = []
-    for given in inputs:
-        last = groups[-1] if groups else []
-        if not last or given.is_video or last[0].is_video or len(last) == size:
-            groups.append([given])
+def _batches(inputs: list[Input], size: int) -> list[list[Input]]:
+    """Split the inputs, in order, into batches of up to ``size`` images and single videos."""
+    batches: list[list[Input]] = []
+    for item in inputs:
+        last = batches[-1] if batches else []
+        if not last or item.is_video or last[0].is_video or len(last) == size:
+            batches.append([item])
         else:
-            last.append(given)
-    return groups
+            last.append(item)
+    return batches
 
 
-class _Work:
-    """What is done with each input.
+class _Writer:
+    """Runs the detector on each input and writes what is wanted of the results.
 
     Args:
         predictor: the detector.
-        detections: where to put what is found.
-        options: of the command line.
-        inputs: how many there are.
+        results: collects the detections.
+        output: the folder to write to.
+        pictures: whether to write pictures and videos.
+        features: whether to draw feature maps and attention.
+        total: number of inputs, for the progress bar.
+
+    Attributes:
+        failed: number of inputs that could not be read.
     """
 
     def __init__(
-        self, predictor: Predictor, detections: Detections, options: argparse.Namespace, inputs: int
+        self,
+        predictor: Predictor,
+        results: CocoResults,
+        output: Path,
+        pictures: bool,
+        features: bool,
+        total: int,
     ) -> None:
-        self.predictor, self.detections, self.options = predictor, detections, options
+        self.predictor, self.results, self.output = predictor, results, output
+        self.pictures, self.features = pictures, features
         self.metadata = predictor.trained.metadata
         self.frames = self.failed = 0
-        self.bar = tqdm(total=inputs, unit="image", disable=None, leave=False)  # none where nobody looks on
-        self._told: set[str] = set()
+        self.bar = tqdm(total=total, unit="image", disable=None, leave=False)  # shown on terminals only
+        self._notes: set[str] = set()
 
-    def images(self, group: list[Input]) -> None:
-        """Detect in images, and draw each."""
-        batch = [(given, entry) for given in group if (entry := self._read(given)) is not None]
-        outputs = self.predictor.run([entry for _, entry in batch]) if batch else []
-        for (given, entry), output in zip(batch, outputs, strict=True):
-            self._add(given.name, entry["height"], entry["width"], output)
-            if self.options.pictures:
-                picture = draw(read_image(given.path, "RGB"), output, self.metadata, LEGIBLE)
-                write_picture(self._result(given, ".jpg"), picture)
-            if self.options.features:
-                self._draw_inside(given, entry)
+    def add_images(self, batch: list[Input]) -> None:
+        """Detect objects in a batch of images, and draw each image."""
+        readable = [(item, entry) for item in batch if (entry := self._read(item)) is not None]
+        outputs = self.predictor.run([entry for _, entry in readable]) if readable else []
+        for (item, entry), output in zip(readable, outputs, strict=True):
+            self._add(item.name, entry["height"], entry["width"], output)
+            if self.pictures:
+                picture = draw(read_image(item.path, "RGB"), output, self.metadata, MIN_SIDE)
+                write_picture(self._result(item, ".jpg"), picture)
+            if self.features:
+                self._draw_features(item, entry)
 
-    def video(self, given: Input) -> None:
-        """Detect in the frames of a video, and write one with what is found."""
-        if self.options.features:
-            self._tell("--features: of videos there are none")
+    def add_video(self, item: Input) -> None:
+        """Detect objects in the frames of a video, and write an annotated video."""
+        if self.features:
+            self._note("--features: not drawn for videos")
         try:
-            video = Video(given.path)
-            self.bar.total += max(video.length - 1, 0)  # a video was one
-            video_id = self.detections.add_video(given.name, video.fps)
-            target = (
-                written(self._result(given, ".mp4"), video.fps) if self.options.pictures else nullcontext()
-            )
-            with target as write:
+            video = Video(item.path)
+            self.bar.total += max(video.length - 1, 0)  # until now the video counted as one image
+            video_id = self.results.add_video(item.name, video.fps)
+            target = open_writer(self._result(item, ".mp4"), video.fps) if self.pictures else nullcontext()
+            with target as write_frame:
                 frames, ahead = itertools.tee(video)
                 outputs = self.predictor.outputs(ahead)
                 for number, (frame, output) in enumerate(zip(frames, outputs, strict=False)):
-                    place = {"video_id": video_id, "frame_id": number}
+                    ids = {"video_id": video_id, "frame_id": number}
                     height, width = frame.shape[:2]
-                    self._add(f"{given.name}#{number}", height, width, output, **place)
-                    if write:
-                        write(draw(frame, output, self.metadata))
+                    self._add(f"{item.name}#{number}", height, width, output, **ids)
+                    if write_frame:
+                        write_frame(draw(frame, output, self.metadata))
         except ConfigError as error:
             self._fail(error)
 
-    def write(self) -> None:
-        """Write the JSON of all that was found so far."""
-        self.detections.write(self.options.output / FILE)
+    def write_json(self) -> None:
+        """Write all detections so far."""
+        self.results.write(self.output / FILE)
 
     def summary(self, seconds: float) -> str:
-        """What was done, in a line."""
+        """Counts, time and the JSON file, on one line."""
+        ids = self.results.ids
         parts = [
-            _count(len(self.detections.images) - self.frames, "image"),
+            _count(len(self.results.images) - self.frames, "image"),
             *([_count(self.frames, "frame")] if self.frames else []),
-            _count(len(self.detections.annotations), "detection"),
+            _count(len(self.results.annotations), "detection"),
             f"{seconds:.1f} s",
         ]
         if self.failed:
             parts.append(f"{self.failed} could not be read")
-        if self.detections.ids.file and self.detections.ids.unknown:
-            parts.append(f"{self.detections.ids.unknown} not in {self.detections.ids.file}")
-        return f"{', '.join(parts)}: {self.options.output / FILE}"
+        if ids.file and ids.unlisted:
+            parts.append(f"{ids.unlisted} not in {ids.file}")
+        return f"{', '.join(parts)}: {self.output / FILE}"
 
-    def _read(self, given: Input) -> dict[str, Any] | None:
+    def _read(self, item: Input) -> dict[str, Any] | None:
         try:
-            return self.predictor.prepare(given.path)
+            return self.predictor.prepare(item.path)
         except ConfigError as error:
             self._fail(error)
             return None
 
     def _add(self, name: str, height: int, width: int, output: Mapping[str, Any], **more: Any) -> None:
-        self.detections.add(name, (height, width), output, **more)
+        self.results.add(name, (height, width), output, **more)
         self.frames += "frame_id" in more
         self.bar.update()
 
-    def _draw_inside(self, given: Input, entry: Mapping[str, Any]) -> None:
-        """Sheets of the levels, and of the attention where there is one."""
+    def _draw_features(self, item: Input, entry: Mapping[str, Any]) -> None:
+        """Draw the feature maps of each level, and the attention of each block if there is any."""
         model = self.predictor.model
         image, levels = image_tile(entry, self.predictor.image_format), levels_of(model, entry)
-        draw_feature_maps(self._result(given, ".features.png"), image, levels)
-        attention = attention_of(backbone_of(model), levels.seen, entry["image"].shape[-2:])
+        draw_feature_maps(self._result(item, ".features.png"), image, levels)
+        attention = attention_of(backbone_of(model), levels.input, entry["image"].shape[-2:])
         if attention.maps:
-            draw_attention(self._result(given, ".attention.png"), image, attention)
-        for line in attention.told():
-            self._tell(line)
+            draw_attention(self._result(item, ".attention.png"), image, attention)
+        for line in attention.notes():
+            self._note(line)
 
-    def _result(self, given: Input, suffix: str) -> Path:
-        file: Path = self.options.output / (given.result + suffix)
+    def _result(self, item: Input, suffix: str) -> Path:
+        """The path of a result; creates its folder."""
+        file = self.output / (item.result + suffix)
         file.parent.mkdir(parents=True, exist_ok=True)
         return file
 
@@ -203,12 +231,12 @@ class _Work:
         self.bar.update()
         tqdm.write(f"error: {error}", file=sys.stderr)
 
-    def _tell(self, line: str) -> None:
-        """Tell something once."""
-        if line not in self._told:
-            self._told.add(line)
+    def _note(self, line: str) -> None:
+        """Print a line unless it was printed before."""
+        if line not in self._notes:
+            self._notes.add(line)
             tqdm.write(line)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

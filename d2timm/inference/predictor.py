@@ -1,6 +1,6 @@
-"""A trained detector to be called with images: ``d2timm.load``.
+"""``d2timm.load``: call a trained detector with images.
 
-image in any form -> pixels -> the run's test augmentations -> detector -> at the image's own size
+image in any form -> pixels -> the run's test augmentations -> detector -> results at the size of the image
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .trained import Trained, open_run
 
 __all__ = ["Predictor", "load", "on_cpu"]
 
-#: What detectron2 calls the score below which a detection is dropped, or left out of a panoptic map
+#: detectron2's names for the score below which detections are dropped, or left out of a panoptic map
 THRESHOLDS = ("test_score_thresh", "combine_instances_score_thresh")
 
 
@@ -37,54 +37,53 @@ def load(
     score_threshold: float | None = None,
     batch_size: int = 1,
 ) -> Predictor:
-    """Open a trained detector.
+    """Load a trained detector.
 
     Args:
-        path: the folder of a run, or a file of merged weights (.safetensors) that was exported from one.
-        weights: another checkpoint of the run, such as ``model_best.pth``: a path, or a name in the folder;
-            None: the last one.
-        device: such as ``cuda`` or ``cpu``; None: a GPU where there is one.
-        score_threshold: as in ``Predictor``.
-        batch_size: as in ``Predictor``.
+        path: a run folder, or a ``.safetensors`` file that was exported from one.
+        weights: a checkpoint of the run, such as ``model_best.pth``: a path, or a name in the run folder;
+            None: the last checkpoint.
+        device: such as ``cuda`` or ``cpu``; None: a GPU if there is one.
+        score_threshold: see ``Predictor``.
+        batch_size: see ``Predictor``.
 
     Raises:
-        ConfigError: it is no run, it has no weights yet, or a value that cannot be.
+        ConfigError: the path is not a run folder, the run has no weights yet, or an argument is invalid.
     """
-    check_options(score_threshold, batch_size)  # before a model is built
+    _check_options(score_threshold, batch_size)  # before a model is built
     return Predictor(open_run(path, weights, device), score_threshold, batch_size)
 
 
-def check_options(score_threshold: float | None, batch_size: int) -> None:
-    """Raise ConfigError if these cannot be."""
+def _check_options(score_threshold: float | None, batch_size: int) -> None:
     if score_threshold is not None and not 0 <= score_threshold <= 1:
-        raise ConfigError(f"score_threshold={score_threshold}: a score is 0 to 1")
+        raise ConfigError(f"score_threshold={score_threshold}: must be between 0 and 1")
     if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size}: at least one image at a time is needed")
+        raise ConfigError(f"batch_size={batch_size}: must be at least 1")
 
 
 class Predictor:
     """A trained detector that takes images in any form.
 
     An image is a path; a PIL image; a NumPy array of bytes, (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey; or
-    a tensor of bytes, (3, H, W) RGB. Each is resized as the run's validation images are, and what is found is
-    given at the image's own size.
+    a tensor of bytes, (3, H, W) RGB. Images are resized like the run's validation images, and results are
+    returned at the image's own size.
 
     Args:
-        trained: the detector and its tree.
-        score_threshold: 0 to 1, in place of the detector's own, whether higher or lower; None: its own.
-        batch_size: images that the detector sees at a time, >= 1. They may be of different sizes: smaller
-            ones are padded, which changes scores slightly; 1 is what evaluation does.
+        trained: the detector and its config.
+        score_threshold: 0 to 1, replaces the detector's own threshold; None: the detector's own.
+        batch_size: number of images in a forward pass, >= 1. Images in a batch may differ in size: smaller
+            ones are padded, which changes scores slightly. 1 reproduces evaluation exactly.
 
     Attributes:
         model: the detector, in eval mode.
-        cfg: its tree.
-        tasks: what it finds, of ``bbox``, ``segm``, ``keypoints``, ``sem_seg`` and ``panoptic_seg``.
-        class_names: of objects; ``class_names[i]`` is that of ``pred_classes == i``.
-        labels: all names: of ``classes``, ``stuff`` and ``keypoints``.
+        cfg: its config.
+        tasks: a subset of ``bbox``, ``segm``, ``keypoints``, ``sem_seg`` and ``panoptic_seg``.
+        class_names: ``class_names[i]`` is the name of objects with ``pred_classes == i``.
+        labels: all names: ``classes``, ``stuff`` and ``keypoints``.
     """
 
     def __init__(self, trained: Trained, score_threshold: float | None = None, batch_size: int = 1) -> None:
-        check_options(score_threshold, batch_size)
+        _check_options(score_threshold, batch_size)
         self.trained, self.model, self.cfg = trained, trained.model, trained.cfg
         self.tasks, self.labels = trained.tasks, trained.labels
         self.class_names = self.labels["classes"]
@@ -97,19 +96,20 @@ class Predictor:
         """Detect objects.
 
         Args:
-            images: one, or several, such as a list or what ``Path.glob`` gives.
+            images: one image, or an iterable of images such as a list or ``Path.glob(...)``.
 
         Returns:
-            For one image detectron2's ``Instances``, for several a list of them; on the CPU, best first, with
-            ``pred_boxes`` (N, 4) in pixels ``0 <= x0 < x1 <= W``, ``scores`` (N,), ``pred_classes`` (N,) and
-            where the detector finds them ``pred_masks`` (N, H, W) and ``pred_keypoints`` (N, K, 3).
+            detectron2's ``Instances`` for one image, a list of them for several; on the CPU, highest score
+            first, with ``pred_boxes`` (N, 4) in pixels ``0 <= x0 < x1 <= W``, ``scores`` (N,),
+            ``pred_classes`` (N,) and, if the detector predicts them, ``pred_masks`` (N, H, W) and
+            ``pred_keypoints`` (N, K, 3).
 
         Raises:
-            ConfigError: no image, or the detector finds no objects: ``outputs`` gives what it does.
+            ConfigError: an input is not an image, or the model does not detect objects; use ``outputs`` then.
         """
         if "bbox" not in self.tasks:
             raise ConfigError(
-                f"{type(self.model).__name__} finds classes of pixels and no objects: use "
+                f"{type(self.model).__name__} segments pixels and does not detect objects: use "
                 "predictor.outputs(images)"
             )
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray | Tensor):
@@ -117,12 +117,12 @@ class Predictor:
         return [output["instances"] for output in self.outputs(images)]
 
     def outputs(self, images: Iterable[ImageLike]) -> Iterator[dict[str, Any]]:
-        """All that the detector gives, image after image; ``batch_size`` of them are read ahead.
+        """Run the model lazily: it reads ``batch_size`` images at a time.
 
         Yields:
-            detectron2's output on the CPU: ``instances``; of Panoptic FPN also ``panoptic_seg``, a map
-            (H, W) of the ids of its segments and a list of what they are; of it and Semantic FPN ``sem_seg``,
-            logits (K, H, W).
+            For each image detectron2's output on the CPU: ``instances``; from Panoptic FPN also
+            ``panoptic_seg``, a map (H, W) of segment ids and a list that describes the segments; from
+            Panoptic and Semantic FPN ``sem_seg``, logits (K, H, W).
         """
         entries = map(self.prepare, images)
         while batch := list(itertools.islice(entries, self.batch_size)):
@@ -132,47 +132,47 @@ class Predictor:
         """Read and resize an image.
 
         Returns:
-            What detectors take: ``image`` (C, h, w) as the detector sees it, ``height`` and ``width`` of
-            the image.
+            The input of detectron2's models: ``image`` (C, h, w), resized, and ``height`` and ``width`` of
+            the original image.
         """
         pixels = pixels_of(image, self.image_format)
-        given = T.AugInput(pixels)
+        augmented = T.AugInput(pixels)
         try:
-            self._augmentations(given)
-        except ValueError:  # a side of less than a pixel
+            self._augmentations(augmented)
+        except ValueError:  # a side shorter than a pixel
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
             raise ConfigError(f"an image of {size} pixels is too narrow to be resized") from None
-        resized = torch.from_numpy(np.array(given.image.transpose(2, 0, 1), order="C"))
+        resized = torch.from_numpy(np.array(augmented.image.transpose(2, 0, 1), order="C"))
         return {"image": resized, "height": pixels.shape[0], "width": pixels.shape[1]}
 
     def run(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run the detector on what ``prepare`` has given; see ``outputs``."""
-        with torch.no_grad(), _threshold(self.model, self.score_threshold):
+        """Run the model on entries that ``prepare`` returned; see ``outputs`` for the result."""
+        with torch.no_grad(), _score_threshold(self.model, self.score_threshold):
             return [on_cpu(output) for output in self.model(batch)]
 
 
 @contextmanager
-def _threshold(model: nn.Module, score: float | None) -> Iterator[None]:
-    """Let a detector, which others may use as well, drop what scores less for a while."""
-    own = {
+def _score_threshold(model: nn.Module, score: float | None) -> Iterator[None]:
+    """Change a model's score thresholds for a while: the model may be shared with other predictors."""
+    original = {
         (module, name): getattr(module, name)
         for module in (model.modules() if score is not None else ())
         for name in THRESHOLDS
         if hasattr(module, name)
     }
     try:
-        for module, name in own:
+        for module, name in original:
             setattr(module, name, score)
         yield
     finally:
-        for (module, name), value in own.items():
+        for (module, name), value in original.items():
             setattr(module, name, value)
 
 
 def on_cpu(output: Mapping[str, Any]) -> dict[str, Any]:
-    """What a detector of detectron2 gives for an image, moved to the CPU."""
+    """Move a detectron2 model's output for an image to the CPU."""
     parts = dict(output)
     if "panoptic_seg" in parts:
-        segments, told = parts["panoptic_seg"]
-        parts["panoptic_seg"] = (segments.cpu(), told)
+        segments, infos = parts["panoptic_seg"]
+        parts["panoptic_seg"] = (segments.cpu(), infos)
     return {key: part if isinstance(part, tuple) else part.to("cpu") for key, part in parts.items()}

@@ -1,9 +1,8 @@
-"""A trained detector, from the folder of its run or from a file of merged weights."""
+"""Open a trained detector from a run folder or from an exported file of weights."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,23 +23,22 @@ from ..data.catalog import dataset_name, get_dataset, tasks_of
 from ..errors import ConfigError
 from ..runs.checkpoint import load_weights
 from ..runs.record import Record
+from ..utils.text import first_line, one_line
 
 __all__ = ["Trained", "open_run"]
 
-logger = logging.getLogger(__name__)
-
-CONFIG, FINAL = "config.yaml", "last_checkpoint"
+CONFIG, LAST = "config.yaml", "last_checkpoint"
 MERGED = ".safetensors"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained detector, ready to be used.
+    """A trained detector, ready for inference.
 
     Attributes:
-        cfg: its tree, settled; ``data.labels`` has its names, so that no data files are needed.
-        model: in eval mode, on the device that was asked for.
-        weights: the file that they come from.
+        cfg: its config; ``data.labels`` has the names of its classes, so that no data files are needed.
+        model: in eval mode, on the requested device.
+        weights: the file that the weights were read from.
     """
 
     cfg: DictConfig
@@ -49,7 +47,7 @@ class Trained:
 
     @property
     def tasks(self) -> list[str]:
-        """What it finds, in the names of ``d2timm.data.tasks``."""
+        """Its tasks, by the names in ``d2timm.data.tasks``."""
         return tasks_of(self.cfg.data)
 
     @property
@@ -59,116 +57,113 @@ class Trained:
 
     @property
     def metadata(self) -> Metadata:
-        """The names as detectron2's visualizer takes them."""
+        """The same names in the form that detectron2's visualizer takes."""
         return MetadataCatalog.get(dataset_name(self.cfg.data, "val"))
 
 
 def open_run(path: str | Path, weights: str | Path | None = None, device: str | None = None) -> Trained:
-    """Make the detector of a run with its trained weights.
+    """Build the detector of a run and load its trained weights.
 
     Args:
-        path: the folder of a run, or a file of merged weights (.safetensors) that was exported from one.
-        weights: another checkpoint of the run, such as ``model_best.pth``: a path, or a name in the folder;
-            None: the last one.
-        device: such as ``cuda`` or ``cpu``; None: a GPU where there is one.
+        path: a run folder, or a ``.safetensors`` file that was exported from one.
+        weights: a checkpoint of the run, such as ``model_best.pth``: a path, or a name in the run folder;
+            None: the last checkpoint.
+        device: such as ``cuda`` or ``cpu``; None: a GPU if there is one.
 
     Raises:
-        ConfigError: it is no run, it has no weights yet, they are of another model, or the device is
-            not there.
+        ConfigError: the path is not a run folder, the run has no weights yet, the weights belong to another
+            model, or the device is not available.
     """
     path = Path(path)
-    device = check_device(device)
+    device = _check_device(device)
     if path.suffix == MERGED and not path.is_dir():
         if weights is not None:
-            raise ConfigError(f"{path} has weights of its own: leave out {weights}")
+            raise ConfigError(f"{path} contains its own weights: leave out {weights}")
         return _open_merged(path, device)
     cfg = _read_config(path)
-    file = _weights(path, weights)
+    checkpoint = _find_checkpoint(path, weights)
     cfg.train.device = device
     model = _build(cfg, path)
-    load_weights(cfg.train, model, str(file))
-    return Trained(cfg, model.eval(), file)
+    load_weights(cfg.train, model, str(checkpoint))
+    return Trained(cfg, model.eval(), checkpoint)
 
 
-def check_device(device: str | None) -> str:
-    """The device to run on.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+def _check_device(device: str | None) -> str:
+    """Return the device to run on, or raise ConfigError if it is not available."""
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's own words, the first line of many
-        raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device}: {first_line(error)}") from None
     return device
 
 
 def _read_config(folder: Path) -> DictConfig:
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder of a run")
+        raise ConfigError(f"{folder}: no such run folder")
     if not (folder / CONFIG).is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it has no {CONFIG}")
+        raise ConfigError(f"{folder} is not a run folder: it has no {CONFIG}")
     cfg = config.load(folder / CONFIG)
     record = Record.read(folder)
-    if record and record.labels:  # runs of earlier versions ask their data files
-        _label(cfg, record.labels)
+    if record and record.labels:  # records of earlier versions have no labels: their data files are read
+        _set_labels(cfg, record.labels)
     resolve_dataset(cfg)
     return cfg
 
 
-def _label(cfg: DictConfig, labels: Mapping[str, Any]) -> None:
-    """Give a tree the names of what its detector tells apart."""
+def _set_labels(cfg: DictConfig, labels: Mapping[str, Any]) -> None:
+    """Put the names of classes, stuff and keypoints into a config."""
     OmegaConf.update(cfg, "data.labels", dict(labels), force_add=True)
 
 
-def _weights(folder: Path, named: str | Path | None) -> Path:
-    """The checkpoint that was named, or the last one.
+def _find_checkpoint(folder: Path, weights: str | Path | None) -> Path:
+    """The requested checkpoint, or the last one.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the file does not exist.
     """
-    if named is not None:
-        found = [file for file in (Path(named), folder / named) if file.is_file()]
-        if not found:
-            there = ", ".join(sorted(file.name for file in folder.glob("*.pth"))) or "no checkpoint"
-            raise ConfigError(f"{named}: no such file; {folder} has {there}")
-        return found[0]
-    last = folder / FINAL
+    if weights is not None:
+        candidates = [file for file in (Path(weights), folder / weights) if file.is_file()]
+        if not candidates:
+            available = ", ".join(sorted(file.name for file in folder.glob("*.pth"))) or "no checkpoint"
+            raise ConfigError(f"{weights}: no such file; {folder} has {available}")
+        return candidates[0]
+    last = folder / LAST
     if not last.is_file():
-        raise ConfigError(f"{folder} has no checkpoint yet: nothing was trained, or it is to be named")
-    file = folder / last.read_text().strip()
-    if not file.is_file():
-        raise ConfigError(f"{file}: no such file, although {last} names it")
-    return file
+        raise ConfigError(f"{folder} has no {LAST}: train first, or give the weights to use")
+    checkpoint = folder / last.read_text().strip()
+    if not checkpoint.is_file():
+        raise ConfigError(f"{checkpoint}: no such file, although {last} refers to it")
+    return checkpoint
 
 
 def _build(cfg: DictConfig, path: Path) -> nn.Module:
     try:
         return build_model(cfg, weights=False)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: its config makes no model: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{path}: no model can be built from its config: {first_line(error)}") from None
 
 
 def _open_merged(file: Path, device: str) -> Trained:
+    """Open a file with weights, config and labels, written by ``d2timm export``."""
     if not file.is_file():
         raise ConfigError(f"{file}: no such file")
     try:
         with safe_open(file, framework="pt") as opened:
-            told = opened.metadata() or {}
+            metadata = opened.metadata() or {}
         state = load_file(file)
     except SafetensorError as error:
-        raise ConfigError(f"{file}: not a file of weights ({error})") from None
-    if not {"config", "labels"} <= told.keys():
-        raise ConfigError(f"{file} has weights and no config: scripts/export.py writes files that have both")
-    cfg = config.parse(told["config"], str(file))
-    _label(cfg, json.loads(told["labels"]))
+        raise ConfigError(f"{file} is not a valid {MERGED} file ({error})") from None
+    if not {"config", "labels"} <= metadata.keys():
+        raise ConfigError(f"{file} has weights but no config: use a file written by `d2timm export`")
+    cfg = config.parse(metadata["config"], str(file))
+    _set_labels(cfg, json.loads(metadata["labels"]))
     resolve_dataset(cfg)
     cfg.train.device = device
     model = _build(cfg, file)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ConfigError(f"{file}: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{file}: {one_line(error)}") from None
     return Trained(cfg, model.eval(), file)

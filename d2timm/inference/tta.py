@@ -1,9 +1,9 @@
-"""Test-time augmentation: a detector sees each image at several scales, mirrored and not.
+"""Test-time augmentation: run a detector on each image at several scales, also mirrored.
 
-detectron2 has it for R-CNNs, by a yacs config that is made here from the detector itself. Dense detectors
-and semantic segmentation follow the same plan:
+detectron2 implements it for R-CNNs, configured by a yacs config, which is derived here from the detector.
+Dense detectors and semantic segmentation work the same way:
 
-    image file -> views, each resized once -> detector -> mirror undone, at the image's size -> merged
+    image file -> views, each resized once -> detector -> mirroring undone, at the image's size -> merged
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def tta_of(tta: DictConfig, mapper: DictConfig, model: nn.Module) -> nn.Module:
-    """Wrap a detector as a config describes it; see ``with_tta``.
+    """Wrap a detector as configured; see ``with_tta``.
 
     Args:
         tta: the node ``train.tta``.
@@ -62,28 +62,30 @@ def with_tta(
     flip: bool = True,
     batch_size: int = 3,
 ) -> nn.Module:
-    """Wrap a detector so that it looks at several views of each image.
+    """Wrap a detector so that it runs on several views of each image and merges the outputs.
 
-    The result has the detector's interface and shares its parameters: dataset dicts with ``file_name`` or
-    ``image``, and ``height`` and ``width``, to outputs. To be called under ``torch.no_grad()``, as
-    detectron2's evaluation does. Time grows with the sum of the squares of ``scales``, twice with ``flip``.
+    The wrapper shares the detector's parameters and has its interface: dataset dicts with ``height``,
+    ``width`` and ``file_name`` or ``image`` in, outputs out. Call it under ``torch.no_grad()``, as
+    detectron2's evaluation does. Time grows with the sum of the squares of ``scales``; ``flip`` doubles it.
 
     Args:
         model: an R-CNN with boxes and masks, a dense detector (RetinaNet, FCOS), or a semantic segmentor.
-        short_edge: of a view at scale 1, in pixels.
-        max_size: the long side of a view at scale 1 is at most this, in pixels.
+        short_edge: short side of a view at scale 1, in pixels.
+        max_size: upper limit of the long side of a view at scale 1, in pixels.
         image_format: how the detector's images are read, such as ``RGB``.
-        scales: factors > 0 of both; a view each.
-        flip: a mirrored view of each as well.
-        batch_size: views that the detector sees at a time, >= 1.
+        scales: factors > 0 for both; there is one view per scale.
+        flip: add a mirrored view per scale.
+        batch_size: number of views in a forward pass, >= 1.
 
     Raises:
-        ConfigError: scales that are none, or a detector that is not supported.
+        ConfigError: the scales are invalid, or the detector is not supported.
     """
     if not (isinstance(scales, Sequence) and scales) or not all(
         isinstance(scale, (int, float)) and scale > 0 for scale in scales
     ):
-        raise ConfigError(f"train.tta.scales={scales}: factors > 0 are needed, such as [0.75, 1.0, 1.25]")
+        raise ConfigError(
+            f"train.tta.scales={scales}: must be a list of factors > 0, such as [0.75, 1.0, 1.25]"
+        )
     views = Views([(round(short_edge * s), round(max_size * s)) for s in scales], flip, image_format)
     wrapped: nn.Module
     if isinstance(model, GeneralizedRCNN) and not isinstance(model, PanopticFPN):
@@ -94,25 +96,25 @@ def with_tta(
         wrapped = SemanticSegmentorWithTTA(model, views, batch_size)
     else:
         raise ConfigError(
-            f"train.tta.enabled=True: test-time augmentation of {type(model).__name__} is not supported, "
-            "but of GeneralizedRCNN, RetinaNet, FCOS and SemanticSegmentor; use train.tta.enabled=False"
+            f"train.tta.enabled=True: {type(model).__name__} is not supported by test-time augmentation; "
+            "GeneralizedRCNN, RetinaNet, FCOS and SemanticSegmentor are; use train.tta.enabled=False"
         )
-    return wrapped.train(model.training)  # so that evaluation leaves the detector's mode as it was
+    return wrapped.train(model.training)  # evaluation restores the mode of the module it is given
 
 
 def with_tta_results(
     metrics: Mapping[str, Mapping[str, float | None]], augmented: Mapping[str, Mapping[str, float | None]]
 ) -> dict[str, Mapping[str, float | None]]:
-    """Results without augmentation, and those with it as ``bbox_TTA``, ``segm_TTA``: detectron2's names."""
+    """Merge results without and with augmentation, named as in detectron2: ``bbox`` and ``bbox_TTA``."""
     return {**metrics, **{f"{task}_TTA": values for task, values in augmented.items()}}
 
 
 class Views:
-    """Makes the views of an image: a mapper, as detectron2's ``DatasetMapperTTA`` is.
+    """Makes the views of an image, like detectron2's ``DatasetMapperTTA``.
 
     Args:
-        sizes: (short edge, max size) in pixels of each view.
-        flip: a mirrored view of each as well.
+        sizes: (short edge, max size) of each view in pixels.
+        flip: add a mirrored view per size.
         image_format: how files are read.
     """
 
@@ -126,14 +128,14 @@ class Views:
         """Make the views.
 
         Args:
-            entry: a dataset dict with ``height`` and ``width`` of the original image, and that image's
-                ``file_name``, or else ``image``: (C, H, W) of any size.
+            entry: a dataset dict with ``height`` and ``width`` of the original image, and its ``file_name``
+                or ``image``, (C, H, W) of any size.
 
         Returns:
-            A dataset dict a view, with ``image``, and ``transforms`` that lead to it from the original.
+            One dataset dict per view, with ``image`` and the ``transforms`` from the original image to it.
         """
         image = entry.get("image")
-        if "file_name" in entry:  # the image of a test mapper is resized already, and would lose detail twice
+        if "file_name" in entry:  # entry["image"] may be resized already; resizing it again loses detail
             pixels = read_image(entry["file_name"], self.image_format)
             detection_utils.check_image_size(dict(entry), pixels)
             image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -142,15 +144,15 @@ class Views:
 
 
 def _yacs(model: GeneralizedRCNN) -> CfgNode:
-    """What ``GeneralizedRCNNWithTTA`` reads of a config, read off the detector."""
+    """The part of a yacs config that ``GeneralizedRCNNWithTTA`` reads, derived from the detector."""
     heads = model.roi_heads
     if getattr(heads, "keypoint_on", False):
         raise ConfigError(
-            "train.tta.enabled=True: detectron2's test-time augmentation has no keypoints; "
+            "train.tta.enabled=True: detectron2's test-time augmentation does not support keypoints; "
             "use train.tta.enabled=False"
         )
     predictor = heads.box_predictor
-    if isinstance(predictor, nn.ModuleList):  # a cascade, whose last stage decides
+    if isinstance(predictor, nn.ModuleList):  # a cascade: its last stage makes the detections
         predictor = predictor[-1]
     return CfgNode(
         {
@@ -166,12 +168,12 @@ def _yacs(model: GeneralizedRCNN) -> CfgNode:
 
 
 class _WithTTA(nn.Module):
-    """Lets a detector look at views of each image, and leaves it to a subclass to make them one output.
+    """Runs a detector on views of each image; subclasses merge the outputs.
 
     Args:
-        model: brings its output to the image's ``height`` and ``width`` itself, whatever the view's size.
-        views: makes them of a dataset dict.
-        batch_size: views that the detector sees at a time.
+        model: scales its output to the entry's ``height`` and ``width``, whatever the size of the view.
+        views: makes the views of an image.
+        batch_size: number of views in a forward pass.
     """
 
     def __init__(self, model: nn.Module, views: Views, batch_size: int = 3) -> None:
@@ -179,11 +181,11 @@ class _WithTTA(nn.Module):
         self.model, self.views, self.batch_size = model, views, batch_size
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Dataset dicts to outputs, as the detector itself."""
+        """Map dataset dicts to outputs, like the detector."""
         return [self._merge(self._outputs(entry)) for entry in batched_inputs]
 
     def _outputs(self, entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The output for each view, at the original image's size and not mirrored."""
+        """Yield the output for each view, at the original image's size and with mirroring undone."""
         views = self.views(entry)
         for start in range(0, len(views), self.batch_size):
             batch = views[start : start + self.batch_size]
@@ -199,7 +201,7 @@ class _WithTTA(nn.Module):
 
 
 class DenseDetectorWithTTA(_WithTTA):
-    """RetinaNet, FCOS: boxes of all views together, by the detector's own non-maximum suppression."""
+    """RetinaNet and FCOS: applies the detector's non-maximum suppression to the boxes of all views."""
 
     def _mirror(self, output: dict[str, Any]) -> dict[str, Any]:
         instances = output["instances"]
@@ -208,26 +210,25 @@ class DenseDetectorWithTTA(_WithTTA):
         return output
 
     def _merge(self, outputs: Iterator[dict[str, Any]]) -> dict[str, Any]:
-        found = [output["instances"] for output in outputs]
-        together = Instances.cat(found)
-        if len(found) > 1:  # boxes of one view have been suppressed, and clipped only then
+        views = [output["instances"] for output in outputs]
+        merged = Instances.cat(views)
+        # The boxes of a single view were suppressed before they were clipped: doing it again could drop more
+        if len(views) > 1:
             keep = batched_nms(
-                together.pred_boxes.tensor,
-                together.scores,
-                together.pred_classes,
-                self.model.test_nms_thresh,
+                merged.pred_boxes.tensor, merged.scores, merged.pred_classes, self.model.test_nms_thresh
             )
-            together = together[keep[: self.model.max_detections_per_image]]
-        return {"instances": together}
+            merged = merged[keep[: self.model.max_detections_per_image]]
+        return {"instances": merged}
 
 
 class SemanticSegmentorWithTTA(_WithTTA):
-    """Semantic segmentation: logits (K, height, width) whose softmax is the mean of that of all views."""
+    """Semantic segmentation: gives logits (K, height, width) whose softmax is the mean over all views."""
 
     def _mirror(self, output: dict[str, Any]) -> dict[str, Any]:
         return {"sem_seg": output["sem_seg"].flip(-1)}
 
     def _merge(self, outputs: Iterator[dict[str, Any]]) -> dict[str, Any]:
-        # one after the other, because they are large; and logits are told up to a constant a pixel
+        # Summed one by one, because the maps are large. The sum is not divided by the number of views: a
+        # constant per pixel does not change the softmax of logits.
         total = reduce(torch.add, (output["sem_seg"].softmax(dim=0) for output in outputs))
         return {"sem_seg": total.log()}

@@ -1,4 +1,4 @@
-"""Videos, frame by frame."""
+"""Read and write videos frame by frame."""
 
 from __future__ import annotations
 
@@ -13,60 +13,64 @@ import numpy as np
 from ..errors import ConfigError
 from ..utils.images import Picture
 
-__all__ = ["Video", "written"]
+__all__ = ["Video", "open_writer"]
 
-CODEC = "mp4v"  # MPEG-4 Part 2, which every build of OpenCV writes
-USUAL = 25.0  # frames a second, of a file that does not say
+CODEC = "mp4v"  # MPEG-4 Part 2, which every build of OpenCV can write
+DEFAULT_FPS = 25.0  # for files without a frame rate
 
 
 class Video:
-    """A video file to be read once.
+    """A video file, which can be read once.
 
     Args:
-        file: of any format of OpenCV's.
+        file: a video in any format that OpenCV reads.
 
     Attributes:
-        fps: frames a second.
-        length: number of frames as the file says, which may be wrong.
+        fps: frames per second.
+        length: number of frames according to the file, which may be wrong.
 
     Raises:
-        ConfigError: it is no video that can be read.
+        ConfigError: the file cannot be read as a video.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._capture = cv2.VideoCapture(str(file))
         if not self._capture.isOpened():
-            raise ConfigError(f"{file}: no video that can be read")
+            raise ConfigError(f"{file}: cannot be read as a video")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else USUAL  # also where it is nan
+        self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS  # also if it is NaN
         self.length = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        there, self._first = self._capture.read()
-        if not there:
-            raise ConfigError(f"{file}: a video without a frame that can be read")
+        success, self._first = self._capture.read()
+        if not success:
+            raise ConfigError(f"{file}: cannot be read as a video: its first frame is broken")
 
     def __iter__(self) -> Iterator[Picture]:
-        """Its frames, (H, W, 3) RGB."""
-        there, frame = True, self._first
+        """Yield the frames, (H, W, 3) RGB."""
+        success, frame = True, self._first
         try:
-            while there:
+            while success:
                 yield np.ascontiguousarray(frame[..., ::-1], np.uint8)
-                there, frame = self._capture.read()
+                success, frame = self._capture.read()
         finally:
             self._capture.release()
 
 
 @contextmanager
-def written(file: Path, fps: float) -> Iterator[Callable[[Picture], None]]:
-    """Write an MP4 file, which is there once it is whole.
+def open_writer(file: Path, fps: float) -> Iterator[Callable[[Picture], None]]:
+    """Write an MP4 file, which appears under its name only when it is complete.
 
-    The format has even sides: a last row or column that is odd is left out.
+    The format needs even sides: an odd last row or column is dropped.
+
+    Args:
+        file: the file to write.
+        fps: frames per second.
 
     Yields:
-        A function that takes the next frame, (H, W, 3) RGB; all are of one size.
+        A function that writes the next frame, (H, W, 3) RGB; all frames must have the same size.
     """
-    partial = file.with_name(f".{os.getpid()}.{file.name}")  # OpenCV goes by the suffix
-    writers: list[cv2.VideoWriter] = []  # one, made for the size of the first frame
+    partial = file.with_name(f".{os.getpid()}.{file.name}")  # OpenCV derives the format from the suffix
+    writers: list[cv2.VideoWriter] = []  # at most one, created at the first frame, which has the size
 
     def write(frame: Picture) -> None:
         size = (frame.shape[1], frame.shape[0])

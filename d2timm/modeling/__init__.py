@@ -1,4 +1,4 @@
-"""Necks, ROI heads and detectors that detectron2 lacks, and what follows from the levels of a neck."""
+"""Necks, ROI heads and detectors that detectron2 lacks, and values that follow from the levels of a neck."""
 
 import lazy_loader
 

@@ -23,21 +23,22 @@ __all__ = ["BiFPN"]
 class BiFPN(Neck):
     """Bidirectional feature pyramid (EfficientDet, Tan et al., CVPR 2020, https://arxiv.org/abs/1911.09070).
 
-    Outputs of the backbone are brought to ``out_channels`` by 1x1 convolutions, ``top_block`` makes coarser
-    levels of the last, and then all levels are fused ``num_layers`` times, top-down and bottom-up.
+    1x1 convolutions project the backbone outputs to ``out_channels``, ``top_block`` adds coarser levels, and
+    all levels are then fused ``num_layers`` times, top-down and bottom-up.
 
     Args:
         bottom_up: the backbone.
-        in_features: names of its outputs to use, fine to coarse, each of double the stride of the one before.
+        in_features: names of backbone outputs, fine to coarse, each of double the stride of the previous one.
         out_channels: channels of all levels.
-        norm: norm of the convolutions, as detectron2's ``get_norm`` takes it; "": none, and a bias. The
-            paper's batch norm needs the 128 images of its batches; group norm does not depend on how many
-            images a GPU has, and detectors have few.
-        top_block: makes ``num_levels`` more levels before the fusion, which they take part in; None: no more.
-        num_layers: how often the levels are fused, 3 to 8 in the paper, >= 1.
+        norm: norm of the convolutions, as for detectron2's ``get_norm``; "" for a bias instead. The paper has
+            batch norm and batches of 128 images; group norm also works with the few images per GPU that
+            detectors are usually trained with.
+        top_block: adds ``num_levels`` levels, which are fused as well; None for no more levels.
+        num_layers: number of fusions, >= 1; 3 to 8 in the paper.
 
     Raises:
-        ConfigError: fewer than two levels or one layer, or further levels of the backbone's own.
+        ConfigError: there are fewer than two levels, ``num_layers`` < 1, or the top block starts from a
+            backbone output.
     """
 
     traits = Traits(fuses_upwards=True)
@@ -59,10 +60,10 @@ class BiFPN(Neck):
                 f"model.backbone.in_features={list(in_features)}: BiFPN fuses at least two levels"
             )
         if num_layers < 1:
-            raise ConfigError(f"model.backbone.num_layers={num_layers}: BiFPN has at least one layer")
+            raise ConfigError(f"model.backbone.num_layers={num_layers}: BiFPN needs at least one layer")
         check_top_block(top_block, bottom_up, level_names(own)[-1], out_channels)
 
-        # padded to the coarsest stride, each grid halves exactly
+        # images are padded to the coarsest stride, so that each grid is exactly half the finer one
         levels = dict(zip(level_names(own, top_block), strides, strict=True))
         super().__init__(bottom_up, levels, out_channels)
         self.in_features = tuple(in_features)
@@ -91,7 +92,7 @@ class BiFPN(Neck):
 class _Layer(nn.Module):
     """One fusion of all levels.
 
-    In the paper's terms, with P for the inputs, T for the top-down path and O for the outputs:
+    With inputs P, top-down path T and outputs O, as in the paper:
 
     T6 = fuse(P6, up(P7)), T5 = fuse(P5, up(T6)), ..., O3 = fuse(P3, up(T4)),
     O4 = fuse(P4, T4, down(O3)), ..., O7 = fuse(P7, down(O6))
@@ -104,7 +105,7 @@ class _Layer(nn.Module):
         self.upward = nn.ModuleList(_Fusion(inputs, channels, norm) for inputs in [*inner, 2])
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Fuse maps of (N, channels, H_i, W_i), fine to coarse; the results have the same shapes."""
+        """Fuse maps of shapes (N, channels, H_i, W_i), fine to coarse, into maps of the same shapes."""
         above = levels[-1]
         path = []
         for level, fuse in zip(levels[-2::-1], reversed(self.downward), strict=True):
@@ -112,13 +113,13 @@ class _Layer(nn.Module):
             path.append(above)
         outputs = [path.pop()]
         for level, fuse in zip(levels[1:], self.upward, strict=True):
-            met = [level, path.pop()] if path else [level]
-            outputs.append(fuse(*met, F.max_pool2d(outputs[-1], kernel_size=3, stride=2, padding=1)))
+            inputs = [level, path.pop()] if path else [level]
+            outputs.append(fuse(*inputs, F.max_pool2d(outputs[-1], kernel_size=3, stride=2, padding=1)))
         return outputs
 
 
 class _Fusion(nn.Module):
-    """The paper's fast normalized fusion: a mean of learned weights >= 0, SiLU, a separable convolution."""
+    """The paper's fast normalized fusion: a mean with learned weights >= 0, SiLU and a separable convolution."""
 
     def __init__(self, inputs: int, channels: int, norm: str) -> None:
         super().__init__()
@@ -126,7 +127,7 @@ class _Fusion(nn.Module):
         self.conv = DepthwiseSeparableConv2d(channels, channels, norm2=norm)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Fuse maps of one shape."""
+        """Fuse maps of the same shape."""
         weights = self.weights.relu()
         weights = weights / (weights.sum() + 1e-4)
         mean = functools.reduce(torch.add, (w * x for w, x in zip(weights, maps, strict=True)))

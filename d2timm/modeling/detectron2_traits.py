@@ -1,4 +1,4 @@
-"""Traits of detectron2's classes, which do not declare them, and of every class of a config."""
+"""Traits of detectron2's classes, and functions that read the traits of any class."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.utils.registry import locate
 
 from ..errors import ConfigError
+from ..utils.text import one_line
 from .traits import TASKS, TopBlock, Traits
 
 __all__ = ["detector_tasks", "traits_of"]
 
+#: Traits of classes that cannot declare them; subclasses inherit them
 DETECTRON2: dict[type, Traits] = {
     GeneralizedRCNN: Traits(roi_heads="any"),
     PanopticFPN: Traits(tasks={"sem_seg": "", "panoptic_seg": ""}, roi_heads="masks"),
@@ -41,7 +43,11 @@ DETECTRON2: dict[type, Traits] = {
 
 
 def traits_of(part: Any) -> Traits | None:
-    """The traits of a class: its own, or those of the nearest base class that has any; None: it has none."""
+    """The traits of a class, declared by itself or by its nearest base class; None if there are none.
+
+    Args:
+        part: a class; functions have no traits.
+    """
     for base in inspect.getmro(part) if isinstance(part, type) else ():
         if isinstance(declared := vars(base).get("traits") or DETECTRON2.get(base), Traits):
             return declared
@@ -49,26 +55,33 @@ def traits_of(part: Any) -> Traits | None:
 
 
 def detector_tasks(config: Mapping[str, Any]) -> list[str]:
-    """What a detector finds, as the classes of its config declare it.
+    """The tasks of a detector, as the classes in its config declare them.
 
     Args:
         config: a tree with the node ``model``, which is not instantiated.
 
     Returns:
-        Of ``bbox``, ``segm``, ``keypoints``, ``sem_seg`` and ``panoptic_seg``, in this order.
+        A selection of ``TASKS``, in their order.
 
     Raises:
-        ConfigError: a class does not declare its tasks.
+        ConfigError: a class does not declare its tasks, or cannot be imported.
     """
     model, tasks = config["model"], set[str]()
-    for node in (model, model.get("roi_heads")):
+    for place, node in {"model": model, "model.roi_heads": model.get("roi_heads")}.items():
         if node:
-            target = node["_target_"]
-            traits = traits_of(locate(target) if isinstance(target, str) else target)
-            if traits is None:
-                raise ConfigError(
-                    f"{target} does not declare what it finds: give the class an attribute traits = "
-                    "d2timm.modeling.Traits(tasks=...), or set data.tasks, such as data.tasks=[bbox]"
-                )
+            traits = _declared_traits(place, node["_target_"])
             tasks |= {task for task, key in traits.tasks.items() if not key or node.get(key) is not None}
     return [task for task in TASKS if task in tasks]
+
+
+def _declared_traits(place: str, target: Any) -> Traits:
+    try:
+        traits = traits_of(locate(target) if isinstance(target, str) else target)
+    except ImportError as error:
+        raise ConfigError(f"{place}._target_={target}: {one_line(error)}") from None
+    if traits is None:
+        raise ConfigError(
+            f"{place}._target_={target} does not declare its tasks: give the class an attribute "
+            "traits = d2timm.modeling.Traits(tasks=...), or set data.tasks, such as data.tasks=[bbox]"
+        )
+    return traits

@@ -1,6 +1,6 @@
-"""Detectors of detectron2 that do not say how images are read, taught to.
+"""Detectors of detectron2 with the attribute ``input_format``, which they lack there.
 
-Its R-CNNs and RetinaNet have ``input_format``, which loaders, pictures and ``visualize_training`` ask for.
+detectron2's R-CNNs and RetinaNet have it; data loaders, visualization and ``visualize_training`` read it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class FCOS(fcos.FCOS):
     """detectron2's FCOS (Tian et al., ICCV 2019, https://arxiv.org/abs/1904.01355).
 
     Args:
-        input_format: how images are read, such as ``RGB``.
-        arguments: those of detectron2's class.
+        input_format: channel order in which images are read, such as ``RGB``.
+        arguments: arguments of detectron2's class.
     """
 
     def __init__(self, *, input_format: str, **arguments: Any) -> None:
@@ -27,11 +27,11 @@ class FCOS(fcos.FCOS):
 
 
 class SemanticSegmentor(meta_arch.SemanticSegmentor):
-    """detectron2's semantic segmentor: a backbone and a head that gives the classes of all pixels.
+    """detectron2's semantic segmentor: a backbone and a head that predicts the class of each pixel.
 
     Args:
-        input_format: how images are read, such as ``RGB``.
-        arguments: those of detectron2's class.
+        input_format: channel order in which images are read, such as ``RGB``.
+        arguments: arguments of detectron2's class.
     """
 
     def __init__(self, *, input_format: str, **arguments: Any) -> None:

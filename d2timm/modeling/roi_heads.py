@@ -1,4 +1,4 @@
-"""Cascade Mask R-CNN as mmdetection has it, which the detectors of Swin and ConvNeXt are made with."""
+"""ROI heads: mmdetection's Cascade Mask R-CNN, which Swin and ConvNeXt use, and PointRend's mask head."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["CascadeMaskROIHeads", "point_rend_mask_head"]
 class CascadeMaskROIHeads(CascadeROIHeads):
     """ROI heads of Cascade Mask R-CNN as in mmdetection (Cai and Vasconcelos, https://arxiv.org/abs/1906.09756).
 
-    What differs from detectron2's cascade, by mmdetection's ``CascadeRoIHead``:
+    They differ from detectron2's cascade as mmdetection's ``CascadeRoIHead`` does:
 
-    - each stage has a mask head; in training it learns of the stage's own boxes, at test the masks of all
-      stages are averaged;
-    - boxes of the stage before are matched, and then sampled as proposals are, true boxes among them;
-    - losses of later stages count less, instead of gradients scaled by one over the number of stages;
-    - boxes may depend on the class: a box goes on as that of its true class, or of the likeliest;
-    - scores of the stages are averaged before the softmax.
+    - each stage has a mask head, trained on the boxes of its stage; at test time the masks of all stages are
+      averaged;
+    - each stage matches and samples the boxes of the previous stage together with the ground-truth boxes;
+    - stages have loss weights, where detectron2 scales gradients by one over the number of stages;
+    - boxes may be class-specific: the next stage gets the box of the ground-truth class, or of the likeliest;
+    - the scores of all stages are averaged before the softmax.
 
     Args:
         mask_heads: one for each stage.
-        stage_weights: of the losses, one for each stage.
-        arguments: those of detectron2's class, ``mask_pooler`` among them, without keypoints.
+        stage_weights: weights of the losses, one for each stage.
+        arguments: arguments of detectron2's class, with ``mask_pooler`` and without keypoints.
 
     Raises:
-        ConfigError: another number of heads or weights than of stages.
+        ConfigError: the number of heads or weights is not the number of stages.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class CascadeMaskROIHeads(CascadeROIHeads):
     ) -> None:
         super().__init__(mask_head=nn.ModuleList(mask_heads), proposal_append_gt=False, **arguments)
         stages = len(self.box_head)
-        for key, given in {"mask_heads": mask_heads, "stage_weights": stage_weights}.items():
-            if len(given) != stages:
-                raise ConfigError(f"model.roi_heads.{key} has {len(given)} entries, and box_heads {stages}")
+        for key, values in {"mask_heads": mask_heads, "stage_weights": stage_weights}.items():
+            if len(values) != stages:
+                raise ConfigError(f"model.roi_heads.{key} has {len(values)} entries, and box_heads {stages}")
         self.stage_weights = tuple(stage_weights)
 
     def forward(
@@ -57,16 +57,16 @@ class CascadeMaskROIHeads(CascadeROIHeads):
         proposals: Sequence[Instances],
         targets: Sequence[Instances] | None = None,
     ) -> tuple[Any, dict[str, Tensor]]:
-        """The losses of all stages in training, otherwise detections; as detectron2's ROI heads.
+        """Compute losses in training and detections otherwise, with detectron2's interface of ROI heads.
 
         Args:
             images: not used.
             features: name -> (N, C, H_i, W_i) of the levels.
-            proposals: N times ``proposal_boxes``.
-            targets: N times the truth, in training.
+            proposals: ``proposal_boxes`` of each of the N images.
+            targets: ground truth of each of the N images; required in training.
 
         Returns:
-            (boxes of the last stage, losses by name) in training, otherwise (detections, nothing).
+            In training (sampled boxes of the last stage, name -> loss), otherwise (detections, {}).
         """
         if not self.training:
             return super().forward(images, features, proposals)  # type: ignore[no-any-return]
@@ -77,9 +77,9 @@ class CascadeMaskROIHeads(CascadeROIHeads):
             with get_event_storage().name_scope(f"stage{stage}"):
                 sampled = self._sample(proposals, targets, stage)
                 predictions = self._run_stage(levels, sampled, stage)
-                found = self.box_predictor[stage].losses(predictions, sampled)
-                found.update(self._mask_losses(features, sampled, stage))
-            losses.update({f"{name}_stage{stage}": loss * weight for name, loss in found.items()})
+                of_stage = self.box_predictor[stage].losses(predictions, sampled)
+                of_stage.update(self._mask_losses(features, sampled, stage))
+            losses.update({f"{name}_stage{stage}": loss * weight for name, loss in of_stage.items()})
             if stage + 1 < self.num_cascade_stages:
                 proposals = self._refine(predictions, sampled, stage)
         return sampled, losses
@@ -87,20 +87,20 @@ class CascadeMaskROIHeads(CascadeROIHeads):
     def _sample(
         self, proposals: Sequence[Instances], targets: Sequence[Instances], stage: int
     ) -> list[Instances]:
-        """Match boxes, those of the truth among them, by the rule of a stage, and draw some."""
-        pools = []
-        for proposed, truth in zip(proposals, targets, strict=True):
-            boxes = Boxes.cat([proposed.proposal_boxes, truth.gt_boxes])
-            true = torch.arange(len(boxes), device=boxes.device) >= len(proposed)
-            pools.append(Instances(proposed.image_size, proposal_boxes=boxes, is_true=true))
+        """Match proposals and ground-truth boxes by the matcher of a stage, and sample from them."""
+        candidates = []
+        for proposed, target in zip(proposals, targets, strict=True):
+            boxes = Boxes.cat([proposed.proposal_boxes, target.gt_boxes])
+            is_target = torch.arange(len(boxes), device=boxes.device) >= len(proposed)
+            candidates.append(Instances(proposed.image_size, proposal_boxes=boxes, is_target=is_target))
         self.proposal_matcher = self.proposal_matchers[stage]
-        sampled: list[Instances] = self.label_and_sample_proposals(pools, targets)
+        sampled: list[Instances] = self.label_and_sample_proposals(candidates, targets)
         return sampled
 
     def _run_stage(
         self, features: Sequence[Tensor], proposals: Sequence[Instances], stage: int
     ) -> tuple[Tensor, Tensor]:
-        """Scores (R, K + 1) and deltas (R, 4 K), or (R, 4), of all boxes."""
+        """Predict scores (R, K + 1) and deltas (R, 4 K), or (R, 4) if class-agnostic, for all R boxes."""
         pooled = self.box_pooler(features, [boxes.proposal_boxes for boxes in proposals])
         predictions: tuple[Tensor, Tensor] = self.box_predictor[stage](self.box_head[stage](pooled))
         return predictions
@@ -109,21 +109,21 @@ class CascadeMaskROIHeads(CascadeROIHeads):
     def _refine(
         self, predictions: tuple[Tensor, Tensor], proposals: Sequence[Instances], stage: int
     ) -> list[Instances]:
-        """Boxes as a stage predicts them, for the next; in training without those of the truth."""
+        """Return the boxes that a stage predicts, for the next; in training without ground-truth boxes."""
         boxes = self.box_predictor[stage].predict_boxes(predictions, proposals)
         likeliest = predictions[0][:, :-1].argmax(1).split([len(image) for image in proposals])
         refined = []
         for image, deltas, labels in zip(proposals, boxes, likeliest, strict=True):
-            of_classes = deltas.unflatten(1, (-1, 4))  # (R, K, 4), or (R, 1, 4)
+            by_class = deltas.unflatten(1, (-1, 4))  # (R, K, 4), or (R, 1, 4) if class-agnostic
             if self.training:
                 labels = torch.where(image.gt_classes == self.num_classes, labels, image.gt_classes)
             rows = torch.arange(len(labels), device=labels.device)
-            chosen = of_classes[rows, labels if of_classes.shape[1] > 1 else 0]
-            refined.append(chosen[~image.is_true] if self.training else chosen)
-        made: list[Instances] = self._create_proposals_from_boxes(
+            chosen = by_class[rows, labels if by_class.shape[1] > 1 else 0]
+            refined.append(chosen[~image.is_target] if self.training else chosen)
+        results: list[Instances] = self._create_proposals_from_boxes(
             refined, [image.image_size for image in proposals]
         )
-        return made
+        return results
 
     def _mask_losses(
         self, features: Mapping[str, Tensor], sampled: Sequence[Instances], stage: int
@@ -140,7 +140,7 @@ class CascadeMaskROIHeads(CascadeROIHeads):
     def _forward_box(
         self, features: Mapping[str, Tensor], proposals: Sequence[Instances], targets: Any = None
     ) -> list[Instances]:
-        """Detections without masks."""
+        """Predict boxes, classes and scores."""
         levels = [features[name] for name in self.box_in_features]
         scores = []
         for stage in range(self.num_cascade_stages):
@@ -148,20 +148,20 @@ class CascadeMaskROIHeads(CascadeROIHeads):
             scores.append(predictions[0])
             if stage + 1 < self.num_cascade_stages:
                 proposals = self._refine(predictions, proposals, stage)
-        averaged = torch.stack(scores).mean(0), predictions[1]
+        averaged = (torch.stack(scores).mean(0), predictions[1])
         detections: list[Instances] = self.box_predictor[-1].inference(averaged, proposals)[0]
         return detections
 
     def _forward_mask(
         self, features: Mapping[str, Tensor], instances: Sequence[Instances]
     ) -> Sequence[Instances]:
-        """Put masks into detections: those of all stages, averaged."""
+        """Add the mean of the masks of all stages to the detections."""
         pooled = self._pool_for_masks(features, [image.pred_boxes for image in instances])
-        of_stages = []
+        by_stage = []
         for head in self.mask_head:
             head(pooled, instances)
-            of_stages.append([image.pred_masks for image in instances])
-        for image, masks in zip(instances, zip(*of_stages, strict=True), strict=True):
+            by_stage.append([image.pred_masks for image in instances])
+        for image, masks in zip(instances, zip(*by_stage, strict=True), strict=True):
             image.pred_masks = torch.stack(masks).mean(0)
         return instances
 
@@ -184,36 +184,36 @@ def point_rend_mask_head(
     subdivision_steps: int = 5,
     subdivision_num_points: int = 784,
 ) -> PointRendMaskHead:
-    """PointRend's mask head (Kirillov et al., CVPR 2020, https://arxiv.org/abs/1912.08193).
+    """Build PointRend's mask head (Kirillov et al., CVPR 2020, https://arxiv.org/abs/1912.08193).
 
-    A coarse mask, and then points of it, those that are the least certain first, from the features of
-    finer levels. It pools for itself: ``mask_pooler`` of the ROI heads is None. In training it takes true
-    masks as bitmaps (``instance_mask_format="bitmask"`` of detectron2's mapper).
+    It predicts a coarse mask and refines its least certain points from the features of finer levels. It pools
+    features itself, so ``mask_pooler`` of the ROI heads is None. In training it needs ground-truth masks as
+    bitmaps (``instance_mask_format="bitmask"`` of detectron2's mapper).
 
     Args:
-        input_shape: name -> channels and stride of the levels that both parts use, usually the finest alone.
-        num_classes: of objects.
+        input_shape: name -> channels and stride of the levels that both parts use, usually the finest only.
+        num_classes: number of classes of objects.
         pooler_resolution: side of the grid that is pooled for the coarse mask, in cells.
-        conv_dim: width of the convolution of the coarse head, <= channels of all levels together.
+        conv_dim: width of the convolution of the coarse head, at most the total channels of the levels.
         fc_dim: width of the fully connected layers of the coarse head.
-        num_fc: how many those are, >= 1.
+        num_fc: number of these layers, >= 1.
         coarse_resolution: side of the coarse mask, in cells.
         point_fc_dim: width of the layers of the point head.
-        point_num_fc: how many those are.
-        coarse_pred_each_layer: give the coarse mask to each layer of the point head, not to the first alone.
+        point_num_fc: number of these layers.
+        coarse_pred_each_layer: whether each layer of the point head gets the coarse mask, or only the first.
         train_num_points: points of an object in training.
-        oversample_ratio: how many times that are drawn to choose from, >= 1 (the paper's k).
-        importance_sample_ratio: share of points chosen for being uncertain, 0 to 1 (the paper's beta).
-        subdivision_steps: how often a mask is doubled at inference.
-        subdivision_num_points: points of an object that are computed anew at each step.
+        oversample_ratio: factor by which more points are drawn than used in training, >= 1 (the paper's k).
+        importance_sample_ratio: share of points chosen for their uncertainty, 0 to 1 (the paper's beta).
+        subdivision_steps: how often the resolution of a mask is doubled at inference.
+        subdivision_num_points: points of an object that each step predicts again.
 
     Raises:
-        ConfigError: a convolution that is wider than what it is given.
+        ConfigError: the convolution is wider than its input.
     """
     channels = sum(shape.channels for shape in input_shape.values())
     if conv_dim > channels:
         raise ConfigError(
-            f"model.roi_heads.mask_head.conv_dim={conv_dim}: at most {channels}, the channels of "
+            f"model.roi_heads.mask_head.conv_dim={conv_dim} must be at most {channels}, the channels of "
             f"{', '.join(input_shape)}"
         )
     cfg = get_cfg()

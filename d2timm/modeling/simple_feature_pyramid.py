@@ -1,4 +1,4 @@
-"""ViTDet's neck, for any backbone."""
+"""ViTDet's neck for any backbone."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from .traits import Traits
 
 __all__ = ["SimpleFeaturePyramid"]
 
-SCALES = (4.0, 2.0, 1.0, 0.5)  # that detectron2 knows how to make
+SCALES = (4.0, 2.0, 1.0, 0.5)  # the scale factors that detectron2 implements
 
 
 class SimpleFeaturePyramid(vit.SimpleFeaturePyramid):
     """Simple feature pyramid (ViTDet, Li et al., ECCV 2022, https://arxiv.org/abs/2203.16527).
 
-    All levels are made of one output of the backbone, the last one of a plain vision transformer: by
-    transposed convolutions the finer ones, by max-pooling the coarser. detectron2's class, with the keys of
-    the other necks, and with images padded to what its levels need.
+    All levels are made from one backbone output, such as the last block of a plain vision transformer: finer
+    levels by transposed convolutions, coarser levels by max-pooling. This is detectron2's class with the
+    arguments of the other necks, and with images padded as its levels require.
 
     Args:
         bottom_up: the backbone.
-        in_features: name of its output to use, a list of one.
+        in_features: name of the backbone output, a list of one.
         out_channels: channels of all levels.
-        scale_factors: of the levels, fine to coarse, some of 4, 2, 1 and 1/2, each half the one before.
-        norm: norm of the convolutions, as detectron2's ``get_norm`` takes it.
-        top_block: makes ``num_levels`` more levels from the last one; None: no more.
-        square_pad: images are padded to squares of this side in pixels; 0: as little as need be.
+        scale_factors: scale factors of the levels, fine to coarse: successive ones of 4, 2, 1 and 1/2.
+        norm: norm of the convolutions, as for detectron2's ``get_norm``.
+        top_block: adds ``num_levels`` levels to the last one; None for no more levels.
+        square_pad: side in pixels of the squares to which images are padded; 0 for the least padding.
 
     Raises:
-        ConfigError: several outputs, no norm, a scale factor that is not among the four, or further levels
-            of the backbone's own.
+        ConfigError: there are several outputs, other scale factors or no norm, or the top block starts from a
+            backbone output.
     """
 
     traits = Traits()
@@ -53,12 +53,12 @@ class SimpleFeaturePyramid(vit.SimpleFeaturePyramid):
         square_pad: int = 0,
     ) -> None:
         if len(in_features) != 1:
-            raise ConfigError(f"model.backbone.in_features={list(in_features)}: one output is needed")
+            raise ConfigError(f"model.backbone.in_features={list(in_features)}: this neck takes one output")
         halves = all(fine == 2 * coarse for fine, coarse in itertools.pairwise(scale_factors))
         if not scale_factors or not set(scale_factors) <= set(SCALES) or not halves:
             raise ConfigError(
-                f"model.backbone.scale_factors={list(scale_factors)}: some of {list(SCALES)}, each half "
-                "the one before, are needed"
+                f"model.backbone.scale_factors={list(scale_factors)}: use successive ones of {list(SCALES)}, "
+                "each half the previous one"
             )
         if not norm:
             raise ConfigError("model.backbone.norm='': a simple feature pyramid needs a norm, such as LN")
@@ -71,7 +71,7 @@ class SimpleFeaturePyramid(vit.SimpleFeaturePyramid):
             norm=norm,
             square_pad=square_pad,
         )
-        # the backbone under the name that it has in all other necks, and under that one alone
+        # the backbone has the name that it has in all other necks, and only that one
         self.bottom_up = self.net
         del self.net
         self.in_features = tuple(in_features)
@@ -80,13 +80,13 @@ class SimpleFeaturePyramid(vit.SimpleFeaturePyramid):
 
     @property
     def size_divisibility(self) -> int:
-        """What images are padded to multiples of, so that grids of levels double exactly."""
+        """Multiple to which the sides of images are padded, so that each grid is exactly half the finer one."""
         own = list(self._out_feature_strides.values())[: len(self.stages)]
         return padded_to(self.bottom_up, *own)
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """``size_divisibility``, and the side of the square."""
+        """``size_divisibility`` and the side of the square."""
         return {"size_divisibility": self.size_divisibility, "square_size": self._square_pad}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -96,8 +96,8 @@ class SimpleFeaturePyramid(vit.SimpleFeaturePyramid):
             x: (N, C, H, W) images, H and W multiples of ``size_divisibility``.
 
         Returns:
-            Name -> (N, out_channels, H / stride, W / stride), fine to coarse; sizes of further levels are
-            rounded up.
+            Name -> (N, out_channels, H / stride, W / stride), fine to coarse; sizes of levels from the top
+            block are rounded up.
         """
         features = self.bottom_up(x)[self.in_feature]
         levels = [stage(features) for stage in self.stages]

@@ -1,7 +1,8 @@
-"""What the parts of a detector declare about themselves, for those who only have a config.
+"""Traits: what the parts of a detector declare about themselves, so that a config can be checked.
 
-A class declares its traits where it is defined, as the class attribute ``traits``; ``detectron2_traits`` does
-so for detectron2's classes. This module needs no torch: configs are checked before it is imported.
+A class declares its traits as the class attribute ``traits``; subclasses inherit them. The module
+``detectron2_traits`` declares them for detectron2's classes. This module does not import torch, because
+configs are checked before torch is imported.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any, Literal
 
 __all__ = ["TASKS", "TopBlock", "Traits"]
 
-#: What a detector can find, in the order of its results
+#: Tasks of detectors, in the order of their results
 TASKS = ("bbox", "segm", "keypoints", "sem_seg", "panoptic_seg")
 
 
 @dataclass(frozen=True)
 class TopBlock:
-    """A block that adds coarser levels to those of a neck.
+    """The levels that a top block adds to a neck.
 
     Attributes:
         num_levels: number of levels that it adds, each of double the stride.
@@ -33,17 +34,17 @@ class TopBlock:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a part declares.
+    """The declaration of one class.
 
     Attributes:
-        tasks: of a detector or ROI heads: task -> the argument that switches it on, "" if it is always on.
-        levels: of a detector, proposal generator or head: argument that names levels of the neck -> argument
-            that is built for these levels (anchors, a pooler), "" if there is none.
-        roi_heads: of a detector: which ROI heads it needs, ``none``, ``any`` or ``masks``.
-        fuses_upwards: of a neck: whether each of its levels feeds the coarser ones.
-        own_last_level: of a neck: whether its top block starts from the neck's own last level, whatever
-            ``in_feature`` of the top block is.
-        top_block: of a top block: what it adds.
+        tasks: for detectors and ROI heads: task -> argument that enables it, "" if it is always enabled.
+        levels: for detectors, proposal generators and heads: argument that names levels of the neck ->
+            argument that is built for these levels (anchors, a pooler), "" if there is none.
+        roi_heads: for detectors: the ROI heads that it needs, ``none``, ``any`` or ``masks``.
+        fuses_upwards: for necks: whether each level contributes to the coarser ones.
+        own_last_level: for necks: whether the top block starts from the neck's last level, whatever its
+            ``in_feature`` is.
+        top_block: for top blocks: the levels that it adds.
     """
 
     tasks: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +56,6 @@ class Traits:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Traits:
-        """The traits that ``dataclasses.asdict`` has turned into plain data."""
+        """Restore traits from the dictionary that ``dataclasses.asdict`` made."""
         block = values["top_block"]
         return cls(**{**values, "top_block": TopBlock(**block) if block else None})

@@ -1,4 +1,4 @@
-"""Runs -> entries of a leaderboard, the best first."""
+"""The entries of a leaderboard: runs grouped into repeats, ranked by score."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from ..runs.record import Record
 from ..runs.status import STATUSES, Run
 
-__all__ = ["Entry", "best", "leaderboard", "metrics_compared", "ranks"]
+__all__ = ["Entry", "best", "make_entries", "metrics_compared", "ranks"]
 
-DECIMALS = 2  # of a score in a table; scores that are equal in it tie
+DECIMALS = 2  # of a score in a table; scores that are equal when rounded share a rank
 Metrics = dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the leaderboard: a run, or repeats of it that differ in their seed only.
+    """A row of the leaderboard: one run, or repeats of a run that differ only in their seed.
 
-    Of repeats the numbers are means, with the sample standard deviation as spread. What is None was not told.
+    For repeats, the numbers are means and the spreads sample standard deviations. Unknown numbers are None.
     """
 
     name: str
@@ -29,27 +29,27 @@ class Entry:
 
     @property
     def first(self) -> Record:
-        """The record that stands for what repeats share."""
+        """The record of the first run, for everything that repeats have in common."""
         return self.runs[0].record
 
     @property
     def status(self) -> str:
-        """Of the run that came least far."""
+        """The status of the run that is furthest from done."""
         return max((run.status for run in self.runs), key=STATUSES.index)
 
     @property
     def reason(self) -> str:
-        """The reasons of all runs, each once."""
+        """The distinct reasons of the runs' statuses."""
         return "; ".join(dict.fromkeys(run.reason for run in self.runs if run.reason))
 
     @property
     def metric(self) -> str:
-        """The metric that is its score."""
+        """The metric that the score is a value of, such as ``bbox/AP``."""
         return self.first.metric
 
     @property
     def score(self) -> float | None:
-        """What entries are ranked by."""
+        """The value that entries are ranked by, in percent."""
         return _mean(run.record.score for run in self.runs)
 
     @property
@@ -59,102 +59,109 @@ class Entry:
 
     @property
     def metrics(self) -> Metrics:
-        """All metrics, as in a record."""
+        """Task -> metric -> mean over the runs, in percent."""
         return self._merged(_mean)
 
     @property
     def spreads(self) -> Metrics:
-        """Their standard deviations."""
+        """Task -> metric -> standard deviation over the runs."""
         return self._merged(_spread)
 
     def _merged(self, merge: Callable[[Iterable[float | None]], float | None]) -> Metrics:
-        told = [run.record.metrics for run in self.runs]
-        tasks = dict.fromkeys(task for metrics in told for task in metrics)
-        keys = {
-            task: dict.fromkeys(key for metrics in told for key in metrics.get(task, {})) for task in tasks
-        }
-        return {
-            task: {key: merge(metrics.get(task, {}).get(key) for metrics in told) for key in keys[task]}
-            for task in tasks
-        }
+        all_metrics = [run.record.metrics for run in self.runs]
+        merged: Metrics = {}
+        for task in dict.fromkeys(task for metrics in all_metrics for task in metrics):
+            numbers = [metrics.get(task, {}) for metrics in all_metrics]
+            keys = dict.fromkeys(key for number in numbers for key in number)
+            merged[task] = {key: merge(number.get(key) for number in numbers) for key in keys}
+        return merged
 
     @property
     def parameters(self) -> int | None:
-        """Of the whole detector."""
+        """Parameters of the detector."""
         return self.first.parameters or None
 
     @property
     def multiply_adds(self) -> int | None:
-        """Of backbone and neck for an image."""
+        """Multiply-adds of backbone and neck for one image."""
         return self.first.multiply_adds or None
 
     @property
     def train_seconds(self) -> float | None:
-        """Spent training."""
+        """Seconds of training."""
         return _mean(run.record.train_seconds or None for run in self.runs)
 
     @property
     def images_per_second(self) -> float | None:
-        """In evaluation."""
+        """Speed of the detector in evaluation."""
         return _mean(run.record.images_per_second or None for run in self.runs)
 
     @property
     def latency_ms(self) -> float | None:
-        """Of an image in evaluation."""
+        """Milliseconds per image in evaluation."""
         return 1000 / self.images_per_second if self.images_per_second else None
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The most of any run."""
+        """The highest peak of all runs."""
         return max(run.record.peak_memory_bytes for run in self.runs) or None
 
     @property
     def iterations(self) -> int:
-        """Trained, to the nearest whole number."""
+        """Iterations trained, rounded."""
         return round(fmean(run.record.iterations for run in self.runs))
 
 
-def leaderboard(runs: Sequence[Run]) -> list[Entry]:
-    """Entries by score, the highest first; ties by speed, then size; those without a score last."""
+def make_entries(runs: Sequence[Run]) -> list[Entry]:
+    """Group runs into entries, ordered by score (highest first), speed, size and name.
+
+    Entries without a score come last, ordered by status.
+    """
     groups: dict[Any, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_what_repeats_share(run), []).append(run)
+        groups.setdefault(_repeat_key(run), []).append(run)
     return sorted((Entry(_common_name(group), tuple(group)) for group in groups.values()), key=_order)
 
 
 def ranks(entries: Sequence[Entry]) -> list[tuple[int, bool] | None]:
-    """(rank, whether others share it) of each entry of a leaderboard; None without a score."""
-    shown = [None if entry.score is None else round(entry.score, DECIMALS) for entry in entries]
-    return [None if score is None else (shown.index(score) + 1, shown.count(score) > 1) for score in shown]
+    """(rank, whether it is shared) of each entry of a sorted list; None for entries without a score."""
+    rounded = [None if entry.score is None else round(entry.score, DECIMALS) for entry in entries]
+    return [
+        None if score is None else (rounded.index(score) + 1, rounded.count(score) > 1) for score in rounded
+    ]
 
 
 def best(entries: Sequence[Entry]) -> Entry | None:
-    """The first that is done, else the first with a score."""
+    """The first entry that is done, or else the first with a score."""
     scored = [entry for entry in entries if entry.score is not None]
     return next((entry for entry in scored if entry.status == "done"), scored[0] if scored else None)
 
 
 def metrics_compared(entries: Iterable[Entry]) -> list[str]:
-    """The metrics that scores are of: one, unless runs of different aims share a sweep."""
+    """The distinct metrics of the scores; more than one if the runs were scored differently."""
     return sorted({entry.metric for entry in entries if entry.score is not None})
 
 
-def _what_repeats_share(run: Run) -> Any:
+def _repeat_key(run: Run) -> Any:
+    """A key that a run shares with its repeats: runs of the same command up to the seed, and the same metric.
+
+    Runs without a final score or without a recorded command have a key of their own.
+    """
     record = run.record
     ended = run.status in ("done", "stopped", "paused")
     if not (ended and record.score is not None and record.command):
         return run.name
-    # as the command line of either front-end gives it
-    told = tuple(token for token in record.command if not re.match(r"\+{0,2}train\.seed=", token))
-    return told, record.metric
+    command = tuple(word for word in record.command if not re.match(r"\+{0,2}train\.seed=", word))
+    return command, record.metric
 
 
 def _common_name(runs: Sequence[Run]) -> str:
+    """The name of the first run, without the seed if there are several."""
     name = runs[0].name
     if len(runs) == 1:
         return name
-    kept = [part for part in name.split(",") if not re.match(r"\+{0,2}(train\.)?seed=", part)]
-    return ",".join(kept) or name
+    parts = [part for part in name.split(",") if not re.match(r"\+{0,2}(train\.)?seed=", part)]
+    return ",".join(parts) or name
 
 
 def _order(entry: Entry) -> Any:
@@ -165,10 +172,10 @@ def _order(entry: Entry) -> Any:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    told = [value for value in values if value is not None]
-    return fmean(told) if told else None
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _spread(values: Iterable[float | None]) -> float | None:
-    told = [value for value in values if value is not None]
-    return stdev(told) if len(told) > 1 else None
+    known = [value for value in values if value is not None]
+    return stdev(known) if len(known) > 1 else None

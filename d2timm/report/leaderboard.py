@@ -1,25 +1,25 @@
-"""The answer of a sweep: run folders to a leaderboard and a plot, at any time."""
+"""The leaderboard of a sweep: tables and a plot written from its run folders, at any time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from .entries import Entry
-from .pareto import draw
+from .pareto import draw_pareto
 from .tables import PLOT, write_tables
 
 __all__ = ["write_leaderboard"]
 
 
 def write_leaderboard(sweep: Path) -> list[Entry]:
-    """Write ``leaderboard.md``, ``.csv``, ``.json`` and ``pareto.png`` of a sweep into its folder.
+    """Write ``leaderboard.md``, ``.csv``, ``.json`` and ``pareto.png`` into the folder of a sweep.
 
     Returns:
         The entries of the leaderboard, the best first.
 
     Raises:
-        ConfigError: there is no such folder, or no run folder in it.
+        ConfigError: the folder does not exist, or has no run folder in it.
     """
     entries = write_tables(sweep)
-    draw(entries, sweep / PLOT)
+    draw_pareto(entries, sweep / PLOT)
     return entries

@@ -1,4 +1,4 @@
-"""The run folder: its record, its status and its checkpoints."""
+"""The run folder: the record of a run, its status and its checkpoints."""
 
 import lazy_loader
 

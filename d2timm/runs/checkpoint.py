@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that hold nothing but data."""
+"""Checkpoints that are written atomically and read without executing code."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ __all__ = ["AVERAGE", "AtomicCheckpointer", "is_averaged", "load_weights"]
 
 logger = logging.getLogger(__name__)
 
-AVERAGE = "ema"  # key of averaged weights in a checkpoint, beside "model"
+#: Key of the averaged weights in a checkpoint, next to "model"
+AVERAGE = "ema"
 
 
 class AtomicCheckpointer(DetectionCheckpointer):
     """detectron2's checkpointer for a process that may be killed at any moment.
 
-    A file appears under its name only when all of it is on the disk, and only then does
-    ``last_checkpoint`` name it. Files are read as weights only: nothing in them is executed.
+    A file appears under its final name once all of it is on the disk, and only then does
+    ``last_checkpoint`` refer to it. Files are read as weights only: no code in them is executed.
 
     Args:
-        args: those of detectron2's.
-        strict: whether a checkpoint must be of this very model; if not, what differs in shape is skipped.
-        averaged: whether the model takes the averaged weights of a checkpoint, not those trained.
-        checkpointables: those of detectron2's.
+        args: positional arguments of detectron2's checkpointer.
+        strict: whether every weight of the model must be in the checkpoint with the same shape; otherwise
+            missing weights and other shapes are skipped.
+        averaged: whether the model gets the averaged weights of a checkpoint instead of the trained ones.
+        checkpointables: keyword arguments of detectron2's checkpointer.
 
     Raises:
-        ConfigError: a file that is a pickle, one that lacks what is to be loaded, or with ``strict`` one of
+        ConfigError: on loading, if a file is a pickle, lacks a required entry, or with ``strict`` belongs to
             another model.
     """
 
@@ -45,15 +47,15 @@ class AtomicCheckpointer(DetectionCheckpointer):
         super().__init__(*args, **checkpointables)
         self.strict = strict
         self.averaged = averaged
-        self._needed: list[str] = []  # of the file that is being loaded
+        self._required: list[str] = []  # entries that the file being loaded must have
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Save the model and all else that is checkpointed as ``name``.pth, to resume from."""
+        """Save the model and all checkpointables as ``name``.pth, as the checkpoint to resume from."""
         if self._write(name, list(self.checkpointables), **kwargs):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **kwargs: Any) -> None:
-        """Save the model, and its averaged weights if it has any, as ``name``.pth, not to resume from."""
+        """Save only the model, and its averaged weights if it has any, as ``name``.pth."""
         self._write(name, [key for key in self.checkpointables if key == AVERAGE], **kwargs)
 
     def _write(self, name: str, checkpointables: list[str], **kwargs: Any) -> bool:
@@ -68,38 +70,39 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name the checkpoint to resume from."""
+        """Write the name of the checkpoint to resume from."""
         with atomic_write(Path(self.save_dir, "last_checkpoint")) as partial:
             partial.write_text(last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load the model and all else that is checkpointed, or what is named of it."""
-        self._needed = list(self.checkpointables) if checkpointables is None else checkpointables
+        """Load the model, and all checkpointables or those that are listed; returns the other entries."""
+        self._required = list(self.checkpointables) if checkpointables is None else checkpointables
         rest: dict[str, Any] = super().load(path, checkpointables)
         return rest
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if Path(filename).suffix in (".pkl", ".pyth"):
             raise ConfigError(
-                f"{filename}: a pickle can run code when it is read; scripts/convert_weights.py makes a .pth"
+                f"{filename}: reading a pickle can run code; `d2timm convert-weights` makes a .pth file of it"
             )
         data: dict[str, Any] = super()._load_file(filename)
-        for key in [*self._needed, AVERAGE] if self.averaged else self._needed:
+        for key in [*self._required, AVERAGE] if self.averaged else self._required:
             if key not in data:
                 fix = ": use train.ema.enabled=False" if key == AVERAGE else ""
-                raise ConfigError(f"{filename} holds no {key!r}{fix}")
+                raise ConfigError(f"{filename} has no entry {key!r}{fix}")
         if self.averaged:
             data["model"] = data.pop(AVERAGE)
         return data
 
     def _load_model(self, checkpoint: Any) -> Any:
-        found = super()._load_model(checkpoint)
-        differing = [*found.missing_keys, *(name for name, *_ in found.incorrect_shapes)]
+        incompatible = super()._load_model(checkpoint)
+        differing = [*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)]
         if self.strict and differing:
+            count, example = len(differing), differing[0]
             raise ConfigError(
-                f"the checkpoint is of another config: {len(differing)} weights differ, as {differing[0]}"
+                f"the checkpoint is of another config: {count} weights differ, such as {example}"
             )
-        return found
+        return incompatible
 
     def _torch_load(self, f: str) -> dict[str, Any]:
         if Path(f).suffix == ".safetensors":
@@ -108,7 +111,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
 
 def is_averaged(train: DictConfig) -> bool:
-    """Whether a run uses its averaged weights: in evaluations, pictures and exports.
+    """Return whether evaluations, pictures and exports of a run use its averaged weights.
 
     Args:
         train: the node ``train`` of its config.
@@ -117,15 +120,15 @@ def is_averaged(train: DictConfig) -> bool:
 
 
 def load_weights(train: DictConfig, model: nn.Module, file: str) -> None:
-    """Load a checkpoint of a run for anything but training.
+    """Load a checkpoint of a run to evaluate, predict or export with it.
 
     Args:
-        train: the node ``train``; ``ema.enabled`` decides which of the checkpoint's weights are loaded.
-        model: the detector of the same config.
-        file: the checkpoint.
+        train: the node ``train``; ``ema.enabled`` selects the averaged or the trained weights.
+        model: the detector that the same config builds.
+        file: path of the checkpoint.
 
     Raises:
-        ConfigError: a file of another model, or one without averaged weights where they are needed.
+        ConfigError: the file belongs to another model, or has no averaged weights although they are selected.
     """
     averaged = is_averaged(train)
     AtomicCheckpointer(model, strict=True, averaged=averaged).load(file)

@@ -1,4 +1,4 @@
-"""``result.json``: what a run folder says of its run, at any moment."""
+"""``result.json``: the record of a run, up to date at any moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["FILE", "Record", "is_held", "move_aside", "recorded"]
 FILE = "result.json"
 LOCK = ".lock"
 _HELD: set[Path] = set()  # run folders that this process trains in
-_WRITING = Lock()  # a run's own thread writes its record, and one that sees it being cut off
+_WRITING = Lock()  # the training thread and the one that watches for the end of the process both write
 
 
 @dataclass
@@ -32,26 +32,26 @@ class Record:
     """The state of a run.
 
     Attributes:
-        status: ``running`` (also of a run that was killed), ``done`` or ``failed``.
-        command: the command line that gives this run again, but for its folder.
+        status: ``running`` (also after the process was killed), ``done`` or ``failed``.
+        command: the command line that repeats the run, except for its folder.
         model_name: timm's name of the backbone.
-        parameters: of the whole detector.
-        multiply_adds: of backbone and neck, for an image of the size that is evaluated.
-        labels: names of what the detector tells apart, ``data.labels`` of a tree that needs no data files.
+        parameters: number of parameters of the detector.
+        multiply_adds: of backbone and neck, for an image of the evaluated size.
+        labels: class names, as ``data.labels`` takes them to build the detector without annotation files.
         iterations: trained so far.
-        max_iter: of the whole schedule.
-        train_seconds: spent training so far, resumed parts included.
-        images_per_second: in the latest evaluation, the detector alone.
-        peak_memory_bytes: on the GPU, or of the process where there is none.
-        metrics: ``{"bbox": {"AP": …}, …}`` in percent; null where the set has no such object.
-        metric: the one that runs are compared by, such as ``bbox/AP``.
-        scores: (iterations, that metric) of each evaluation.
-        best_score: that of ``model_best.pth``, the highest yet.
-        best_iterations: after which it was evaluated.
-        stopped: why it ended before its schedule did.
-        error: why it failed.
-        pid: of the process that trains.
-        host: the machine on which it trains.
+        max_iter: length of the schedule in iterations.
+        train_seconds: training time so far, including the parts before a resume.
+        images_per_second: of the detector alone, in the latest evaluation.
+        peak_memory_bytes: of the GPU; of the process if there is no GPU.
+        metrics: ``{"bbox": {"AP": …}, …}`` in percent; None if the dataset has no object to measure it on.
+        metric: the metric that runs are compared by, such as ``bbox/AP``.
+        scores: (iterations, value of that metric) of each evaluation.
+        best_score: the highest score so far, which is that of ``model_best.pth``.
+        best_iterations: iterations trained at the best score.
+        stopped: why the run ended before its schedule did.
+        error: why the run failed.
+        pid: process that trains, 0 if unknown.
+        host: machine that it runs on.
     """
 
     status: str = "running"
@@ -77,13 +77,13 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """The record in a run folder, or None if it has none."""
+        """Read the record of a run folder; None if it has none."""
         try:
-            told = json.loads((folder / FILE).read_text())
+            content = json.loads((folder / FILE).read_text())
         except FileNotFoundError:
             return None
         known = {f.name for f in fields(cls)}
-        record = cls(**{"pid": 0, "host": "", **{key: told[key] for key in told if key in known}})
+        record = cls(**{"pid": 0, "host": "", **{key: content[key] for key in content if key in known}})
         record.scores = [(int(iterations), float(score)) for iterations, score in record.scores]
         return record
 
@@ -94,19 +94,19 @@ class Record:
         return self.metrics.get(task, {}).get(key)
 
     def write(self, folder: Path) -> None:
-        """Put the record into a run folder."""
+        """Write the record to a run folder."""
         with _WRITING, atomic_write(folder / FILE) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def measure_memory(self) -> None:
-        """Take over the most memory that the run has needed so far."""
+        """Update the peak memory with that of this process so far."""
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory())
 
     def set_metrics(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Take over an evaluation; JSON has no nan.
+        """Store the metrics of an evaluation, and its score; nan and inf, which JSON lacks, become None.
 
         Raises:
-            ConfigError: the metric that runs are compared by is not in it.
+            ConfigError: the metric that runs are compared by is missing.
         """
         self.metrics = {
             task: {
@@ -117,27 +117,27 @@ class Record:
         }
         task, _, key = self.metric.partition("/")
         if key not in self.metrics.get(task, {}):
-            there = ", ".join(f"{task}/{key}" for task, keys in self.metrics.items() for key in keys)
-            raise ConfigError(f"train.metric={self.metric}: the evaluation gives {there or 'nothing'}")
+            available = ", ".join(f"{task}/{key}" for task, keys in self.metrics.items() for key in keys)
+            raise ConfigError(f"train.metric={self.metric}: the evaluation gives {available or 'nothing'}")
         if self.score is not None:
             earlier = [score for score in self.scores if score[0] < self.iterations]
             self.scores = [*earlier, (self.iterations, self.score)]
 
     def note_best(self) -> bool:
-        """Note the latest score as the best if it is higher than all before; returns whether it is."""
+        """Store the latest score as the best one if it is the highest so far; returns whether it is."""
         if self.score is None or (self.best_score is not None and self.score <= self.best_score):
             return False
         self.best_score, self.best_iterations = self.score, self.iterations
         return True
 
     def compare_by(self, metric: str) -> None:
-        """Set the metric that runs are compared by; scores of another are forgotten."""
+        """Set the metric that runs are compared by; scores of another metric are dropped."""
         if metric != self.metric:
             self.metric, self.scores = metric, []
             self.best_score = self.best_iterations = None
 
-    def take_over(self, earlier: Record) -> None:
-        """Go on where an earlier part of this run has ended."""
+    def continue_from(self, earlier: Record) -> None:
+        """Copy progress and scores of the part of this run before a resume."""
         self.train_seconds, self.iterations = earlier.train_seconds, earlier.iterations
         self.peak_memory_bytes = earlier.peak_memory_bytes
         self.metrics, self.scores = earlier.metrics, earlier.scores
@@ -146,10 +146,13 @@ class Record:
 
 @contextmanager
 def recorded(record: Record, folder: Path) -> Iterator[None]:
-    """Keep the record of a run true while it runs: done at the end, or failed with the reason.
+    """Lock a run folder and keep its record up to date: running, then done, or failed with the reason.
 
-    A run that is interrupted or killed has neither failed nor ended: it stays ``running``, and can be
-    resumed. That nobody trains it any more, ``is_held`` tells.
+    The record of a run that is interrupted or killed stays ``running``, because the run can be resumed;
+    ``is_held`` returns whether a process still trains it.
+
+    Raises:
+        ConfigError: another process trains in the folder.
     """
     with _held(folder):
         reset_peak_memory()
@@ -169,11 +172,11 @@ def recorded(record: Record, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Hold a run folder, so that no other process trains in it."""
+    """Lock a run folder, so that no other process trains in it."""
     folder = folder.resolve()
     with (folder / LOCK).open("w") as lock:
         if not try_lock(lock):
-            time.sleep(0.3)  # one that only looks, in is_held, holds it for a moment
+            time.sleep(0.3)  # is_held, in another process, locks the file for a moment
             if not try_lock(lock):
                 raise ConfigError(f"{folder}: another process trains there")
         _HELD.add(folder)
@@ -184,10 +187,10 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process trains in a run folder at this moment."""
+    """Return whether a process trains in a run folder at this moment."""
     folder = folder.resolve()
     if folder in _HELD:
-        return True  # to open the file here and close it would let go of the lock
+        return True  # opening and closing the file here would release the lock of this process
     try:
         with (folder / LOCK).open() as lock:
             return not try_lock(lock, exclusive=False)
@@ -196,8 +199,8 @@ def is_held(folder: Path) -> bool:
 
 
 def reset_peak_memory() -> None:
-    """Forget what earlier runs of this process needed."""
-    import torch  # here and below: reports read records without waiting for it
+    """Start measuring peak memory anew, without earlier runs of this process."""
+    import torch  # here and below: reading records does not wait for torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -206,30 +209,32 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """The most bytes that the run has used so far: of GPU memory, or of its process without a GPU."""
+    """Return the peak memory of the run in bytes: of the GPU, or of the process if there is no GPU."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return int(found[1]) * 1024
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if match:
+            return int(match[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def move_aside(folder: Path) -> None:
-    """Keep an earlier run in the folder under the first free name with a number.
+    """Rename the folder of an earlier run to ``NAME~1``, or the next free number.
+
+    A folder without a record stays as it is.
 
     Raises:
-        ConfigError: the run is no earlier one: it goes on.
+        ConfigError: another process trains in the folder.
     """
     if not (folder / FILE).is_file():
         return
-    if is_held(folder):  # since this command has looked
+    if is_held(folder):  # another command may have started since the first check
         raise ConfigError(f"{folder}: another process trains there")
     number = 1
-    while (kept := folder.with_name(f"{folder.name}~{number}")).exists():
+    while (new := folder.with_name(f"{folder.name}~{number}")).exists():
         number += 1
-    folder.rename(kept)
-    print(f"{folder} held an earlier run, which is now {kept} (--resume would have gone on with it)")
+    folder.rename(new)
+    print(f"{folder} contained an earlier run, which is now {new} (use --resume to continue a run)")

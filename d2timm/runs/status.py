@@ -1,4 +1,4 @@
-"""Run folders of a sweep -> runs with their status."""
+"""Read the run folders of a sweep, each with its status."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .record import FILE, Record, is_held
 
 __all__ = ["STATUSES", "Run", "read_runs"]
 
-# From the most to the least that a run has come to.
+#: Ordered from the most to the least progress
 STATUSES = ("done", "stopped", "paused", "running", "killed", "failed", "unreadable")
 
-SWEEP = f"the folder of a sweep, which holds folders with a {FILE}"
+SWEEP = f"the folder of a sweep, with run folders that have a {FILE}"
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Run:
     """A run folder at the moment when it was read.
 
     Attributes:
-        name: of the folder.
+        name: name of the folder.
         status: ``done`` (its schedule ended), ``stopped`` (early, on purpose), ``paused`` (ended before its
-            schedule did), ``running``, ``killed`` (nobody trains it any more), ``failed`` or ``unreadable``.
-        reason: of the status in a line; empty where there is none to tell.
-        record: what the folder tells; empty if it is unreadable.
+            schedule did), ``running``, ``killed`` (no process trains it any more), ``failed`` or
+            ``unreadable``.
+        reason: explains the status in one line; may be empty.
+        record: the record in the folder; a default one if it is unreadable.
     """
 
     name: str
@@ -39,16 +40,16 @@ class Run:
 
 
 def read_runs(sweep: Path) -> list[Run]:
-    """The runs of a sweep by name, at any time, also while they train.
+    """Read all runs of a sweep, sorted by name; some may be training.
 
-    Left out are hidden folders and earlier tries, moved aside as ``NAME~1`` beside ``NAME``.
+    Hidden folders are skipped, and so are earlier runs that were moved to ``NAME~1`` if ``NAME`` exists.
 
     Raises:
-        ConfigError: there is no such folder, or no run folder in it.
+        ConfigError: the folder does not exist, or has no run folder in it.
     """
     if not sweep.is_dir():
-        what = "is a file" if sweep.exists() else "does not exist"
-        raise ConfigError(f"{sweep} {what}; expected {SWEEP}, such as its hydra.sweep.dir")
+        problem = "is a file" if sweep.exists() else "does not exist"
+        raise ConfigError(f"{sweep} {problem}; expected {SWEEP}, such as its hydra.sweep.dir")
     folders = {folder.name: folder for folder in sweep.iterdir() if folder.is_dir()}
     runs = []
     for name, folder in sorted(folders.items()):
@@ -58,9 +59,7 @@ def read_runs(sweep: Path) -> list[Run]:
             if run is not None:
                 runs.append(run)
     if not runs:
-        fix = (
-            f"give {sweep.parent}" if (sweep / FILE).exists() else "choose another, or wait for its first job"
-        )
+        fix = f"use {sweep.parent}" if (sweep / FILE).exists() else "use another, or wait for its first job"
         raise ConfigError(f"{sweep} has no run folder in it; expected {SWEEP}; {fix}")
     return runs
 
@@ -71,13 +70,13 @@ def _read_run(folder: Path) -> Run | None:
         record = Record.read(folder)
         held = record is not None and record.status == "running" and is_held(folder)
         if record is not None and record.status == "running" and not held:
-            record = Record.read(folder)  # it may have ended since the first look
+            record = Record.read(folder)  # it may have ended since the first read
         if record is not None:
             _check(record)
-    # whatever a foreign file makes of the constructor: too deep, too large, of other types
+    # A file that no run wrote may be nested too deeply, have too large numbers or values of other types
     except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        return Run(name, "unreadable", printable(f"{FILE}: {said}"), Record(pid=0, host=""))
+        problem = error.strerror if isinstance(error, OSError) else error
+        return Run(name, "unreadable", printable(f"{FILE}: {problem}"), Record(pid=0, host=""))
     if record is None:
         return None
     status, reason = _status(record, held)
@@ -85,9 +84,9 @@ def _read_run(folder: Path) -> Run | None:
 
 
 def _check(record: Record) -> None:
-    """Refuse what no run has written: JSON of someone else's, or a file that was edited."""
+    """Raise ValueError for JSON that no run wrote: another program's, or an edited file."""
     if record == Record(pid=0, host=""):
-        raise ValueError("has nothing of a run's record")
+        raise ValueError("has no field of a run's record")
     for name, kind in get_type_hints(Record).items():
         if not _is(getattr(record, name), kind):
             expected = getattr(kind, "__name__", kind)
@@ -97,7 +96,7 @@ def _check(record: Record) -> None:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of a field's type; numbers are finite."""
+    """Whether a JSON value has the type of a field; numbers must be finite."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin is UnionType:
         return any(_is(value, option) for option in inner)
@@ -114,10 +113,10 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _status(record: Record, held: bool) -> tuple[str, str]:
-    """(status, reason) of a run."""
+    """Return (status, reason) of a run."""
     progress = f"{record.iterations} of {record.max_iter} iterations"
     if record.status == "failed":
-        return "failed", record.error or "no reason is told"
+        return "failed", record.error or "no reason is recorded"
     if record.status == "running" and held:
         return "running", progress
     if record.status == "running":
@@ -131,5 +130,5 @@ def _status(record: Record, held: bool) -> tuple[str, str]:
 
 
 def printable(text: str) -> str:
-    """Text in a line that every terminal and file takes: escapes for control characters and broken bytes."""
+    """Return text as one printable line: control characters and broken bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

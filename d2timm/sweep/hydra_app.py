@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ..config.groups import read_nodes
-from ..config.lazy import check_kind
+from ..config.lazy import check_type
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.files import resource_folder
@@ -154,7 +154,7 @@ def _prepare(arguments: Sequence[str]) -> list[str]:
     store_backbones(asked)
     for override in overrides:
         _check_installed(override)
-    _check_kinds(overrides, nodes.options)
+    _check_types(overrides, nodes.options)
     swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
     fixed = [override.key_or_group for override in overrides if not override.is_sweep_override()]
     # what all jobs share is no part of their names, nor how far one is trained for the moment; the length
@@ -214,7 +214,7 @@ def _check_installed(override: Override) -> None:
     raise ConfigError(f"{override.input_line} needs {fix}")
 
 
-def _check_kinds(overrides: Sequence[Override], groups: Iterable[str]) -> None:
+def _check_types(overrides: Sequence[Override], groups: Iterable[str]) -> None:
     """Raise ConfigError if a text is given for a number, as the other front-end does."""
     texts = []
     for override in overrides:
@@ -227,7 +227,7 @@ def _check_kinds(overrides: Sequence[Override], groups: Iterable[str]) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         tree = hydra.compose(CONFIG)
     for override, text in texts:
-        check_kind(tree, override.key_or_group, text, str(override.input_line))
+        check_type(tree, override.key_or_group, text, str(override.input_line))
 
 
 def _backbones(override: Override) -> list[str]:

@@ -1,1 +1,1 @@
-"""Files, images, sizes and text; nothing here knows of detection."""
+"""Helpers for files, images, sizes and text; nothing in this room depends on detection."""

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, files that one process locks, and the folders of the package."""
+"""Atomic writes, file locks, the cache folder and the project's own folders."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_write", "cache_root", "resource_folder", "try_lock"]
+__all__ = ["PACKAGE", "atomic_write", "cache_root", "resource_folder", "try_lock"]
 
+#: Folder of the installed package
 PACKAGE = Path(__file__).parents[1]
 
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Write a file so that a reader sees either the old content or all of the new one.
+    """Write a file so that readers see either its old content or all of the new content.
 
     Yields:
-        The path to write to, in the folder of ``file``; it replaces ``file`` once it is on the disk.
+        A temporary path in the folder of ``file`` to write to. It replaces ``file`` once its data is on
+        the disk, and is deleted if the body raises.
     """
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -32,16 +34,16 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def try_lock(file: IO[Any], exclusive: bool = True) -> bool:
-    """Try to lock a file until it is closed; the system releases the lock when the process dies.
+    """Try to lock an open file; the lock is released when the file is closed or the process dies.
 
-    It is a POSIX lock, which worker processes do not inherit and network file systems support.
+    The lock is a POSIX record lock: child processes do not inherit it, and network file systems support it.
 
     Args:
-        file: open, for writing if the lock is exclusive.
-        exclusive: whether no other process may hold a lock; otherwise only no exclusive one.
+        file: an open file; it must be writable for an exclusive lock.
+        exclusive: whether the lock excludes all other locks; a shared lock excludes exclusive ones only.
 
     Returns:
-        Whether this process holds the lock.
+        Whether this process now holds the lock.
     """
     try:
         fcntl.lockf(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -51,15 +53,18 @@ def try_lock(file: IO[Any], exclusive: bool = True) -> bool:
 
 
 def cache_root() -> Path:
-    """``$D2TIMM_CACHE``, else ``$XDG_CACHE_HOME/d2timm``, else ``~/.cache/d2timm``; it may not exist yet."""
+    """Return the absolute path of the cache folder, which may not exist yet.
+
+    It is ``$D2TIMM_CACHE``, else ``$XDG_CACHE_HOME/d2timm``, else ``~/.cache/d2timm``.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "d2timm")
     return Path(os.environ.get("D2TIMM_CACHE") or default).expanduser().absolute()
 
 
 def resource_folder(name: str) -> Path:
-    """A folder of the project's own files, such as ``lazy_configs`` or ``conf``.
+    """Return the path of a folder that ships with the project, such as ``lazy_configs`` or ``conf``.
 
-    A wheel has it inside the package, the repository next to the package.
+    An installed wheel has it inside the package, a checkout of the repository next to the package.
     """
     inside = PACKAGE / name
     return inside if inside.is_dir() else PACKAGE.parent / name

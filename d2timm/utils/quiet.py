@@ -1,4 +1,4 @@
-"""Messages of libraries to their own developers, which a user can do nothing about."""
+"""Filters for warnings of libraries that a user of d2timm cannot act on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ __all__ = ["silence"]
 
 
 def silence() -> None:
-    """Hide deprecation notices that detectron2's calls of torch provoke; call before importing it."""
+    """Hide deprecation warnings and chatter of detectron2, timm, torch and Optuna.
+
+    Call it before detectron2 is imported.
+    """
     for message in ("`torch.jit", "`torch.cuda.amp", "pkg_resources is deprecated", "torch.meshgrid"):
         warnings.filterwarnings("ignore", message=message)
-    warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")  # of tables of relative positions
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's
+    # timm warns about the interpolation of relative position tables
+    warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # used by Optuna's storage
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

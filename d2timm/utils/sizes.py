@@ -1,4 +1,4 @@
-"""Arithmetic of image sizes, also of sizes that an exporter knows by name only."""
+"""Arithmetic on image sizes, which may be symbolic while a model is exported."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Size: TypeAlias = tuple[int, int]
 
 
 def ceil_div(value: int, divisor: int) -> int:
-    """A quotient rounded up; ``value`` >= 0."""
+    """Return ``value / divisor`` rounded up; ``value >= 0``, ``divisor >= 1``."""
     return (value + divisor - 1) // divisor  # not -(-value // divisor): ONNX rounds towards zero
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple of ``multiple`` that is not below ``value``."""
+    """Return the smallest multiple of ``multiple`` that is >= ``value``."""
     return ceil_div(value, multiple) * multiple
 
 
 def at_least(value: int, smallest: int) -> int:
-    """The larger of two values; no guard is added where an exporter knows that it is the first."""
+    """Return the larger of two values, without a guard if an exporter knows that ``value`` is the larger."""
     if isinstance(value, torch.SymInt) and statically_known_true(value >= smallest):
         return value
     return max(value, smallest)
 
 
 def round_up_size(size: Size, multiple: int) -> Size:
-    """Both sides of a size rounded up to a multiple."""
+    """Return a size with height and width rounded up to a multiple."""
     return round_up(size[0], multiple), round_up(size[1], multiple)

@@ -1,4 +1,4 @@
-"""Errors as text that fits a line."""
+"""Errors as text that fits on one line."""
 
 from __future__ import annotations
 
@@ -10,32 +10,36 @@ LIMIT = 200  # characters
 
 
 def one_line(error: object, with_type: bool = False) -> str:
-    """The whole message of an error on one line of at most 200 characters.
+    """Return the message of an error, squeezed to one line of at most 200 characters.
 
     Args:
         error: an exception, or its message.
-        with_type: begin with the name of the exception's class.
+        with_type: whether the line begins with the name of the exception's class.
     """
-    return " ".join(_text(error, with_type).split())[:LIMIT]
+    return " ".join(_text(str(error), error, with_type).split())[:LIMIT]
 
 
 def first_line(error: object, with_type: bool = False) -> str:
-    """The first line of an error's message, at most 200 characters; the class's name if it has no message.
+    """Return the first line of an error's message, at most 200 characters; without a message, its class.
 
     Args:
         error: an exception, or its message.
-        with_type: begin with the name of the exception's class.
+        with_type: whether the line begins with the name of the exception's class.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _text(error, with_type, lines[0] if lines else "")[:LIMIT]
+    return _text(lines[0] if lines else "", error, with_type)[:LIMIT]
 
 
 def error_reason(error: BaseException) -> str:
-    """An error as the reason of a failure, for a table: a user's mistake as it is, others with their class."""
+    """Return the first line of an error as the reason of a failure.
+
+    The class is named as well, except for a ConfigError, whose message says all there is to say.
+    """
     return first_line(error, with_type=not isinstance(error, ConfigError))
 
 
-def _text(error: object, with_type: bool, message: str | None = None) -> str:
-    message = str(error) if message is None else message
-    kind = [type(error).__name__] if with_type or not message.strip() else []
-    return ": ".join([*kind, *([message] if message.strip() else [])])
+def _text(message: str, error: object, with_type: bool) -> str:
+    kind = type(error).__name__
+    if not message.strip():
+        return kind
+    return f"{kind}: {message}" if with_type else message

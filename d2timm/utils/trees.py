@@ -1,4 +1,4 @@
-"""Trees of dictionaries and lists, such as configs, as flat mappings."""
+"""Nested dictionaries and lists, such as configs, as flat mappings."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ __all__ = ["flatten"]
 
 
 def flatten(tree: Mapping[str, Any], lists: bool = False) -> dict[str, Any]:
-    """Dotted key -> value of each leaf: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``.
+    """Return a mapping from dotted keys to leaves: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``.
 
     Args:
         tree: nested mappings.
-        lists: whether lists are nodes as well, with their indices as keys; otherwise they are leaves.
-            Empty nodes are leaves.
+        lists: whether lists are nodes too, with their indices as keys; otherwise they are leaves.
+            Empty mappings, and empty lists, are leaves.
     """
     return dict(_leaves(tree, lists, ""))
 
 
 def _leaves(node: Any, lists: bool, path: str) -> Iterator[tuple[str, Any]]:
-    entries: Any = ()
+    children: list[tuple[Any, Any]] = []
     if isinstance(node, Mapping):
-        entries = node.items()
+        children = list(node.items())
     elif lists and isinstance(node, list):
-        entries = enumerate(node)
-    if not entries and path:
+        children = list(enumerate(node))
+    if not children and path:
         yield path, node
-    for key, value in entries:
-        yield from _leaves(value, lists, f"{path}.{key}" if path else str(key))
+    for key, child in children:
+        yield from _leaves(child, lists, f"{path}.{key}" if path else str(key))

@@ -1,4 +1,4 @@
-"""Sheets of small pictures with titles, whose cells can be seen."""
+"""Arrange pictures in a grid: small ones with titles, enlarged, or stacked pixel by pixel."""
 
 from __future__ import annotations
 
@@ -14,57 +14,56 @@ from numpy.typing import NDArray
 from ..utils.files import atomic_write
 from ..utils.images import Picture
 
-__all__ = ["Scale", "Tile", "stack_pictures", "write_grid"]
+__all__ = ["GAP", "Scale", "Tile", "stack_pictures", "write_grid"]
 
-WIDTH = 3.2  # inches of a picture
+WIDTH = 3.2  # of a tile, in inches
+TITLE = 0.35  # height of a title, in inches
+DPI = 120
 GAP = 8  # pixels between stacked pictures
-DOTS = 120  # an inch
-TITLE = 0.35  # inches
 
 
 class Tile(NamedTuple):
-    """A picture with its title: (h, w, 3) RGB, or numbers (h, w) to be shown by a ``Scale``."""
+    """A picture with a title: (h, w, 3) RGB, or numbers (h, w), which a ``Scale`` maps to colours."""
 
     title: str
     pixels: NDArray[np.generic]
 
 
 class Scale(NamedTuple):
-    """How numbers become colours, told beside the sheet."""
+    """Maps numbers to colours; drawn next to the grid."""
 
     label: str
-    colors: str  # a colour map of matplotlib
+    colors: str  # name of a matplotlib colour map
     norm: Normalize
 
 
 def write_grid(file: Path, rows: Sequence[Sequence[Tile]], scale: Scale | None = None) -> None:
-    """Write rows of pictures as a PNG; each cell of a picture is a square of one colour.
+    """Write rows of tiles as a PNG. Pictures are enlarged without smoothing, so that cells stay visible.
 
     Args:
-        file: the PNG.
-        rows: each as long as it may be.
-        scale: of pictures that are numbers.
+        file: the PNG to write.
+        rows: of any lengths; the first tile sets the proportions of all.
+        scale: for tiles that are numbers.
     """
     columns = max(map(len, rows))
     height, width = rows[0][0].pixels.shape[:2]
     side = min(max(WIDTH * height / width, WIDTH / 3), WIDTH * 3)
     size = (columns * WIDTH + (1 if scale else 0), len(rows) * (side + TITLE))
-    figure = Figure(figsize=size, dpi=DOTS, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    shown = None
-    for row, places in zip(rows, axes, strict=True):
-        for place in places:
-            place.axis("off")
-        for tile, place in zip(row, places, strict=False):
-            place.set_title(tile.title, fontsize=9)
+    numbers = None
+    for row, row_axes in zip(rows, axes, strict=True):
+        for ax in row_axes:
+            ax.axis("off")
+        for tile, ax in zip(row, row_axes, strict=False):
+            ax.set_title(tile.title, fontsize=9)
             if tile.pixels.ndim == 2 and scale:
-                options = {"cmap": scale.colors, "norm": scale.norm}
-                shown = place.imshow(tile.pixels, interpolation="nearest", **options)
+                numbers = ax.imshow(tile.pixels, interpolation="nearest", cmap=scale.colors, norm=scale.norm)
             else:
-                place.imshow(tile.pixels, interpolation="nearest")
-    if shown is not None and scale:
-        ends = [scale.norm.vmin, 1, scale.norm.vmax]
-        bar = figure.colorbar(shown, ax=axes, label=scale.label, ticks=ends, fraction=0.02, aspect=40)
+                ax.imshow(tile.pixels, interpolation="nearest")
+    if numbers is not None and scale:
+        ticks = [scale.norm.vmin, 1, scale.norm.vmax]
+        bar = figure.colorbar(numbers, ax=axes, label=scale.label, ticks=ticks, fraction=0.02, aspect=40)
         bar.ax.yaxis.set_major_formatter("{x:.2f}")
         bar.ax.minorticks_off()
     with atomic_write(file) as partial:
@@ -72,11 +71,14 @@ def write_grid(file: Path, rows: Sequence[Sequence[Tile]], scale: Scale | None =
 
 
 def stack_pictures(pictures: Sequence[Picture], columns: int) -> Picture:
-    """Pictures of any sizes as one, pixel by pixel: rows on white, each as high as its highest picture.
+    """Combine pictures of any sizes in one picture with a white background, without resizing them.
+
+    A row is as high as its highest picture, and all columns are as wide as the widest picture; ``GAP``
+    pixels follow to the right of each column and below each row.
 
     Args:
         pictures: at least one.
-        columns: pictures in a row; all columns are as wide as the widest picture.
+        columns: number of pictures in a row.
     """
     columns = min(columns, len(pictures))
     rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]

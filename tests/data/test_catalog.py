@@ -378,9 +378,9 @@ def test_more_classes_than_the_head(tiny: Callable[..., Any], tmp_path: Path) ->
     with pytest.raises(
         ConfigError, match=r"has 4 classes and model\.roi_heads\.num_classes=3: leave num_classes"
     ):
-        check_classes(cfg, build_on_meta(cfg))
+        check_classes(cfg.data, build_on_meta(cfg))
     cfg.model.roi_heads.num_classes = 5
-    check_classes(cfg, build_on_meta(cfg))
+    check_classes(cfg.data, build_on_meta(cfg))
 
 
 # What the check lets through can be used

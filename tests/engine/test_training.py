@@ -644,7 +644,7 @@ def test_failure_after_training_is_recorded_until_the_run_is_resumed(
 def test_failure_before_training_is_recorded(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """Weights that cannot be had are found out late: in the run."""
     cfg = tiny(MASK, tmp_path / "run", "model.backbone.bottom_up.pretrained=True")
-    with pytest.raises(ConfigError, match="could not be had"):
+    with pytest.raises(ConfigError, match="could not be loaded"):
         run(cfg)
     assert record(tmp_path / "run").status == "failed"
-    assert "could not be had" in str(record(tmp_path / "run").error)
+    assert "could not be loaded" in str(record(tmp_path / "run").error)

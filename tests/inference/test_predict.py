@@ -133,7 +133,7 @@ def test_broken_files_do_not_stop_the_others(
     assert "2 could not be read: " in out
     lines = err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(f"error: {photos / 'a' / 'broken.jpg'}: no image that can be read: ")
+    assert lines[0].startswith(f"error: {photos / 'a' / 'broken.jpg'}: cannot be read as an image: ")
     assert lines[1].startswith(f"error: {photos / 'a' / 'broken.mp4'}: no video that can be read")
 
 

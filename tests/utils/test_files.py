@@ -1,22 +1,27 @@
-"""Files are whole or not there."""
+"""Atomic writes, locks, the cache folder and the project's own folders."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from d2timm.utils.files import atomic_write
+from d2timm.utils import files
+from d2timm.utils.files import atomic_write, cache_root, resource_folder, try_lock
+
+# Atomic writes
 
 
-def test_file_takes_the_place_of_the_old_one_when_it_is_complete(tmp_path: Path) -> None:
+def test_file_is_replaced_once_it_is_complete(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     file.write_text("old")
     with file.open() as reader:
         with atomic_write(file) as partial:
             partial.write_text("new")
             assert file.read_text() == "old"
-        assert reader.read() == "old", "who has opened the old file reads all of it"
+        assert reader.read() == "old", "an open reader still sees all of the old file"
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -28,9 +33,7 @@ def write_half(file: Path, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_interrupted_writing_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, error: BaseException
-) -> None:
+def test_interrupted_write_keeps_the_old_file(tmp_path: Path, error: BaseException) -> None:
     file = tmp_path / "result.json"
     file.write_text("old")
     with pytest.raises(type(error)):
@@ -39,7 +42,97 @@ def test_interrupted_writing_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_interrupted_first_writing_leaves_nothing(tmp_path: Path) -> None:
+def test_interrupted_first_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_half(tmp_path / "new", OSError("disk full"))
     assert not list(tmp_path.iterdir())
+
+
+# Locks
+
+TRY = """
+import sys
+from d2timm.utils.files import try_lock
+with open(sys.argv[1], "r+") as file:
+    print([try_lock(file, exclusive=exclusive) for exclusive in (False, True)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("held", "granted"), [("exclusive", [False, False]), ("shared", [True, False]), ("none", [True, True])]
+)
+def test_locks_exclude_other_processes(held: str, granted: list[bool], tmp_path: Path) -> None:
+    """``granted``: whether another process gets a shared, and an exclusive, lock."""
+    lock = tmp_path / "lock"
+    with lock.open("w+") as file:
+        if held != "none":
+            assert try_lock(file, exclusive=held == "exclusive")
+        other = subprocess.run([sys.executable, "-c", TRY, str(lock)], capture_output=True, text=True)
+    assert other.stdout.strip() == str(granted), other.stderr
+
+
+def test_lock_is_released_when_the_file_is_closed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with lock.open("w+") as file:
+        assert try_lock(file)
+    other = subprocess.run([sys.executable, "-c", TRY, str(lock)], capture_output=True, text=True)
+    assert other.stdout.strip() == "[True, True]", other.stderr
+
+
+# The cache folder
+
+
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("D2TIMM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+
+
+@pytest.mark.usefixtures("no_variables")
+@pytest.mark.parametrize(
+    ("variables", "root"),
+    [
+        ({}, "/home/me/.cache/d2timm"),
+        ({"XDG_CACHE_HOME": "/var/cache"}, "/var/cache/d2timm"),
+        ({"D2TIMM_CACHE": "/data/cache"}, "/data/cache"),
+        ({"D2TIMM_CACHE": "/data/cache", "XDG_CACHE_HOME": "/var/cache"}, "/data/cache"),
+        ({"D2TIMM_CACHE": "~/cache"}, "/home/me/cache"),
+        ({"D2TIMM_CACHE": "", "XDG_CACHE_HOME": ""}, "/home/me/.cache/d2timm"),
+    ],
+)
+def test_first_variable_that_is_set_is_the_cache(
+    variables: dict[str, str], root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_root() == Path(root)
+
+
+def test_cache_path_is_absolute_and_not_created(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("D2TIMM_CACHE", "here")
+    assert cache_root() == tmp_path / "here"
+    assert not list(tmp_path.iterdir())
+
+
+# The project's own folders
+
+
+def test_resource_folders_of_this_installation_exist() -> None:
+    assert (resource_folder("lazy_configs") / "mask_rcnn_timm.py").is_file()
+    assert resource_folder("conf").is_dir()
+
+
+@pytest.mark.parametrize("place", ["wheel", "checkout", "both", "neither"])
+def test_resource_folder_is_in_the_package_or_next_to_it(
+    place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "d2timm"
+    monkeypatch.setattr(files, "PACKAGE", package)
+    inside, outside = package / "conf", tmp_path / "conf"
+    if place in ("wheel", "both"):
+        inside.mkdir(parents=True)
+    if place in ("checkout", "both"):
+        outside.mkdir()
+    assert resource_folder("conf") == (inside if place in ("wheel", "both") else outside)

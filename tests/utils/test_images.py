@@ -1,4 +1,4 @@
-"""Images in any form are the same pixels."""
+"""Images in every accepted form give the same pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from d2timm import ConfigError
 from d2timm.utils.images import pixels_of, read_image
 
 SIZE = (6, 8)  # (H, W)
-ORIENTATION = 274  # the tag of EXIF
+ORIENTATION = 274  # EXIF tag
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_files_are_read_as_detectron2_reads_them(
     assert np.array_equal(read, detection_utils.read_image(str(file), image_format))
 
 
-def test_grey_of_16_bits_is_not_cut_off(tmp_path: Path) -> None:
+def test_grey_images_of_16_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.array([[0, 257, 32896], [65535, 128 * 257, 255 * 257]], np.uint16)
     for name in ("x.png", "x.tif"):
         file = save(Image.fromarray(values), tmp_path / name)
@@ -51,7 +51,7 @@ def test_grey_of_16_bits_is_not_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_transparency_is_left_out(pixels: np.ndarray, tmp_path: Path) -> None:
+def test_transparency_is_dropped(pixels: np.ndarray, tmp_path: Path) -> None:
     opaque = np.dstack([pixels, np.full(SIZE, 255, np.uint8)])
     clear = np.dstack([pixels, np.zeros(SIZE, np.uint8)])
     assert np.array_equal(pixels_of(clear, "RGB"), pixels_of(opaque, "RGB"))
@@ -61,7 +61,7 @@ def test_transparency_is_left_out(pixels: np.ndarray, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_upright(orientation: int, pixels: np.ndarray, tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(orientation: int, pixels: np.ndarray, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     file = save(Image.fromarray(pixels), tmp_path / "x.png", exif=exif)
@@ -81,7 +81,9 @@ def test_photographs_are_turned_upright(orientation: int, pixels: np.ndarray, tm
 
 
 @pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
-def test_every_form_of_an_image_is_the_same(image_format: str, pixels: np.ndarray, tmp_path: Path) -> None:
+def test_every_form_of_an_image_gives_the_same_pixels(
+    image_format: str, pixels: np.ndarray, tmp_path: Path
+) -> None:
     file = save(Image.fromarray(pixels), tmp_path / "x.png")
     read = pixels_of(file, image_format)
     forms = [str(file), Image.open(file), pixels, torch.from_numpy(pixels).permute(2, 0, 1)]
@@ -97,18 +99,18 @@ def test_every_form_of_an_image_is_the_same(image_format: str, pixels: np.ndarra
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (np.zeros((4, 4, 3), np.float32), r"array \(4, 4, 3\) of float32 is no image: use bytes"),
+        (np.zeros((4, 4, 3), np.float32), r"array \(4, 4, 3\) of float32.*bytes"),
         (np.zeros((3, 4, 5), np.uint8), r"array \(3, 4, 5\)"),
         (np.zeros(4, np.uint8), r"array \(4,\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"array \(2, 4, 4, 3\)"),
-        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
-        (torch.rand(3, 4, 4), r"tensor \(3, 4, 4\) of torch.float32 is no image: .*\.to\(torch\.uint8\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"array \(0, 4, 3\)"),
+        (torch.rand(3, 4, 4), r"tensor \(3, 4, 4\) of torch\.float32.*\.to\(torch\.uint8\)"),
         (torch.zeros(4, 4, 3, dtype=torch.uint8)[:2], r"tensor \(2, 4, 3\)"),
-        (None, "NoneType is no image: use a path"),
-        (7, "int is no image"),
+        (None, "NoneType .*a path"),
+        (7, "int .*a path"),
     ],
 )
-def test_what_is_no_image_is_told(image: Any, reason: str) -> None:
+def test_other_values_are_rejected(image: Any, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         pixels_of(image, "RGB")
 
@@ -118,19 +120,19 @@ def test_what_is_no_image_is_told(image: Any, reason: str) -> None:
     [
         (lambda file: None, "No such file or directory"),
         (lambda file: file.mkdir(), "Is a directory"),
-        (lambda file: file.write_text("text"), "of no format that Pillow knows"),
-        (lambda file: file.write_bytes(b""), "of no format"),
+        (lambda file: file.write_text("text"), "Pillow does not know its format"),
+        (lambda file: file.write_bytes(b""), "Pillow does not know its format"),
     ],
 )
-def test_broken_files_are_told_in_a_line(write: Callable[[Path], Any], reason: str, tmp_path: Path) -> None:
+def test_broken_files_are_rejected(write: Callable[[Path], Any], reason: str, tmp_path: Path) -> None:
     write(tmp_path / "x.jpg")
-    with pytest.raises(ConfigError, match=rf"x\.jpg: no image that can be read: .*{reason}"):
+    with pytest.raises(ConfigError, match=rf"x\.jpg: .*{reason}"):
         read_image(tmp_path / "x.jpg", "RGB")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
-def test_file_that_was_cut_off_is_told(suffix: str, pixels: np.ndarray, tmp_path: Path) -> None:
+def test_truncated_file_is_rejected(suffix: str, pixels: np.ndarray, tmp_path: Path) -> None:
     file = save(Image.fromarray(np.tile(pixels, (20, 20, 1))), tmp_path / f"x.{suffix}")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(ConfigError, match="no image that can be read"):
+    with pytest.raises(ConfigError, match=rf"x\.{suffix}: "):
         read_image(file, "RGB")

@@ -105,7 +105,7 @@ def test_detector_is_left_as_it_was() -> None:
         after = net(x)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [m.fused_attn for m in net.modules() if hasattr(m, "fused_attn")] == fused
-    model = net.as_run(x)[0]  # which may be a twin
+    model = net.prepare(x)[0]  # which may be a twin
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in (*net.modules(), *model.modules()))
 
 

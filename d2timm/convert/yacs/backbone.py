@@ -10,7 +10,7 @@ import timm
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
-from ...backbone.arguments import choose
+from ...backbone.arguments import select_features
 from ...backbone.probing import pretrained_cfg, probe
 from ...backbone.spec import BackboneSpec
 from ...errors import ConfigError
@@ -75,7 +75,7 @@ def backbone_settings(account: Account, name: str, parts: Parts) -> dict[str, An
     taken = _taken(account, outputs, usual, parts)
     features = find_features(account, source, outputs)
     used = [names.index(name) for name in taken]
-    fitting = choose(source.features, strides, None, used)
+    fitting = select_features(source.features, strides, None, used)
     settings: dict[str, Any] = {
         "out_indices": None if [features[i] for i in used] == fitting else [f.index for f in features],
         "remaps": names,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...backbone.arguments import choose
+from ...backbone.arguments import select_features
 from ...backbone.spec import BackboneSpec, Feature
 from ...backbone.timm_backbone import TimmBackbone
 from ...errors import ConfigError
@@ -49,7 +49,7 @@ def find_features(account: Account, source: BackboneSpec, outputs: Sequence[Outp
         ConfigError: a layer that the model does not have.
     """
     old, strides = account.old, [output.stride for output in outputs]
-    fitting = choose(source.features, strides)
+    fitting = select_features(source.features, strides)
     modules = [name for name, _ in source.create_on_meta().named_modules()]
     features = [
         fit if output.layer is None else _feature(account, source, modules, output.layer)

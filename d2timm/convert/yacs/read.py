@@ -1,4 +1,4 @@
-"""Read a yacs config: plain YAML, what it inherits, and the defaults of all that it does not say."""
+"""Read a yacs config: plain YAML, the files it inherits from, and the defaults of all other keys."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
 
 from ...errors import ConfigError
 from ...utils.checks import suggest
+from ...utils.text import one_line
 from ...utils.trees import flatten
 
-__all__ = ["Old", "read"]
+__all__ = ["OldConfig", "read"]
 
 BASE = "_BASE_"
-#: What detectron2_timm adds to detectron2's keys, with its defaults (detectron2_timm/config/defaults.py)
+#: Keys that detectron2_timm adds to detectron2's, and their defaults (detectron2_timm/config/defaults.py)
 ADDED: dict[str, Any] = {
     "MODEL.BACKBONE.FREEZE_AT": 0,
     "MODEL.BACKBONE.CONFIG.REMOVE_LAYERS": [],
@@ -30,39 +31,32 @@ ADDED: dict[str, Any] = {
     "MODEL.BACKBONE.CONFIG.REPLACE_LAYERS": [[]],
     "MODEL.BACKBONE.CONFIG.FREEZE_LAYERS": [],
     "INPUT.FIXED_INPUT_SIZE": True,
-    "SOLVER.OPTIMIZER": "SGD",  # of neither, but of many projects that build on detectron2
+    "SOLVER.OPTIMIZER": "SGD",  # in neither project, but in many that build on detectron2
 }
 
 
 @dataclass(frozen=True)
-class Old:
-    """A config as detectron2_timm would see it.
+class OldConfig:
+    """A config as detectron2_timm sees it.
 
     Attributes:
-        name: of the file.
-        values: key -> value, for every key that there is; sequences are lists.
-        defaults: key -> what it is where no file says it.
-        given: keys that the file, what it inherits or the command line says.
-        repeated: keys that a mapping of the file has twice, of which the last counts.
+        name: name of the file.
+        values: key -> value for every key of the schema; sequences are lists.
+        given: keys that the file, the files it inherits from or ``--opts`` set.
+        repeated: keys that a mapping of a file contains twice; the last one counts.
     """
 
     name: str
     values: dict[str, Any]
-    defaults: dict[str, Any]
     given: frozenset[str]
     repeated: tuple[str, ...] = ()
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
 
-    @property
-    def changed(self) -> list[str]:
-        """Keys that differ from their defaults."""
-        return [key for key, value in self.values.items() if value != self.defaults[key]]
-
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML: no tag that runs code. Notes the keys that a mapping has twice."""
+    """Loads plain YAML, without tags that run code, and collects keys that a mapping contains twice."""
 
     repeated: list[str]
 
@@ -72,20 +66,20 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(path: Path, opts: Sequence[str] = ()) -> Old:
-    """Read a config, what it inherits by ``_BASE_``, and the defaults.
+def read(path: Path, opts: Sequence[str] = ()) -> OldConfig:
+    """Read a config, the files it inherits from by ``_BASE_``, and the defaults.
 
     Args:
         path: a .yaml file in the schema of detectron2_timm or detectron2.
-        opts: keys and values in turn, which come last, as detectron2's command line takes them.
+        opts: alternating keys and values, merged last, as on detectron2's command line.
 
     Raises:
-        ConfigError: a file that is not there or not plain YAML, a key or a kind of value that yacs refuses.
+        ConfigError: the file is missing or not plain YAML, or yacs rejects a key or the type of a value.
     """
     repeated: list[str] = []
     tree = _load(path, (), repeated)
     if "MODEL" not in tree:
-        raise ConfigError(f"{path} has no MODEL: a config of detectron2_timm or detectron2 is needed")
+        raise ConfigError(f"{path} has no MODEL: give a config of detectron2_timm or detectron2")
     latest = _defaults()
     version = tree.get("VERSION", latest.VERSION)
     if version not in range(1, latest.VERSION + 1):
@@ -97,10 +91,12 @@ def read(path: Path, opts: Sequence[str] = ()) -> Old:
         if version != latest.VERSION:
             cfg = upgrade_config(cfg)
         given |= _merge_opts(cfg, opts)
-    except (ValueError, AssertionError, KeyError) as error:  # a value of another kind than the default
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    except (ValueError, AssertionError, KeyError) as error:  # a value has another type than the default
+        raise ConfigError(f"{path}: {one_line(error)}") from None
     values, defaults = _leaves(cfg), _leaves(latest)
-    return Old(path.name, values, defaults, frozenset(given), tuple(repeated))
+    # version 1 has other names for some keys: those that it sets differ from the defaults
+    given = {key for key in values if key in given or values[key] != defaults[key]}
+    return OldConfig(path.name, values, frozenset(given), tuple(repeated))
 
 
 def _defaults() -> CfgNode:
@@ -115,9 +111,9 @@ def _defaults() -> CfgNode:
 
 
 def _load(path: Path, children: tuple[Path, ...], repeated: list[str]) -> dict[str, Any]:
-    """A file merged into those that it inherits."""
+    """Load a file, merged into the files that it inherits from."""
     if path.resolve() in children:
-        raise ConfigError(f"{path}: {BASE} leads back to itself")
+        raise ConfigError(f"{path}: {BASE} leads back to the file itself")
     try:
         loader = _Loader(path.read_text())
         loader.repeated = repeated
@@ -129,25 +125,26 @@ def _load(path: Path, children: tuple[Path, ...], repeated: list[str]) -> dict[s
     except yaml.constructor.ConstructorError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(
-            f"{path}: {error.problem}{line}: only plain YAML is read, as other tags run code; write the value"
+            f"{path}: {error.problem}{line}: only plain YAML is read, because other tags run code; write "
+            "the value itself"
         ) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: it holds no config")
+        raise ConfigError(f"{path} does not contain a config")
     bases = tree.pop(BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{path}: {BASE}={bases}: a file is needed, or a list of files")
+        raise ConfigError(f"{path}: {BASE}={bases}: give a file or a list of files")
     merged: dict[str, Any] = {}
     for base in bases:
-        _merge(_load(_base(path, base), (*children, path.resolve()), repeated), merged)
+        _merge(_load(_find_base(path, base), (*children, path.resolve()), repeated), merged)
     _merge(tree, merged)
     return merged
 
 
-def _base(path: Path, base: str) -> Path:
-    """The file that ``_BASE_`` names: beside the one that names it, or else of those of detectron2."""
+def _find_base(path: Path, base: str) -> Path:
+    """The file that ``_BASE_`` names: relative to the file that names it, or one of detectron2's configs."""
     if "://" in base:
         raise ConfigError(f"{path}: {BASE}={base}: only files are read; download it")
     file = path.parent / Path(base).expanduser()
@@ -158,7 +155,7 @@ def _base(path: Path, base: str) -> Path:
     for start in range(len(parts)):
         if (configs.joinpath(*parts[start:])).is_file():
             return configs.joinpath(*parts[start:])
-    raise ConfigError(f"{path}: {BASE}={base}: no such file, {file} nor among detectron2's own configs")
+    raise ConfigError(f"{path}: {BASE}={base}: neither {file} nor a config of detectron2 exists")
 
 
 def _merge(tree: Mapping[str, Any], into: dict[str, Any]) -> None:
@@ -170,24 +167,24 @@ def _merge(tree: Mapping[str, Any], into: dict[str, Any]) -> None:
 
 
 def _check_keys(where: str, tree: Mapping[str, Any], cfg: CfgNode) -> set[str]:
-    """The keys of a tree; raises ConfigError with near matches for those that there are not."""
+    """Return the keys of a tree; raise ConfigError with near matches if ``cfg`` lacks one of them."""
     known = _leaves(cfg)
     given = list(_leaves(tree))
     unknown = [key for key in given if key not in known]
     if unknown:
         more = f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""
-        raise ConfigError(f"{where}: there is no key {unknown[0]}{more}: {suggest(unknown[0], known)}")
+        raise ConfigError(f"{where}: unknown key {unknown[0]}{more}: {suggest(unknown[0], known)}")
     return set(given)
 
 
 def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> set[str]:
-    """Merge keys and values in turn, in place; returns the keys."""
+    """Merge alternating keys and values into ``cfg``, in place; return the keys."""
     if len(opts) % 2:
-        raise ConfigError(f"--opts {' '.join(opts)}: a key and a value in turn are needed")
+        raise ConfigError(f"--opts {' '.join(opts)}: give keys and values in turn")
     known = _leaves(cfg)
     for key in opts[::2]:
         if key not in known:
-            raise ConfigError(f"--opts: there is no key {key}: {suggest(key, known)}")
+            raise ConfigError(f"--opts: unknown key {key}: {suggest(key, known)}")
     cfg.merge_from_list(list(opts))
     return set(opts[::2])
 

@@ -1,33 +1,33 @@
-"""What every data set has to say: its classes, its truth, and who evaluates it."""
+"""The interface of a dataset: its classes, its annotations, its checks and its evaluators."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import ConfigError
 
-__all__ = ["IGNORED", "THINGS", "Dataset", "LabelledDataset", "forget", "mirrored", "register"]
+__all__ = ["IGNORED", "THINGS", "Dataset", "LabelledDataset", "flip_indices", "forget", "register"]
 
-IGNORED = 255  # label of pixels without truth
-THINGS = "things"  # the semantic class of all objects, for panoptic detectors
+IGNORED = 255  # label of pixels without annotations
+THINGS = "things"  # the pixel class that stands for all objects in panoptic detectors
 
-SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-SIDE = re.compile("left|right|(?<![a-z])[lr](?![a-z])")  # in names of keypoints
+OPPOSITE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+SIDE = re.compile("left|right|(?<![a-z])[lr](?![a-z])")  # in the name of a keypoint
 
 _REGISTERED: set[str] = set()
 
 
 class Dataset(ABC):
-    """A set of images with truth, as ``data.name`` names it.
+    """Annotated images, in a training and a validation split.
 
     Attributes:
-        name: ``data.name``.
-        annotated_tasks: what it has truth for, in the names of ``d2timm.data.tasks``.
+        name: the value of ``data.name`` that selects the dataset.
+        annotated_tasks: the tasks that it has annotations for, in the names of ``d2timm.data.tasks``.
     """
 
     name: str
@@ -35,44 +35,44 @@ class Dataset(ABC):
 
     @abstractmethod
     def check(self, split: str, tasks: Sequence[str]) -> str:
-        """Make sure that a split can be used for these tasks, and describe it in a line.
+        """Check that a split can be used for these tasks, and describe it in one line.
 
         Raises:
-            ConfigError: a file is missing or broken, or there is nothing in it to learn from.
+            ConfigError: a file is missing or broken, or contains no usable annotations.
         """
 
     @abstractmethod
     def classes(self) -> list[str]:
-        """Names of the classes of objects, in the order of the detector's class numbers."""
+        """Names of the object classes, in the order of the detector's class indices."""
 
     @abstractmethod
     def register(self, split: str, tasks: Sequence[str]) -> str:
-        """The split's name in detectron2's catalogues, where it is put if it is not there yet."""
+        """Register a split with detectron2, unless it is registered, and return its name in the catalogs."""
 
     @abstractmethod
     def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
-        """Those of a registered split.
+        """The evaluators of a registered split.
 
         Args:
-            name: in detectron2's catalogues.
-            tasks: what the detector finds.
-            folder: for detections and what the evaluators leave.
+            name: the split's name in detectron2's catalogs.
+            tasks: the tasks of the detector.
+            folder: for detections and for files that the evaluators write.
         """
 
     def stuff(self) -> list[str]:
-        """Names of the classes of pixels that are no objects."""
+        """Names of the pixel classes that are not objects."""
         return []
 
     def keypoints(self) -> list[str]:
-        """Names of the keypoints that each object has."""
+        """Names of the keypoints of every object."""
         return []
 
     def semantic_classes(self, tasks: Sequence[str]) -> list[str]:
-        """Names of the classes of pixels; a panoptic detector has one for all objects."""
+        """Names of the pixel classes; for a panoptic detector, all objects together are one of them."""
         return [THINGS, *self.stuff()] if "panoptic_seg" in tasks else [*self.classes(), *self.stuff()]
 
     def labels(self, tasks: Sequence[str]) -> dict[str, list[str]]:
-        """All names that a detector of these tasks gives, which a ``LabelledDataset`` can be made of."""
+        """All class and keypoint names that a detector with these tasks uses, for a ``LabelledDataset``."""
         return {
             "classes": self.classes() if "bbox" in tasks or "sem_seg" in tasks else [],
             "stuff": self.stuff() if "sem_seg" in tasks else [],
@@ -81,11 +81,11 @@ class Dataset(ABC):
 
 
 class LabelledDataset(Dataset):
-    """The names of a set whose files need not be there: what a trained detector tells apart.
+    """The class and keypoint names of the dataset that a detector was trained on, without its files.
 
     Args:
         name: ``data.name``.
-        labels: what ``Dataset.labels`` has given.
+        labels: the result of ``Dataset.labels``.
     """
 
     annotated_tasks = ()
@@ -94,23 +94,23 @@ class LabelledDataset(Dataset):
         self.name, self._labels = name, labels
 
     def classes(self) -> list[str]:
-        """Names of the classes of objects."""
+        """Names of the object classes."""
         return list(self._labels["classes"])
 
     def stuff(self) -> list[str]:
-        """Names of the classes of pixels that are no objects."""
+        """Names of the pixel classes that are not objects."""
         return list(self._labels["stuff"])
 
     def keypoints(self) -> list[str]:
-        """Names of the keypoints that each object has."""
+        """Names of the keypoints of every object."""
         return list(self._labels["keypoints"])
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
-        """Raise ConfigError: there are no images."""
-        raise ConfigError("data.labels names what a trained detector tells apart: it has no images")
+        """Raise ConfigError, because there are no images."""
+        raise ConfigError("data.labels holds the class names of a trained detector and has no images")
 
     def register(self, split: str, tasks: Sequence[str]) -> str:
-        """The names in detectron2's catalogues, for pictures; there are no images."""
+        """Register the names without images, for drawings, and return their name in the catalogs."""
         labels = self.labels(tasks)
         metadata: dict[str, Any] = {"thing_classes": labels["classes"]}
         if "sem_seg" in tasks:
@@ -120,17 +120,17 @@ class LabelledDataset(Dataset):
         return register(f"{self.name}:{metadata}", list, **metadata)
 
     def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
-        """None: there is no truth."""
+        """Return no evaluators, because there are no annotations."""
         return []
 
 
-def register(name: str, load: Any, **metadata: Any) -> str:
-    """Put a split into detectron2's catalogues, unless it is there.
+def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> str:
+    """Add a split to detectron2's catalogs, unless it is there, and return its name.
 
     Args:
-        name: of the split.
-        load: gives its list of dicts.
-        metadata: what detectron2 is to know of it.
+        name: the split's name in the catalogs.
+        load: returns its images and annotations in detectron2's format.
+        metadata: for detectron2's ``MetadataCatalog``.
     """
     if name not in DatasetCatalog:
         _REGISTERED.add(name)
@@ -140,19 +140,19 @@ def register(name: str, load: Any, **metadata: Any) -> str:
 
 
 def forget() -> None:
-    """Take the sets of earlier runs out of detectron2's catalogues."""
+    """Remove all splits that ``register`` added from detectron2's catalogs."""
     while _REGISTERED:
         name = _REGISTERED.pop()
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
 
 
-def mirrored(keypoints: Sequence[str]) -> list[int]:
-    """For each keypoint the one that takes its place when the image is flipped.
+def flip_indices(keypoints: Sequence[str]) -> list[int]:
+    """For each keypoint, the index of the keypoint that replaces it when the image is flipped.
 
-    ``left_eye`` and ``right_eye`` change places, as do ``Left`` and ``Right`` or ``L_Eye`` and ``R_Eye``;
-    others keep theirs.
+    ``left_eye`` and ``right_eye`` swap, and so do ``Left`` and ``Right``, or ``L_Eye`` and ``R_Eye``; all
+    other keypoints keep their index.
     """
     names = [name.lower() for name in keypoints]
-    others = [SIDE.sub(lambda side: SIDES[side[0]], name) for name in names]
-    return [names.index(other) if other in names else i for i, other in enumerate(others)]
+    opposites = [SIDE.sub(lambda side: OPPOSITE[side[0]], name) for name in names]
+    return [names.index(other) if other in names else i for i, other in enumerate(opposites)]

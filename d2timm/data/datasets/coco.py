@@ -1,4 +1,4 @@
-"""Sets in COCO's formats: objects, keypoints, and panoptic maps as they are published."""
+"""Datasets in COCO's formats: object annotations, keypoints and panoptic maps, as they are published."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from detectron2.data.datasets import load_coco_json
 
 from ...errors import ConfigError
 from ..formats import coco_file
-from ..paths import COCO, Split, coco_2017
+from ..paths import COCO, PUBLISHED_HINT, Split, coco_2017
 from . import panoptic
 from .base import IGNORED, Dataset, register
-from .shapes import BACKGROUND, CLASSES, KEYPOINTS
-from .shapes_dataset import shapes_root
 
-__all__ = ["BELOW", "CocoDataset", "CocoKeypoints", "CocoPanoptic", "CustomCocoDataset", "ShapesDataset"]
-
-BELOW = "; published sets are looked for below $DETECTRON2_DATASETS, or else ./datasets"
+__all__ = ["CocoDataset", "CocoKeypointsDataset", "CocoPanopticDataset", "CustomCocoDataset"]
 
 
 class CocoDataset(Dataset):
-    """COCO 2017, and what has files like it.
+    """COCO 2017, and the base class of datasets with files in the same formats.
 
-    Its files are not read to check them: a published set is large, and right.
+    ``check`` does not read the files, because published files are large and correct.
+
+    Attributes:
+        hint: the end of the error message for a missing file.
     """
 
     name = COCO
     annotated_tasks: tuple[str, ...] = ("bbox", "segm")
-    place = BELOW
+    hint = PUBLISHED_HINT
 
     def files(self, split: str) -> Split:
         """The files of a split."""
         return coco_2017(split)
 
-    def told(self, split: str, kind: str) -> str:
-        """How a file (``json``, ``images``) is called in messages: what the user would change."""
+    def label(self, split: str, kind: str) -> str:
+        """The name of a file (``json``, ``images``) in error messages: the setting that selects it."""
         return f"data.name={self.name}: {split} {kind}"
 
     def classes(self) -> list[str]:
-        """Names of the classes of objects; known without a large file."""
+        """Names of the object classes; does not read the annotations."""
         return list(MetadataCatalog.get("coco_2017_val").thing_classes)
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
-        """Make sure that the files are there."""
+        """Check that the files exist, and describe the split in one line."""
         files = self.files(split)
         kinds = ["json", "images", *(["panoptic_json", "panoptic"] if "sem_seg" in tasks else [])]
         for kind in kinds:
             path = getattr(files, kind)
-            if not (path.is_file() if kind.endswith("json") else path.is_dir()):
-                what = "file" if kind.endswith("json") else "folder"
-                raise ConfigError(f"{self.told(split, kind)}={path}: no such {what}{self.place}")
+            is_json = kind.endswith("json")
+            if not (path.is_file() if is_json else path.is_dir()):
+                missing = "no such file" if is_json else "no such folder"
+                raise ConfigError(f"{self.label(split, kind)}={path}: {missing}{self.hint}")
         return f"{self.name} {split}: {files.json}"
 
     def register(self, split: str, tasks: Sequence[str]) -> str:
-        """The split's name in detectron2's catalogues."""
+        """Register a split with detectron2, unless it is registered, and return its name in the catalogs."""
         files = self.files(split)
-        # a name of its own for each pair of paths: runs in one process may have different files
+        # the name contains the paths, because runs in one process may use different files
         name = f"{self.name}_{split}:{files.json}:{files.images}"
         metadata: dict[str, Any] = {"json_file": str(files.json), "image_root": str(files.images)}
         if "sem_seg" in tasks:
             stuff = self.semantic_classes(tasks)
-            name += f":{len(stuff)}"  # what a pixel's classes are depends on the detector
+            name += f":{len(stuff)}"  # the pixel classes depend on the detector
             metadata |= {"stuff_classes": stuff, "ignore_label": IGNORED}
         if "keypoints" in tasks:
             metadata |= {"keypoint_names": self.keypoints()}
@@ -72,42 +72,42 @@ class CocoDataset(Dataset):
         )
 
     def load(self, split: str, name: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
-        """A split in detectron2's format.
+        """Read a split into detectron2's format.
 
         Args:
             split: ``train`` or ``val``.
-            name: under which it is registered.
-            tasks: what the detector finds.
+            name: the split's name in detectron2's catalogs.
+            tasks: the tasks of the detector.
         """
         files = self.files(split)
         dicts: list[dict[str, Any]] = load_coco_json(str(files.json), str(files.images), name)
         if "sem_seg" in tasks:
             panoptic.add_segments(dicts, files, self.classes(), self.semantic_classes(tasks))
         if "bbox" not in tasks:
-            for entry in dicts:  # an image without objects has pixels to learn from
+            for entry in dicts:  # otherwise detectron2 would leave out images without objects
                 entry.pop("annotations")
         return dicts
 
     def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
-        """COCO's numbers of objects, and those of pixels and segments where the detector finds them."""
-        # evaluators are not needed to read a dataset
+        """COCO's metrics of objects, and of pixels and segments where the tasks include them."""
+        # reading a dataset needs no evaluators
         from ...evaluation.coco import CocoEvaluator, SemanticEvaluator, keypoint_sigmas
         from ...evaluation.panoptic import PanopticEvaluator
 
-        objects = [task for task in tasks if task in ("bbox", "segm", "keypoints")]
-        chosen: list[Any] = []
-        if objects:
+        object_tasks = [task for task in tasks if task in ("bbox", "segm", "keypoints")]
+        evaluators: list[Any] = []
+        if object_tasks:
             sigmas = keypoint_sigmas(self.keypoints()) if "keypoints" in tasks else ()
-            chosen.append(CocoEvaluator(name, objects, output_dir=folder, kpt_oks_sigmas=sigmas))
+            evaluators.append(CocoEvaluator(name, object_tasks, output_dir=folder, kpt_oks_sigmas=sigmas))
         if "sem_seg" in tasks:
-            chosen.append(SemanticEvaluator(name, panoptic.semantic_truth(name), folder))
+            evaluators.append(SemanticEvaluator(name, panoptic.semantic_reader(name), folder))
         if "panoptic_seg" in tasks:
-            chosen.append(PanopticEvaluator(name, panoptic.read_segments))
-        return chosen
+            evaluators.append(PanopticEvaluator(name, panoptic.read_segments))
+        return evaluators
 
 
-class CocoKeypoints(CocoDataset):
-    """People and their keypoints in COCO 2017."""
+class CocoKeypointsDataset(CocoDataset):
+    """The people of COCO 2017 and their keypoints."""
 
     name = "coco_2017_keypoints"
     annotated_tasks = ("bbox", "segm", "keypoints")
@@ -117,7 +117,7 @@ class CocoKeypoints(CocoDataset):
         return coco_2017(split, "person_keypoints")
 
     def classes(self) -> list[str]:
-        """The one class whose objects have keypoints."""
+        """Name of the only class with keypoints."""
         return list(MetadataCatalog.get("keypoints_coco_2017_val").thing_classes)
 
     def keypoints(self) -> list[str]:
@@ -125,108 +125,80 @@ class CocoKeypoints(CocoDataset):
         return list(MetadataCatalog.get("keypoints_coco_2017_val").keypoint_names)
 
 
-class CocoPanoptic(CocoDataset):
-    """COCO 2017 with its panoptic maps, as published: nothing has to be prepared."""
+class CocoPanopticDataset(CocoDataset):
+    """COCO 2017 with its panoptic maps as published; they need no preparation."""
 
     name = "coco_2017_panoptic"
     annotated_tasks = ("bbox", "segm", "sem_seg", "panoptic_seg")
 
     def stuff(self) -> list[str]:
-        """Names of the 53 classes that are no objects."""
+        """Names of the 53 pixel classes that are not objects."""
         return list(MetadataCatalog.get("coco_2017_val_panoptic").stuff_classes)[len(self.classes()) :]
 
 
-class ShapesDataset(CocoDataset):
-    """The embedded set."""
-
-    name = "shapes"
-    annotated_tasks = ("bbox", "segm", "keypoints", "sem_seg", "panoptic_seg")
-
-    def files(self, split: str) -> Split:
-        """The files of a split, drawn if they are not there yet."""
-        root = shapes_root()
-        annotations = root / "annotations"
-        return Split(
-            annotations / f"instances_{split}.json",
-            root / split,
-            annotations / f"panoptic_{split}.json",
-            root / f"panoptic_{split}",
-        )
-
-    def classes(self) -> list[str]:
-        """Names of the classes, known before the set is drawn."""
-        return list(CLASSES)
-
-    def stuff(self) -> list[str]:
-        """What is not a shape."""
-        return [BACKGROUND]
-
-    def keypoints(self) -> list[str]:
-        """The outermost points of a shape and its centre."""
-        return list(KEYPOINTS)
-
-
 class CustomCocoDataset(CocoDataset):
-    """A user's own files, of which everything has to be found out.
+    """A user's own files in COCO's formats; classes and keypoints are read from them.
 
     Args:
         name: ``data.name``.
-        files: split -> its files.
-        told: split, kind of file -> what the user would change to name another.
-        annotated_tasks: what there may be annotations for.
+        files: returns the files of a split.
+        label: returns the setting that selects a file, for error messages; called with the split and the kind
+            of file.
+        annotated_tasks: the tasks that the files may have annotations for.
     """
 
-    place = ""
+    hint = ""
 
     def __init__(
         self,
         name: str,
         files: Callable[[str], Split],
-        told: Callable[[str, str], str],
+        label: Callable[[str, str], str],
         annotated_tasks: tuple[str, ...] = ("bbox", "segm", "keypoints"),
     ) -> None:
-        self.name, self.annotated_tasks, self._files, self._told = name, annotated_tasks, files, told
+        self.name, self.annotated_tasks, self._files, self._label = name, annotated_tasks, files, label
 
     def files(self, split: str) -> Split:
         """The files of a split."""
         return self._files(split)
 
-    def told(self, split: str, kind: str) -> str:
-        """How a file is called in messages."""
-        return self._told(split, kind)
+    def label(self, split: str, kind: str) -> str:
+        """The name of a file in error messages."""
+        return self._label(split, kind)
 
     def classes(self) -> list[str]:
-        """Names of the classes: those of the training set, or of the validation set if only that is there."""
-        return coco_file.categories(self._coco(self._main()))
+        """Names of the classes in the training split, or in the validation split if there is no other."""
+        return coco_file.categories(self._coco(self._reference_split()))
 
     def keypoints(self) -> list[str]:
-        """Names of the keypoints that each object has."""
-        split = self._main()
-        return coco_file.keypoint_names(self._coco(split), self.told(split, "json"))
+        """Names of the keypoints of every object."""
+        split = self._reference_split()
+        return coco_file.keypoint_names(self._coco(split), self.label(split, "json"))
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
-        """Make sure that files, images and every object will do."""
+        """Check the files, the images and every object, and describe the split in one line."""
         super().check(split, tasks)
         files, coco = self.files(split), self._coco(split)
-        told = f"{self.told(split, 'json')}={files.json}"
-        usable = coco_file.check_objects(coco, tasks, told)
-        coco_file.check_images(coco, files.images, files.json.name, self.told(split, "images"))
+        label = f"{self.label(split, 'json')}={files.json}"
+        usable = coco_file.check_objects(coco, tasks, label)
+        coco_file.check_images(coco, files.images, files.json.name, self.label(split, "images"))
         names = coco_file.categories(coco)
         if names != self.classes():
             raise ConfigError(
-                f"{told}: its categories {names} are not those of the training set {self.classes()}"
+                f"{label}: its categories {names} differ from the categories {self.classes()} of the training "
+                "split"
             )
         return f"{self.name} {split}: {len(coco['images'])} images, {usable} objects, {len(names)} classes"
 
-    def _main(self) -> str:
-        """The split that says what the classes are."""
+    def _reference_split(self) -> str:
+        """The split whose file defines the classes and keypoints."""
         try:
             return "train" if self.files("train").json.is_file() else "val"
         except ConfigError:
-            return "val"  # no training set is named
+            return "val"  # no training split is configured
 
     def _coco(self, split: str) -> dict[str, Any]:
         file = self.files(split).json
         if not file.is_file():
-            raise ConfigError(f"{self.told(split, 'json')}={file}: no such file")
+            raise ConfigError(f"{self.label(split, 'json')}={file}: no such file")
         return coco_file.read_coco(file)

@@ -18,12 +18,12 @@ __all__ = ["LvisDataset"]
 
 
 class LvisDataset(CocoDataset):
-    """LVIS v1 in its published layout, beside COCO 2017."""
+    """LVIS v1 in its published layout; its images are those of COCO 2017."""
 
     name = "lvis_v1"
 
     def files(self, split: str) -> Split:
-        """The annotations of a split; its images are from both splits of COCO."""
+        """The files of a split, whose images come from both splits of COCO."""
         return Split(published("lvis") / f"lvis_v1_{split}.json", published("coco"))
 
     def classes(self) -> list[str]:
@@ -31,9 +31,9 @@ class LvisDataset(CocoDataset):
         return list(get_lvis_instances_meta(self.name)["thing_classes"])
 
     def load(self, split: str, name: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
-        """A split in detectron2's format, read without the package of LVIS, which wants NumPy 1."""
+        """Read a split into detectron2's format, without the package lvis, which needs NumPy 1."""
         files, classes = self.files(split), len(self.classes())
-        # LVIS counts from 1, without gaps
+        # category ids of LVIS start at 1 and have no gaps
         MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id = {i + 1: i for i in range(classes)}
         lvis = json.loads(files.json.read_bytes())
         objects = defaultdict(list)
@@ -48,7 +48,7 @@ class LvisDataset(CocoDataset):
             )
         return [
             {
-                # .../train2017/000000391895.jpg
+                # a URL such as .../train2017/000000391895.jpg
                 "file_name": str(files.images.joinpath(*image["coco_url"].split("/")[-2:])),
                 "image_id": image["id"],
                 "height": image["height"],
@@ -59,7 +59,7 @@ class LvisDataset(CocoDataset):
         ]
 
     def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
-        """LVIS's numbers."""
+        """LVIS's metrics."""
         from ...evaluation.coco import LvisEvaluator
 
         return [LvisEvaluator(name, tasks, output_dir=folder)]

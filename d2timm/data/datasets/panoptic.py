@@ -1,8 +1,8 @@
-"""Truth for pixels and segments, read from panoptic maps as COCO publishes them.
+"""Pixel classes and segments, read from panoptic maps as COCO publishes them.
 
-A map is a PNG whose colours are numbers of segments; its JSON says what they are. Semantic truth follows
-from both when an image is read, so there are no files to prepare (Panoptic FPN,
-https://arxiv.org/abs/1901.02446, and its scripts want them).
+A map is a PNG file whose colours encode segment ids; a JSON file gives the category of each segment. The
+semantic ground truth is derived from both when an image is read, so that no files have to be prepared (Panoptic
+FPN, https://arxiv.org/abs/1901.02446, needs a script that does so).
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ...errors import ConfigError
 from ..paths import Split
 from .base import IGNORED, THINGS
 
-__all__ = ["add_segments", "read_segments", "read_semantic", "semantic_truth"]
+__all__ = ["add_segments", "read_segments", "read_semantic", "semantic_reader"]
 
 
 def add_segments(
     dicts: list[dict[str, Any]], files: Split, things: Sequence[str], semantic: Sequence[str]
 ) -> None:
-    """Put the panoptic maps of images and what their segments are into detectron2's dicts, in place.
+    """Add the panoptic maps and their segments to images in detectron2's format, in place.
 
-    A segment's ``category_id`` is that of detectron2's panoptic results: the class of an object, or the
-    semantic class of anything else. Its ``label`` is its pixels' semantic class.
+    A segment's ``category_id`` follows detectron2's panoptic results: the object class of a thing, the pixel
+    class of anything else. Its ``label`` is the class of its pixels.
 
     Args:
-        dicts: of the images.
-        files: of the split.
-        things: names of the classes of objects.
-        semantic: names of the classes of pixels; the first may stand for all objects.
+        dicts: the images.
+        files: the files of their split.
+        things: names of the object classes.
+        semantic: names of the pixel classes; the first may stand for all objects.
 
     Raises:
-        ConfigError: a file in another format or of another set, or an image without a map.
+        ConfigError: a file has another format or belongs to another dataset, or an image has no map.
     """
     assert files.panoptic_json
     assert files.panoptic
@@ -50,54 +50,54 @@ def add_segments(
             number: 0 if semantic[0] == THINGS and isthing[number] else list(semantic).index(name)
             for number, name in names.items()
         }
-        kinds = {n: list(things).index(names[n]) if isthing[n] else labels[n] for n in names}
+        classes = {n: list(things).index(names[n]) if isthing[n] else labels[n] for n in names}
         for entry in dicts:
-            segments = maps.get(entry["image_id"])
-            if segments is None:
+            panoptic_map = maps.get(entry["image_id"])
+            if panoptic_map is None:
                 raise ConfigError(f"{files.panoptic_json}: image {entry['image_id']} has no panoptic map")
-            entry["pan_seg_file_name"] = str(files.panoptic / segments["file_name"])
-            entry["sem_seg_file_name"] = entry["pan_seg_file_name"]  # where detectron2 looks for pixels
+            entry["pan_seg_file_name"] = str(files.panoptic / panoptic_map["file_name"])
+            entry["sem_seg_file_name"] = entry["pan_seg_file_name"]  # the key of detectron2's evaluator
             entry["segments_info"] = [
                 {
                     "id": segment["id"],
                     "isthing": isthing[segment["category_id"]],
                     "iscrowd": segment.get("iscrowd", 0),
                     "label": labels[segment["category_id"]],
-                    "category_id": kinds[segment["category_id"]],
+                    "category_id": classes[segment["category_id"]],
                 }
-                for segment in segments["segments_info"]
+                for segment in panoptic_map["segments_info"]
             ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{files.panoptic_json} is not in COCO's panoptic format, or not of this set: {error!r}"
+            f"{files.panoptic_json} is not in COCO's panoptic format or belongs to another dataset: {error!r}"
         ) from None
 
 
 def read_segments(file_name: str) -> NDArray[np.int64]:
-    """(H, W) numbers of segments in a panoptic map; 0 where there is no truth."""
+    """(H, W) segment ids of a panoptic map; 0 where there are no annotations."""
     pixels = np.asarray(detection_utils.read_image(file_name, "RGB")).astype(np.int64)
     return np.asarray(pixels @ np.array([1, 256, 256**2]))
 
 
 def read_semantic(entry: Mapping[str, Any]) -> NDArray[np.int64]:
-    """(H, W) classes of the pixels of an image, ``IGNORED`` where there is no truth.
+    """(H, W) class indices of the pixels of an image; ``IGNORED`` where there are no annotations.
 
     Args:
-        entry: of detectron2's dicts, with a panoptic map and its segments, or with a map of labels and
+        entry: an image in detectron2's format, with a panoptic map and its segments, or with a label map and
             ``sem_seg_classes``, the class of each label.
     """
     if "segments_info" not in entry:
         labels = np.asarray(detection_utils.read_image(entry["sem_seg_file_name"], "L"))[..., 0]
         return np.asarray(np.asarray(entry["sem_seg_classes"])[labels])
-    numbers = read_segments(entry["pan_seg_file_name"])
-    classes = np.full(numbers.shape, IGNORED)
+    ids = read_segments(entry["pan_seg_file_name"])
+    classes = np.full(ids.shape, IGNORED)
     for segment in entry["segments_info"]:
-        classes[numbers == segment["id"]] = segment["label"]
+        classes[ids == segment["id"]] = segment["label"]
     return classes
 
 
-def semantic_truth(name: str) -> Callable[..., NDArray[np.int64]]:
-    """What gives the classes of pixels, by the ``sem_seg_file_name`` of an image of a registered split."""
+def semantic_reader(name: str) -> Callable[..., NDArray[np.int64]]:
+    """A function that reads the pixel classes for a ``sem_seg_file_name`` of a registered split."""
     entries = {entry["sem_seg_file_name"]: entry for entry in DatasetCatalog.get(name)}
 
     def read(file_name: str, dtype: type = int) -> NDArray[np.int64]:

@@ -1,10 +1,10 @@
-"""The pictures of the embedded data set `shapes`: four kinds of shapes, drawn instead of downloaded.
+"""The images of the embedded dataset `shapes`: four kinds of shapes, drawn instead of downloaded.
 
-    rng of (seed, split, index) -> shapes, some over others -> picture, visible parts
+    rng of (seed, split, index) -> overlapping shapes -> image, visible part of each shape
 
-Each class has hues of its own, as kinds of fruit have, that overlap with its neighbours'. Shapes hide
-parts of each other, and annotations describe what stays visible, as in COCO. The constants in capitals
-decide the content, and so the folder in the cache.
+Each class has its own range of hues, like kinds of fruit, which overlaps with the ranges of its neighbours.
+Shapes occlude each other, and annotations describe the visible parts, as in COCO. The constants in capitals
+determine the content, and through it the name of the folder in the cache.
 """
 
 import math
@@ -19,11 +19,11 @@ from ...errors import ConfigError
 
 __all__ = ["BACKGROUND", "CLASSES", "KEYPOINTS", "Shape", "draw_image"]
 
-VERSION = 3  # raise it when the code below draws something else with the same constants
+VERSION = 3  # increase it when the code below draws different images from the same constants
 SEED = 2024
 COUNTS = {"train": 400, "val": 80}
-SIZE = 160  # pixels, height and width
-SUPERSAMPLE = 4  # masks are drawn this much finer than the picture
+SIZE = 160  # pixels, height and width of an image
+SUPERSAMPLE = 4  # the resolution of masks relative to the image
 FORMS = {  # radii of the corners, at equal angles around the centre
     "circle": (1.0,) * 72,
     "triangle": (1.0,) * 3,
@@ -32,17 +32,17 @@ FORMS = {  # radii of the corners, at equal angles around the centre
 }
 SHAPES_PER_IMAGE = (2, 5)
 DIAMETERS = (36.0, 96.0)  # pixels, of the circle through the outer corners
-HUE_SPREAD = 18.0  # degrees, standard deviation around the hue of a class; classes are evenly spaced
-MARGIN = 2.0  # pixels between a shape and the edge of the picture
-MAX_HIDDEN = 0.25  # of a shape's area, by all later shapes together
-MAX_POLYGON_ERROR = 0.02  # of the visible area
-SPECK = 8.0  # square pixels; a smaller separate part gets no polygon
-MIN_CONTRAST = 90.0  # RGB distance along nearly all of a shape's edge
+HUE_SPREAD = 18.0  # degrees, standard deviation around the hue of a class; the hues are evenly spaced
+MARGIN = 2.0  # pixels between a shape and the edge of the image
+MAX_HIDDEN = 0.25  # fraction of a shape's area that all later shapes together may occlude
+MAX_POLYGON_ERROR = 0.02  # fraction of the visible area
+SPECK = 8.0  # square pixels; a smaller separate part has no polygon
+MIN_CONTRAST = 90.0  # distance in RGB, along nearly all of a shape's edge
 PIXEL_NOISE = 4.0  # standard deviation, of 255
-TRIES = 200  # placements per picture
+TRIES = 200  # attempts to place shapes in an image
 
-BACKGROUND = "background"  # what is not a shape, in panoptic maps
-KEYPOINTS = ("top", "right", "bottom", "left", "centre")  # the outermost points of a shape as if alone
+BACKGROUND = "background"  # the pixel class of everything that is not a shape
+KEYPOINTS = ("top", "right", "bottom", "left", "centre")  # extreme points of the unoccluded shape
 
 CLASSES: tuple[str, ...] = tuple(FORMS)
 
@@ -52,15 +52,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Shape:
-    """The visible part of one shape, in COCO's terms.
+    """The visible part of one shape, as COCO describes it.
 
     Attributes:
-        category: One of `CLASSES`.
-        polygons: One `(x0, y0, x1, y1, ...)` per part, in pixels, 0 <= x, y <= SIZE.
-        bbox: `(x, y, width, height)` in pixels around the polygons.
-        area: Square pixels.
-        keypoints: `(x, y, visibility)` for each of `KEYPOINTS`, of the whole shape: x and y count pixels
-            from the centre of the first, visibility is 2, or 1 where a later shape lies over the point.
+        category: one of `CLASSES`.
+        polygons: `(x0, y0, x1, y1, ...)` of each part, in pixels, 0 <= x, y <= SIZE.
+        bbox: `(x, y, width, height)` in pixels, around the polygons.
+        area: in square pixels.
+        keypoints: `(x, y, visibility)` of each of `KEYPOINTS`, for the unoccluded shape: x and y are in pixels
+            and 0 at the centre of the first pixel; visibility is 2, or 1 where a later shape occludes the
+            point.
     """
 
     category: str
@@ -72,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A placed shape: its mask as if alone, what later ones leave of it, and that as a `Shape`."""
+    """A placed shape: its unoccluded mask, the part that later shapes leave visible, and that as a `Shape`."""
 
     whole: Mask
     visible: Mask
@@ -80,18 +81,21 @@ class _Layer:
 
 
 def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[Shape]]:
-    """Draws one picture; the same one in every call and process.
+    """Draw one image, which is the same in every call and process.
 
     Args:
-        split: A key of `COUNTS`.
-        index: 0 <= index. Picture `index` does not depend on how many the split has.
+        split: a key of `COUNTS`.
+        index: number of the image, >= 0; the image does not depend on the size of the split.
 
     Returns:
-        The picture, (SIZE, SIZE, 3) RGB, and its shapes from the lowest to the topmost.
+        The image, (SIZE, SIZE, 3) RGB, and its shapes from bottom to top.
+
+    Raises:
+        ConfigError: there is no such split.
     """
     if split not in COUNTS:
         allowed = ", ".join(COUNTS)
-        raise ConfigError(f"the data set shapes has no split {split!r}: use one of {allowed}")
+        raise ConfigError(f"the dataset shapes has no split {split!r}: use one of {allowed}")
     rng = np.random.default_rng((SEED, list(COUNTS).index(split), index))
     layers = _arrange(rng)
     canvas = _background(rng)
@@ -103,7 +107,7 @@ def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[Shape]]:
 
 
 def _arrange(rng: np.random.Generator) -> list[_Layer]:
-    """Places shapes at random, taking only those that leave every earlier one well visible."""
+    """Place random shapes, and keep only those that leave every earlier shape clearly visible."""
     layers: list[_Layer] = []
     wanted = rng.integers(*SHAPES_PER_IMAGE, endpoint=True)
     for _ in range(TRIES):
@@ -118,22 +122,22 @@ def _arrange(rng: np.random.Generator) -> list[_Layer]:
 
 
 def _random_mask(rng: np.random.Generator, category: str) -> Mask:
-    """A shape of random size, rotation and place, all inside the picture."""
+    """The mask of a shape of random size, rotation and position, completely inside the image."""
     radii = np.array(FORMS[category])
     angles = rng.uniform(0, 2 * np.pi) + np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
-    # Log-uniform: as many shapes between 36 and 59 pixels as between 59 and 96.
+    # log-uniform: as many shapes between 36 and 59 pixels as between 59 and 96
     radius = np.exp(rng.uniform(*np.log(DIAMETERS))) / 2
     corners = radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (n, 2)
     corners += rng.uniform(MARGIN - corners.min(axis=0), SIZE - MARGIN - corners.max(axis=0))
     mask = np.zeros((SIZE * SUPERSAMPLE,) * 2, np.uint8)
-    bits = 8  # of the fraction in cv2's fixed point numbers
+    bits = 8  # fractional bits of cv2's fixed-point numbers
     fixed = np.rint(corners * SUPERSAMPLE * 2**bits).astype(np.int32)
     cv2.fillPoly(mask, [fixed], (255,), shift=bits)
     return mask
 
 
 def _cover(layer: _Layer, mask: Mask) -> _Layer | None:
-    """What `mask` on top leaves of `layer`; None if that is too little or cannot be described."""
+    """`layer` below `mask`; None if too little stays visible or polygons cannot describe it."""
     visible = np.asarray(cv2.subtract(layer.visible, mask), np.uint8)
     count = cv2.countNonZero(visible)
     if count == cv2.countNonZero(layer.visible):
@@ -145,10 +149,10 @@ def _cover(layer: _Layer, mask: Mask) -> _Layer | None:
 
 
 def _describe(category: str, visible: Mask) -> Shape | None:
-    """A mask in COCO's terms; None if polygons, without holes, miss its area by too much."""
-    # cv2.findContours runs through the centres of pixels, half a pixel inside of their edges. In a
-    # mask grown by a pixel right and down, pixel (x, y) stands for the corner that the old pixels
-    # (x - 1, y - 1) and (x, y) share, so there it runs along the edges.
+    """A mask as COCO describes it; None if polygons, which have no holes, approximate its area badly."""
+    # cv2.findContours connects the centres of pixels, half a pixel inside the edges of the mask. In a mask that
+    # is dilated by one pixel to the right and downwards, pixel (x, y) represents the corner shared by the former
+    # pixels (x - 1, y - 1) and (x, y), so that contours follow the edges.
     x, y, w, h = cv2.boundingRect(visible)
     grown = cv2.dilate(visible[y : y + h + 1, x : x + w + 1], np.ones((2, 2)), anchor=(1, 1))
     mode, method = cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
@@ -166,10 +170,10 @@ def _describe(category: str, visible: Mask) -> Shape | None:
 
 
 def _keypoints(layer: _Layer) -> tuple[tuple[float, float, int], ...]:
-    """Those of KEYPOINTS, of a shape as if it were alone; a point may lie under a later shape."""
+    """The KEYPOINTS of an unoccluded shape; a later shape may cover a point."""
     ys, xs = np.nonzero(layer.whole)
     points = [
-        (xs[edge].mean(), ys[edge].mean())  # the middle, where the edge is flat
+        (xs[edge].mean(), ys[edge].mean())  # the middle of a flat edge
         for edge in (ys == ys.min(), xs == xs.max(), ys == ys.max(), xs == xs.min())
     ]
     points.append((xs.mean(), ys.mean()))
@@ -182,9 +186,9 @@ def _keypoints(layer: _Layer) -> tuple[tuple[float, float, int], ...]:
 
 
 def _background(rng: np.random.Generator) -> Floats:
-    """A gradient, soft blotches, stripes and grain around one colour, each of random strength."""
+    """(SIZE, SIZE, 3): one colour with a gradient, soft blotches, stripes and grain of random strength."""
     colour, gradient, stripes = rng.standard_normal((3, 3), np.float32)
-    strength = max(0.0, rng.normal())  # no stripes in half of the pictures
+    strength = max(0.0, rng.normal())  # no stripes in half of the images
     waves = strength * np.sin(rng.uniform(10, 50) * _ramp(rng, SIZE, SIZE))
     canvas = rng.uniform(60, 195) + 30 * colour + 8 * stripes * waves
     canvas += 25 * gradient * _ramp(rng, SIZE, SIZE)
@@ -194,7 +198,7 @@ def _background(rng: np.random.Generator) -> Floats:
 
 
 def _paint(rng: np.random.Generator, canvas: Floats, mask: Mask, category: str) -> None:
-    """Lays a shape of one colour of its class, slightly shaded and blotched, over the picture."""
+    """Paint a shape over the image, in one colour of its class with slight shading and blotches."""
     coverage = cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     x, y, w, h = cv2.boundingRect(coverage)
     alpha = coverage[y : y + h, x : x + w, None] / np.float32(255)
@@ -202,14 +206,14 @@ def _paint(rng: np.random.Generator, canvas: Floats, mask: Mask, category: str) 
     edge = below[((alpha > 0) & (alpha < 1))[..., 0]]  # (n, 3)
     colours = _colours(rng, category, 12)
     contrast = np.quantile(np.linalg.norm(colours[:, None] - edge, axis=2), 0.03, axis=1)  # (12,)
-    # The first colour that stands out enough, else the one that stands out most.
+    # the first colour with sufficient contrast, or else the colour with the highest contrast
     colour = colours[np.argmax(np.minimum(contrast, MIN_CONTRAST))]
     shade = rng.uniform(0, 25) * _ramp(rng, h, w) + rng.uniform(0, 8) * _blotches(rng, 6, h, w, 1)
     below += alpha * (colour + shade - below)
 
 
 def _colours(rng: np.random.Generator, category: str, count: int) -> Floats:
-    """(count, 3) RGB, 0 to 255: of hues around that of the class, from pale to full, dark to light."""
+    """(count, 3) RGB, 0 to 255: hues around the hue of the class, at random saturation and brightness."""
     hue = 360 * CLASSES.index(category) / len(CLASSES) + rng.normal(0, HUE_SPREAD, count)
     hsv = np.stack([hue % 360, rng.uniform(0.45, 1, count), rng.uniform(0.4, 1, count)], axis=1)
     rgb = cv2.cvtColor(hsv.astype(np.float32)[None], cv2.COLOR_HSV2RGB)
@@ -217,7 +221,7 @@ def _colours(rng: np.random.Generator, category: str, count: int) -> Floats:
 
 
 def _ramp(rng: np.random.Generator, h: int, w: int) -> Floats:
-    """(h, w, 1), rising from about -1 to 1 in a random direction."""
+    """(h, w, 1): a linear ramp from about -1 to 1 in a random direction."""
     angle = rng.uniform(0, 2 * math.pi)
     x = np.linspace(-math.cos(angle), math.cos(angle), w, dtype=np.float32)
     y = np.linspace(-math.sin(angle), math.sin(angle), h, dtype=np.float32)
@@ -225,7 +229,7 @@ def _ramp(rng: np.random.Generator, h: int, w: int) -> Floats:
 
 
 def _blotches(rng: np.random.Generator, cells: int, h: int, w: int, channels: int) -> Floats:
-    """(h, w, channels) smooth noise, standard deviation nearly 1, `cells` blotches across."""
+    """(h, w, channels): smooth noise with a standard deviation near 1 and `cells` blotches per side."""
     coarse = rng.standard_normal((cells, cells, channels), np.float32)
     smooth = np.asarray(cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC), np.float32)
-    return smooth.reshape(h, w, channels)  # cv2 drops an axis of one channel
+    return smooth.reshape(h, w, channels)  # cv2 drops the axis of a single channel

@@ -1,6 +1,6 @@
-"""Pascal VOC (https://www.robots.ox.ac.uk/~vgg/projects/pascal/VOC): 20 classes, boxes.
+"""Pascal VOC (https://www.robots.ox.ac.uk/~vgg/projects/pascal/VOC): boxes of 20 classes.
 
-Trained on the trainval sets of 2007 and 2012, evaluated on the test set of 2007, as is usual.
+As usual, the training split is trainval of 2007 and 2012, the validation split is test of 2007.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from detectron2.data.datasets import load_voc_instances
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
 from ...errors import ConfigError
-from ..paths import published
+from ..paths import PUBLISHED_HINT, published
 from .base import Dataset, register
-from .coco import BELOW
 
-__all__ = ["PascalVoc"]
+__all__ = ["PascalVocDataset"]
 
-#: Split -> years and their lists of images
+#: Split -> years and their image lists
 PARTS = {"train": ((2007, "trainval"), (2012, "trainval")), "val": ((2007, "test"),)}
 
 
-class PascalVoc(Dataset):
+class PascalVocDataset(Dataset):
     """Pascal VOC 2007 and 2012 in their published layout: ``VOC2007`` and ``VOC2012``."""
 
     name = "pascal_voc"
@@ -35,34 +34,34 @@ class PascalVoc(Dataset):
         return list(CLASS_NAMES)
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
-        """Make sure that the lists of images, the images and their annotations are there."""
+        """Check that the image lists, the images and their annotations exist; describe the split in one line."""
         for year, part in PARTS[split]:
             root = _root(year)
-            listed = root / "ImageSets" / "Main" / f"{part}.txt"
-            if not listed.is_file():
-                raise ConfigError(f"data.name={self.name}: {listed} is not there{BELOW}")
-            names = set(listed.read_text().split())
+            image_list = root / "ImageSets" / "Main" / f"{part}.txt"
+            if not image_list.is_file():
+                raise ConfigError(f"data.name={self.name}: {image_list}: no such file{PUBLISHED_HINT}")
+            names = set(image_list.read_text().split())
             for folder, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
-                there = {file.stem for file in (root / folder).glob(f"*{suffix}")}
-                if absent := names - there:
+                existing = {file.stem for file in (root / folder).glob(f"*{suffix}")}
+                if missing := names - existing:
                     raise ConfigError(
-                        f"data.name={self.name}: {len(absent)} of {len(names)} files that {listed} names are "
-                        f"not there, such as {root / folder / min(absent)}{suffix}"
+                        f"data.name={self.name}: {len(missing)} of {len(names)} files listed in {image_list} "
+                        f"are missing, such as {root / folder / min(missing)}{suffix}"
                     )
-        told = " and ".join(f"{_root(year)} {part}" for year, part in PARTS[split])
-        return f"{self.name} {split}: {told}"
+        parts = " and ".join(f"{_root(year)} {part}" for year, part in PARTS[split])
+        return f"{self.name} {split}: {parts}"
 
     def register(self, split: str, tasks: Sequence[str]) -> str:
-        """The split's name in detectron2's catalogues."""
+        """Register a split with detectron2, unless it is registered, and return its name in the catalogs."""
         parts = [(str(_root(year)), part) for year, part in PARTS[split]]
         year, part = PARTS[split][0]
-        # what detectron2's evaluator asks
-        where = {"dirname": str(_root(year)), "year": year, "split": part}
+        # detectron2's evaluator reads these
+        location = {"dirname": str(_root(year)), "year": year, "split": part}
         name = f"{self.name}_{split}:{_root(year)}"
-        return register(name, partial(_load, parts), thing_classes=self.classes(), **where)
+        return register(name, partial(_load, parts), thing_classes=self.classes(), **location)
 
     def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
-        """VOC's own numbers, over IoU 0.5 to 0.95."""
+        """VOC's own metrics, at IoU 0.5 to 0.95."""
         from detectron2.evaluation import PascalVOCDetectionEvaluator
 
         return [PascalVOCDetectionEvaluator(name)]
