@@ -1,5 +1,5 @@
-# Mask R-CNN small enough to be trained from scratch on two CPU cores in minutes: a narrow neck, light
-# heads and few proposals, on the embedded data set
+# A small Mask R-CNN that two CPU cores train from scratch in minutes: a narrow neck, narrow heads and few
+# proposals, on the embedded dataset
 from .mask_rcnn_timm import data, dataloader, lr_multiplier, model, optimizer, train
 
 data.name = "shapes"

@@ -1,11 +1,11 @@
 """Mask R-CNN with DINOv3's ViT-S/16, 36 epochs: a recipe of our own.
 
-Source: weights of https://arxiv.org/abs/2508.10104, whose detectors are others (on frozen features); this
-    follows ViTDet in all but the length
-Schedule: 36 epochs of 117,266 images in steps of 64, 65,963 iterations; the rate falls where ViTDet's does
+Source: weights of https://arxiv.org/abs/2508.10104, whose own detectors use frozen features; otherwise as
+    ViTDet's recipe, but shorter
+Schedule: 36 epochs of 117,266 images in steps of 64, 65,963 iterations; LR drops where ViTDet's does
 Published: none. Not run here.
 
-Line by line: docs/recipes.md
+docs/recipes.md explains every value.
 """
 
 from .mask_rcnn_vitdet_base_100ep import data, dataloader, lr_multiplier, model, optimizer, train

@@ -2,10 +2,10 @@
 
 Source: Liu et al., https://arxiv.org/abs/2103.14030; Swin-Transformer-Object-Detection,
     configs/swin/mask_rcnn_swin_tiny_patch4_window7_mstrain_480-800_adamw_1x_coco.py
-Schedule: 12 epochs of ceil(117,266 / 16) = 7,330 iterations, 87,960; the rate falls after epochs 8 and 11
+Schedule: 12 epochs of ceil(117,266 / 16) = 7,330 iterations, 87,960; LR drops after epochs 8 and 11
 Published: box AP 43.7, mask AP 39.8 (its README). Not run here.
 
-Line by line, with what differs: docs/recipes.md
+docs/recipes.md compares every value with the source.
 """
 
 from .common.augmentation.resize_crop import augmentation
@@ -15,7 +15,9 @@ from .mask_rcnn_timm import data, dataloader, model, optimizer, train
 model.backbone.bottom_up.model_name = "swin_tiny_patch4_window7_224.ms_in1k"
 model.backbone.bottom_up.drop_path_rate = 0.1
 model.backbone.bottom_up.level_norm = "all"
-model.backbone.bottom_up.timm_kwargs = dict(always_partition=True)  # shifts in the last stage, too
+model.backbone.bottom_up.timm_kwargs = dict(
+    always_partition=True
+)  # shifted windows in the last stage as well
 
 dataloader.train.mapper.augmentations = augmentation
 dataloader.train.mapper.tight_boxes = False

@@ -2,10 +2,10 @@
 
 Source: Liu et al., https://arxiv.org/abs/2103.14030; Swin-Transformer-Object-Detection,
     configs/swin/mask_rcnn_swin_tiny_patch4_window7_mstrain_480-800_adamw_3x_coco.py
-Schedule: 36 epochs of ceil(117,266 / 16) = 7,330 iterations, 263,880; the rate falls after epochs 27 and 33
+Schedule: 36 epochs of ceil(117,266 / 16) = 7,330 iterations, 263,880; LR drops after epochs 27 and 33
 Published: box AP 46.0, mask AP 41.6 (its README). Not run here.
 
-Line by line, with what differs: docs/recipes.md
+docs/recipes.md compares every value with the source.
 """
 
 from .mask_rcnn_swin_tiny_1x import data, dataloader, lr_multiplier, model, optimizer, train

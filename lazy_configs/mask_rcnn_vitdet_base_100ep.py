@@ -2,12 +2,12 @@
 
 Source: Li et al., https://arxiv.org/abs/2203.16527; detectron2,
     projects/ViTDet/configs/COCO/mask_rcnn_vitdet_b_100ep.py
-Schedule: 184,375 iterations of 64 images, 100 epochs of 118,000; the rate falls at 163,889 and 177,546
-Published: box AP 51.6, mask AP 45.9 (its README), from weights of MAE, which timm does not have for windowed
-    attention: here it starts from those of SAM. Not run here.
+Schedule: 184,375 iterations of 64 images, 100 epochs of 118,000; LR drops at 163,889 and 177,546
+Published: box AP 51.6, mask AP 45.9 (its README), from MAE's weights, which timm does not have for windowed
+    attention; this recipe starts from SAM's weights. Not run here.
 
-Images are squares of data.settings.NAME.crop_size, in training and at test.
-Line by line, with what differs: docs/recipes.md
+Images are padded to squares of data.settings.NAME.crop_size in training and evaluation.
+docs/recipes.md compares every value with the source.
 """
 
 from detectron2.config import LazyCall as L
@@ -26,7 +26,7 @@ neck.square_pad = _side
 model.backbone = neck
 model.backbone.bottom_up.model_name = "samvit_base_patch16.sa1b"
 model.backbone.bottom_up.drop_path_rate = 0.1
-# with the epsilon of ViTDet and SAM, 1e-6: timm's samvit has 1e-5 by default
+# the epsilon of ViTDet and SAM is 1e-6, the default of timm's samvit 1e-5
 model.backbone.bottom_up.timm_kwargs = L("builtins.dict")(
     norm_layer=L(get_norm_layer)(norm_layer="layernorm")
 )

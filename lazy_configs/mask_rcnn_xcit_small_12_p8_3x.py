@@ -2,10 +2,10 @@
 
 Source: El-Nouby et al., https://arxiv.org/abs/2106.09681; XCiT,
     detection/configs/xcit/mask_rcnn_xcit_small_12_p8_3x_coco.py
-Schedule: 36 epochs of ceil(117,266 / 16) = 7,330 iterations, 263,880; the rate falls after epochs 27 and 33
+Schedule: 36 epochs of ceil(117,266 / 16) = 7,330 iterations, 263,880; LR drops after epochs 27 and 33
 Published: box AP 47.0, mask AP 42.3 (its README). Not run here.
 
-Line by line, with what differs: docs/recipes.md
+docs/recipes.md compares every value with the source.
 """
 
 from .mask_rcnn_swin_tiny_3x import data, dataloader, lr_multiplier, model, optimizer, train

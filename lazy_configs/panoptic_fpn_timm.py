@@ -1,5 +1,4 @@
-# Panoptic FPN with any timm model as its backbone; another is chosen by
-# model.backbone.bottom_up.model_name=NAME
+# Panoptic FPN with a timm backbone; choose another one by model.backbone.bottom_up.model_name=NAME
 from .common.backbone.timm import backbone
 from .common.data.auto import data, dataloader
 from .common.lr_multiplier.cosine import lr_multiplier

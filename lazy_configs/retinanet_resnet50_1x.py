@@ -2,10 +2,10 @@
 
 Source: Lin et al., https://arxiv.org/abs/1708.02002; detectron2,
     configs/COCO-Detection/retinanet_R_50_FPN_1x.py
-Schedule: 90,000 iterations of 16 images, 12.3 epochs of 117,266; the rate falls at 60,000 and 80,000
+Schedule: 90,000 iterations of 16 images, 12.3 epochs of 117,266; LR drops at 60,000 and 80,000
 Published: box AP 37.4 (detectron2's MODEL_ZOO.md). Not run here.
 
-Line by line, with what differs: docs/recipes.md
+docs/recipes.md compares every value with the source.
 """
 
 from .mask_rcnn_resnet50_1x import data, dataloader, lr_multiplier, optimizer, train

@@ -1,4 +1,4 @@
-"""What all tests share: no network, no COCO, no cache of the user's; a small data set and tiny detectors."""
+"""Fixtures of all tests: no network, no COCO, an empty cache; a small dataset and tiny detectors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Before torch and huggingface_hub are imported, and for the processes that tests start: the detectors are
-# so small that more threads only wait for each other.
+# Set before torch and huggingface_hub are imported, and inherited by the processes that tests start. The
+# detectors are so small that more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# The same examples in every run, however busy the machine is
+# The same examples in every run, and no deadline on a busy machine
 settings.register_profile("d2timm", derandomize=True, deadline=None)
 settings.load_profile("d2timm")
 
@@ -25,9 +25,9 @@ SIDES = {
     "train": [(64, 96), (80, 64), (96, 96), (64, 64), (72, 88), (96, 72)],
     "val": [(80, 96), (64, 64), (96, 72)],
 }
-CATEGORY_IDS = (11, 3, 40, 7)  # of COCO's kind: with gaps, and not in the order of the classes
+CATEGORY_IDS = (11, 3, 40, 7)  # with gaps, as in COCO, and not in the order of the classes
 
-# The real recipe made small: a training step takes about 0.1 s.
+# Overrides that make the real recipe small: a training step takes about 0.1 s.
 TINY = [
     "model.backbone.bottom_up.model_name=test_efficientnet",
     "model.backbone.bottom_up.pretrained=False",
@@ -54,7 +54,7 @@ TINY = [
 
 @dataclass(frozen=True)
 class CocoFiles:
-    """A data set on disk, as a user names it."""
+    """The files of a dataset, as a user passes them."""
 
     train_json: Path
     train_images: Path
@@ -69,7 +69,7 @@ class CocoFiles:
 
 @pytest.fixture(scope="session", autouse=True)
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A machine without COCO, whose cache is a folder of the session."""
+    """A machine without COCO, and with a temporary cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("D2TIMM_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("DETECTRON2_DATASETS", str(tmp_path_factory.mktemp("datasets")))
@@ -78,7 +78,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_coco(tmp_path_factory: pytest.TempPathFactory) -> CocoFiles:
-    """A handful of pictures of 64 to 96 pixels in COCO format; category ids have gaps."""
+    """A few pictures of 64 to 96 pixels in COCO format; the category ids have gaps."""
     import cv2
 
     root = tmp_path_factory.mktemp("coco")
@@ -92,7 +92,7 @@ def small_coco(tmp_path_factory: pytest.TempPathFactory) -> CocoFiles:
 
 
 def _draw(split: str, sides: list[tuple[int, int]]) -> dict[str, Any]:
-    """Pictures of the embedded set at other sizes, and their annotations."""
+    """Pictures of the embedded dataset at other sizes, and their annotations."""
     import cv2
 
     from d2timm.data.datasets.shapes import CLASSES, SIZE, draw_image
@@ -136,7 +136,7 @@ def tiny_overrides(small_coco: CocoFiles) -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="session")
 def tiny(tiny_overrides: Callable[..., list[str]]) -> Callable[..., Any]:
-    """A recipe as users get it, made tiny by overrides and settled: ``tiny(recipe, output_dir, *more)``."""
+    """A recipe made tiny by overrides, its dataset resolved: ``tiny(recipe, output_dir, *more)``."""
     from d2timm import get_config
     from d2timm.config.build import resolve_dataset
     from d2timm.config.lazy import apply_overrides
@@ -151,7 +151,7 @@ def tiny(tiny_overrides: Callable[..., list[str]]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of the real recipe, made tiny: Mask R-CNN, two iterations; not to be changed."""
+    """The folder of a run of the tiny Mask R-CNN recipe, two iterations; tests must not change it."""
     from d2timm.engine.process import run
 
     folder = tmp_path_factory.mktemp("run") / "tiny"

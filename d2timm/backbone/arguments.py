@@ -35,9 +35,7 @@ def check_arguments(
         raise ConfigError(f"in_chans={in_chans}: must be a whole number of channels >= 1")
     number = isinstance(drop_path_rate, (int, float))
     if drop_path_rate is not None and not (number and 0 <= drop_path_rate < 1):
-        raise ConfigError(
-            f"drop_path_rate={drop_path_rate}: must be a probability, 0 <= drop_path_rate < 1"
-        )
+        raise ConfigError(f"drop_path_rate={drop_path_rate}: must be a probability, 0 <= drop_path_rate < 1")
     if output_stride not in (None, 8, 16, 32):
         raise ConfigError(f"output_stride={output_stride}: must be 8, 16 or 32")
     if not isinstance(freeze_at, int) or freeze_at < 0:

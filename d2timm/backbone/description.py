@@ -232,7 +232,7 @@ def multiply_adds(module: nn.Module, images: torch.Tensor) -> int:
 class _FlopCounter(TorchDispatchMode):
     """torch's ``FlopCounterMode`` without its counts per module.
 
-    They take most of its time, and fail for modules that pass tuples to each other, as those of pit do.
+    They take most of its time, and fail for modules that pass tuples to each other, as in pit.
     """
 
     def __init__(self) -> None:

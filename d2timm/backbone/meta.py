@@ -101,7 +101,7 @@ def create_on_meta(model_name: str, **kwargs: Any) -> TimmModel:
 
 
 def tensors_in(*values: Any) -> Iterator[Tensor]:
-    """Iterate over the tensors in arguments or results of an operator, where lists are nested at most once."""
+    """Iterate over the tensors in arguments or results of an operator, also in (unnested) lists of them."""
     for value in values:
         if isinstance(value, Tensor):
             yield value

@@ -1,7 +1,7 @@
 """Determine how a timm model works as a backbone, without creating its weights.
 
-timm's own information and runs on the ``meta`` device, which compute shapes only, give the feature maps, their
-channels and strides, and the image sizes that the model accepts. There is no list of model names.
+timm's own information and runs on the ``meta`` device, which compute shapes only, yield the feature maps,
+their channels and strides, and the image sizes that the model accepts. There is no list of model names.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["pretrained_cfg", "probe"]
 
 logger = logging.getLogger(__name__)
 
-#: Image sizes (height, width) in pixels at which a model is tried: odd and even, with different remainders for
-#: every stride up to 64. They are rounded up to the multiple under test.
+#: Image sizes (height, width) in pixels at which a model is tried: odd and even, with different remainders
+#: for every stride up to 64. They are rounded up to the multiple under test.
 TRIAL_SIZES: tuple[Size, ...] = ((97, 131), (333, 500))
 #: What timm's models raise for a keyword argument that they do not have or a value that they do not support
 CREATION_ERRORS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)

@@ -46,9 +46,7 @@ def apply_surgery(
     return model
 
 
-def check_surgery(
-    spec: BackboneSpec, indices: tuple[int, ...], norm: str, grad_checkpointing: bool
-) -> None:
+def check_surgery(spec: BackboneSpec, indices: tuple[int, ...], norm: str, grad_checkpointing: bool) -> None:
     """Check that a model supports a norm and checkpointing.
 
     Args:

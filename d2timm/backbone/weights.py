@@ -60,7 +60,7 @@ def load_checkpoint(model: TimmModel, spec: BackboneSpec, path: str) -> set[str]
         Names of the tensors in the file, as adapted to the model.
 
     Raises:
-        ConfigError: the file does not exist, does not contain weights, or contains those of another model.
+        ConfigError: the file does not exist, does not contain weights, or belongs to another model.
     """
     file = Path(path)
     if not file.is_file():

@@ -1,7 +1,7 @@
-"""The command ``d2timm``: finds the sub-command, and turns errors into one line and an exit code.
+"""The command ``d2timm``: runs a sub-command, and turns errors into one line and an exit code.
 
-A sub-command is a module of this package with a docstring, whose first line is its summary, and functions
-``add_arguments(parser)`` and ``run(options)``. Its heavy imports are inside ``run``, so that ``--help``
+A sub-command is a module of this package with a docstring, whose first line is its summary, and the functions
+``add_arguments(parser)`` and ``run(options)``; ``parse(parser, arguments)`` is optional. It imports what is slow inside ``run``, so that ``--help``
 answers at once.
 """
 
@@ -16,12 +16,12 @@ from types import ModuleType
 
 from ..errors import ConfigError
 
-__all__ = ["GROUPS", "main"]
+__all__ = ["COMMANDS", "GROUPS", "main"]
 
-MISTAKE = 2  # exit code of a user's mistake
-INTERRUPTED = 130  # what shells report for a process that Ctrl-C has ended
+MISTAKE = 2  # the exit code after a user's mistake
+INTERRUPTED = 130  # the exit code that shells report for a process that Ctrl-C ended
 
-#: Heading -> sub-commands
+#: Heading in the help -> sub-commands
 GROUPS = {
     "train": ("train", "sweep", "report"),
     "backbones": ("inspect", "zoo"),
@@ -36,51 +36,51 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     """Run a sub-command.
 
     Args:
-        arguments: the command line, the sub-command first; None: that of this process.
-        prog: how the help calls the sub-command; None: ``d2timm NAME``.
+        arguments: the command line, beginning with the sub-command; None: the arguments of this process.
+        prog: the name of the program in the help; None: ``d2timm NAME``.
 
     Returns:
-        The exit code: 2 for a user's mistake, which is one line on stderr.
+        The exit code: 2 after a user's mistake, which is printed to stderr in one line.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "_ARGCOMPLETE" in os.environ:  # set by the shell while it completes a command line
         import argcomplete
 
-        argcomplete.autocomplete(_full_parser())
+        argcomplete.autocomplete(_completion_parser())
     if not arguments or arguments[0] not in COMMANDS:
-        return _top_level(arguments)
+        return _run_without_command(arguments)
     name, *rest = arguments
     command = _load(name)
-    parser = _parser(command, prog or f"d2timm {name}")
-    if hasattr(command, "parse"):  # a command that passes arguments on to another parser
-        options = command.parse(parser, rest)
-    else:
-        options = parser.parse_intermixed_args(rest)
-    return _run(command, options)
+    parser = _make_parser(command, prog or f"d2timm {name}")
+    parse = getattr(command, "parse", None)  # a command that passes arguments on to another parser has it
+    return _run(command, parse(parser, rest) if parse else parser.parse_intermixed_args(rest))
 
 
 def _run(command: ModuleType, options: argparse.Namespace) -> int:
+    from ..utils.quiet import silence
+
+    silence()
     try:
         return int(command.run(options))
     except ConfigError as error:
         for note in getattr(error, "__notes__", []):
             print(note)
-        return _refuse(str(error))
+        return _fail(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "detectron2":
             raise
-        return _refuse("this needs detectron2, which is not installed: run `d2timm install-detectron2`")
+        return _fail("detectron2 is not installed: run `d2timm install-detectron2`")
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _refuse(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
     return MISTAKE
 
 
-def _top_level(arguments: list[str]) -> int:
-    """Help, the version, or the error of a command line without a known sub-command."""
+def _run_without_command(arguments: list[str]) -> int:
+    """Print the help or the version, or the error of a command line without a known sub-command."""
     if arguments and arguments[0] in ("-V", "--version"):
         from .. import __version__
 
@@ -91,7 +91,7 @@ def _top_level(arguments: list[str]) -> int:
         return 0 if arguments else MISTAKE
     from ..utils.checks import suggest
 
-    return _refuse(f"{arguments[0]!r} is not a command: {suggest(arguments[0], COMMANDS)} (d2timm --help)")
+    return _fail(f"{arguments[0]!r} is not a command: {suggest(arguments[0], COMMANDS)} (d2timm --help)")
 
 
 def _help() -> str:
@@ -102,7 +102,7 @@ def _help() -> str:
     ]
     for heading, names in GROUPS.items():
         lines += ["", f"{heading}:", *(f"  {name:20}{_summary(_load(name))}" for name in names)]
-    lines += ["", "d2timm COMMAND --help has the arguments and examples; d2timm --version, the version."]
+    lines += ["", "d2timm COMMAND --help shows arguments and examples; d2timm --version shows the version."]
     return "\n".join(lines)
 
 
@@ -114,7 +114,7 @@ def _summary(command: ModuleType) -> str:
     return (command.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
-def _parser(command: ModuleType, prog: str) -> argparse.ArgumentParser:
+def _make_parser(command: ModuleType, prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=(command.__doc__ or "").strip(),
@@ -124,8 +124,8 @@ def _parser(command: ModuleType, prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _full_parser() -> argparse.ArgumentParser:
-    """One parser of all sub-commands, for completion."""
+def _completion_parser() -> argparse.ArgumentParser:
+    """One parser with all sub-commands, from which argcomplete reads commands and options."""
     parser = argparse.ArgumentParser(prog="d2timm")
     parsers = parser.add_subparsers()
     for name in COMMANDS:

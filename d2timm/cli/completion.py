@@ -1,7 +1,10 @@
-"""Print the code that completes d2timm in a shell.
+"""Print the shell code that completes the arguments of d2timm.
 
-eval "$(d2timm completion bash)"        # in ~/.bashrc; zsh in ~/.zshrc
-d2timm completion fish | source         # in ~/.config/fish/config.fish
+    eval "$(d2timm completion bash)"        # in ~/.bashrc
+    eval "$(d2timm completion zsh)"         # in ~/.zshrc
+    d2timm completion fish | source         # in ~/.config/fish/config.fish
+
+It completes commands, options and the names of models.
 """
 
 from __future__ import annotations

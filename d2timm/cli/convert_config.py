@@ -3,8 +3,8 @@
     d2timm convert-config xcit_small_12_p8_224_fpn.yaml
     d2timm train --config-file xcit_small_12_p8_224_fpn.py --dry-run
 
-The report says what became of every key; keys that could not be converted are listed at the top of the new
-file as well. Keys that were given on the command line of the old training are given here, too:
+The report says how each key was converted. Keys that could not be converted are also listed at the top of the
+new file. If the old training had keys on its command line, pass them with --opts:
 
     d2timm convert-config botnet26t_256.yaml --opts MODEL.BACKBONE.NAME build_botnet26t_256_fpn_backbone
 """
@@ -20,16 +20,13 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("old", type=Path, metavar="OLD.yaml", help="a config of detectron2_timm, or of detectron2")
-    add("out", type=Path, nargs="?", metavar="OUT.py", help="the file to write (OLD.py)")
+    add("old", type=Path, metavar="OLD.yaml", help="a config of detectron2_timm or of detectron2")
+    add("out", type=Path, nargs="?", metavar="OUT.py", help="the file to write (default: OLD.py)")
     add("--opts", nargs="+", default=[], metavar=("KEY", "VALUE"), help="old keys and values in turn")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from ..utils.quiet import silence
-
-    silence()
     from ..convert.yacs.convert import convert_config
 
     out = options.out or options.old.with_suffix(".py")

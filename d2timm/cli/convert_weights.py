@@ -5,9 +5,9 @@ r"""Convert a published detection checkpoint for the detector of a recipe.
     d2timm train --config-file mask_rcnn_swin_tiny_3x.py --eval-only \
         data.name=coco_2017 train.init_checkpoint=swin.pth
 
-The project that a file comes from is recognised by the names in it: XCiT, Swin and ConvNeXt of mmdet, ViTDet
-and ResNets of detectron2 (.pkl as well), MAE's transformers. The report accounts for each weight; if one would
-be lost, nothing is written.
+The names of the weights show which project a file comes from: XCiT, Swin or ConvNeXt of mmdet, ViTDet or
+ResNets of detectron2 (.pkl as well), or transformers of MAE. The report accounts for every weight; if one
+would be lost, nothing is written.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("source", metavar="SOURCE", type=Path, help=".pth, .pkl or .safetensors, as published")
-    add("out", metavar="OUT", type=Path, help=".pth or .safetensors, for train.init_checkpoint")
+    add("source", metavar="SOURCE", type=Path, help="the published file: .pth, .pkl or .safetensors")
+    add("out", metavar="OUT", type=Path, help="the file for train.init_checkpoint: .pth or .safetensors")
     add("--recipe", required=True, metavar="FILE", help="a .py config or a saved config.yaml")
-    add("--parts", default="all", metavar="PART,…", help="all, or some: backbone, neck, roi_heads, …")
-    add("--new-classes", action="store_true", help="leave out what depends on the number of classes")
-    add("--list", action="store_true", help="list each weight in the report, not patterns of names")
+    add("--parts", default="all", metavar="PART,…", help="all, or some of backbone, neck, roi_heads, …")
+    add("--new-classes", action="store_true", help="leave out weights that depend on the number of classes")
+    add("--list", action="store_true", help="list every weight in the report instead of patterns of names")
     add("overrides", nargs="*", metavar="key=value", help="overrides of the recipe")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from ..utils.quiet import silence
-
-    silence()
     from ..config.lazy import find_config
     from ..convert.weights.convert import convert_weights
 

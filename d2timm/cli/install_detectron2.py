@@ -3,12 +3,12 @@
     d2timm install-detectron2
     d2timm install-detectron2 --from-source
 
-detectron2 has no release on the package index. `sal-detectron2` there is its main branch of
-April 2024 without the compiled operators: Python code that runs on any version, although the
-wheel is tagged for 3.10. That is the default. `--from-source` builds the official repository
-instead, compiled operators included.
+detectron2 has no release on the package index. By default the command installs sal-detectron2 from there:
+detectron2's main branch of April 2024 without the compiled operators. Its Python code works with any version
+of Python, although the wheel is tagged for 3.10. --from-source builds the official repository instead, with
+the compiled operators.
 
-A detectron2 that already imports is left alone, so running this again costs only the check.
+If detectron2 can be imported already, the command does nothing.
 """
 
 from __future__ import annotations
@@ -35,64 +35,37 @@ Command = list[str]
 
 
 class InstallError(Exception):
-    """An expected failure, told in one message."""
+    """The installation failed; the message gives the reason."""
 
 
-def commands(from_source: bool, work: Path, site_packages: Path) -> list[Command]:
-    """The pip commands that install detectron2, in order: fetch, remove what is there, install.
-
-    Fetching (or building) comes first, so that its failure leaves what is there as it was. Both
-    distributions are removed, because both own the folder `detectron2`.
-
-    Args:
-        from_source: build the official repository instead of taking the wheel.
-        work: where the fetched wheel goes; holds `requirements.txt` unless `from_source`.
-        site_packages: where the wheel is installed.
-    """
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    remove = [*pip, "uninstall", "--yes", "detectron2", "sal-detectron2"]
-    found = ["--no-deps", "--no-index", "--find-links", str(work)]
-    if from_source:
-        # Without isolation: detectron2's build imports the torch that it is compiled against.
-        fetch = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work)]
-        return [
-            [*fetch, f"git+{SOURCE}@{SOURCE_COMMIT}"],
-            remove,
-            [*pip, "install", *found, "detectron2"],
-        ]
-
-    # pip takes a wheel tagged for another Python only together with an explicit target folder.
-    tags = ["--python-version=3.10", "--implementation=cp", "--abi=none", "--platform=any"]
-    tags += ["--only-binary=:all:"]  # pip asks for this one beside the others
-    pinned = ["--require-hashes", "-r", str(work / "requirements.txt")]
-    # Without --upgrade pip keeps, with exit code 0, a folder that an interrupted run has left.
-    target = ["--target", str(site_packages), "--upgrade"]
-    return [
-        [*pip, "download", "--no-deps", "--dest", str(work), *tags, *pinned],
-        remove,
-        [*pip, "install", *found, *target, *tags, *pinned],
-    ]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_flag = functools.partial(parser.add_argument, action="store_true")
+    add_flag("--from-source", help="build the official repository (needs git, a C++ compiler and a network)")
+    add_flag("--force", help="install even if detectron2 can be imported")
 
 
-def import_error() -> str | None:
-    """Why detectron2 does not import in a fresh interpreter, or None if it does."""
-    # Run beside the interpreter, so that a clone in the working directory does not answer for it.
-    check = [sys.executable, "-c", CHECK]
-    done = subprocess.run(check, capture_output=True, text=True, cwd=Path(sys.executable).parent)
-    if done.returncode == 0:
-        return None
-    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-
-
-def reasons(said: str) -> str:
-    """The lines of pip's output that tell what went wrong, at most five, one below the other."""
-    lines = list(dict.fromkeys(line.strip() for line in said.splitlines() if line.strip()))
-    errors = [line for line in lines if re.search(r"(error|fatal): ", line, re.IGNORECASE)]
-    return "\n  ".join(["pip failed", *(errors or lines)[-5:]])
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns 1 if the installation fails."""
+    if not options.force and import_error() is None:
+        print("detectron2 is installed; nothing to do (--force installs it again).")
+        return 0
+    version = f"detectron2 {SOURCE_COMMIT[:12]} from source" if options.from_source else WHEEL
+    try:
+        install(options.from_source)
+    except InstallError as error:
+        print(f"error: cannot install {version}: {error}", file=sys.stderr)
+        return 1
+    print(f"Installed {version} into {sysconfig.get_path('purelib')}.")
+    return 0
 
 
 def install(from_source: bool) -> None:
-    """Install detectron2 into this interpreter's site-packages; raises `InstallError`."""
+    """Install detectron2 into the site-packages of this interpreter.
+
+    Raises:
+        InstallError: the folder is not writable, pip failed, or detectron2 still cannot be imported.
+    """
     site_packages = Path(sysconfig.get_path("purelib"))
     if not os.access(site_packages, os.W_OK):
         raise InstallError(f"{site_packages} is not writable; use a virtual environment.")
@@ -100,31 +73,61 @@ def install(from_source: bool) -> None:
         work = Path(folder)
         if not from_source:
             (work / "requirements.txt").write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
-        for command in commands(from_source, work, site_packages):
+        for command in pip_commands(from_source, work, site_packages):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
-                raise InstallError(reasons(done.stderr))
+                raise InstallError(summarize_output(done.stderr))
     if reason := import_error():
-        raise InstallError(f"detectron2 was installed but does not import: {reason}")
+        raise InstallError(f"detectron2 was installed but cannot be imported: {reason}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    add_flag = functools.partial(parser.add_argument, action="store_true")
-    add_flag("--from-source", help="build the official repository (git, a C++ compiler, network)")
-    add_flag("--force", help="install even where detectron2 imports already")
+def pip_commands(from_source: bool, work: Path, site_packages: Path) -> list[Command]:
+    """The pip commands that install detectron2: fetch or build it, remove an earlier one, install.
+
+    Fetching comes first, so that a failure leaves an earlier installation as it was. Both distributions are
+    removed, because both own the folder ``detectron2``.
+
+    Args:
+        from_source: build the official repository instead of downloading the wheel.
+        work: the folder for the wheel; it holds ``requirements.txt`` unless ``from_source``.
+        site_packages: the folder to install the wheel into.
+    """
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    remove = [*pip, "uninstall", "--yes", "detectron2", "sal-detectron2"]
+    local = ["--no-deps", "--no-index", "--find-links", str(work)]
+    if from_source:
+        # Without isolation, because detectron2's build imports the torch that it is compiled against
+        build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work)]
+        return [
+            [*build, f"git+{SOURCE}@{SOURCE_COMMIT}"],
+            remove,
+            [*pip, "install", *local, "detectron2"],
+        ]
+    # pip accepts a wheel that is tagged for another Python only with these options and an explicit target
+    tags = ["--python-version=3.10", "--implementation=cp", "--abi=none", "--platform=any"]
+    tags += ["--only-binary=:all:"]
+    pinned = ["--require-hashes", "-r", str(work / "requirements.txt")]
+    # Without --upgrade, pip keeps a folder that an interrupted installation has left, and exits with 0
+    target = ["--target", str(site_packages), "--upgrade"]
+    return [
+        [*pip, "download", "--no-deps", "--dest", str(work), *tags, *pinned],
+        remove,
+        [*pip, "install", *local, *target, *tags, *pinned],
+    ]
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the command."""
-    if not options.force and import_error() is None:
-        print("detectron2 imports already; nothing to do (--force installs it again).")
-        return 0
-    what = f"detectron2 {SOURCE_COMMIT[:12]} from source" if options.from_source else WHEEL
-    try:
-        install(options.from_source)
-    except InstallError as error:
-        print(f"error: cannot install {what}: {error}", file=sys.stderr)
-        return 1
-    print(f"Installed {what} into {sysconfig.get_path('purelib')}.")
-    return 0
+def import_error() -> str | None:
+    """The reason why detectron2 cannot be imported in a new interpreter; None if it can."""
+    # In the folder of the interpreter, so that a clone in the working directory is not imported
+    check = [sys.executable, "-c", CHECK]
+    done = subprocess.run(check, capture_output=True, text=True, cwd=Path(sys.executable).parent)
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+
+
+def summarize_output(output: str) -> str:
+    """The distinct lines of pip's output that describe errors, at most five."""
+    lines = list(dict.fromkeys(line.strip() for line in output.splitlines() if line.strip()))
+    errors = [line for line in lines if re.search(r"(error|fatal): ", line, re.IGNORECASE)]
+    return "\n  ".join(["pip failed", *(errors or lines)[-5:]])

@@ -3,8 +3,8 @@
     d2timm predict --run output/demo photo.jpg --output detections
     d2timm predict --run output/mine photos 'more/**/*.png' street.mp4 --output detections
 
-Folders are searched with their sub-folders. The output folder gets a picture (.jpg) of each image, an
-annotated video (.mp4) of each video, and predictions.json with all detections in COCO's format.
+Folders are searched with their sub-folders. The output folder receives a picture (.jpg) of each image, an
+annotated video (.mp4) of each video, and predictions.json with all detections in COCO format.
 """
 
 from __future__ import annotations
@@ -18,23 +18,20 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="IMAGE", help="images, videos, folders, and patterns in quotes")
+    add("inputs", nargs="+", metavar="IMAGE", help="images, videos, folders, or patterns in quotes")
     add("--run", required=True, type=Path, metavar="DIR", help="a run folder, or an exported .safetensors")
-    add("--output", required=True, type=Path, metavar="DIR", help="a new folder, or one of earlier results")
+    add("--output", required=True, type=Path, metavar="DIR", help="a new folder, or one with earlier results")
     add("--weights", metavar="FILE", help="another checkpoint of the run, such as model_best.pth")
-    add("--device", help="such as cuda or cpu (a GPU if there is one)")
+    add("--device", help="such as cuda or cpu (default: a GPU if there is one)")
     add("--score-threshold", type=float, default=0.5, metavar="S", help="keep detections above it (0.5)")
-    add("--batch-size", type=int, default=1, metavar="N", help="images at a time (1)")
+    add("--batch-size", type=int, default=1, metavar="N", help="images in a forward pass (1)")
     add("--no-pictures", dest="pictures", action="store_false", help="write predictions.json only")
-    add("--features", action="store_true", help="draw feature maps of each level, and attention")
+    add("--features", action="store_true", help="draw the feature maps of each level, and attention")
     add("--ids-from", type=Path, metavar="JSON", help="a COCO file whose image and category ids are used")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns 1 if some inputs could not be read."""
-    from ..utils.quiet import silence
-
-    silence()
     from ..inference.predict import predict
 
     return predict(**vars(options))

@@ -1,9 +1,9 @@
-"""Write and print the leaderboard of a sweep, also while its jobs train.
+"""Write and print the leaderboard of a sweep, at any time.
 
     d2timm report outputs/sweep
     d2timm report outputs/sweep --json
 
-Writes leaderboard.md, leaderboard.csv, leaderboard.json and pareto.png into that folder.
+It writes leaderboard.md, leaderboard.csv, leaderboard.json and pareto.png into the folder of the sweep.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; runs that failed do not change its exit code."""
-    from ..report.entries import leaderboard
+    """Run the command; failed runs do not change its exit code."""
+    from ..report.entries import make_entries
     from ..report.leaderboard import write_leaderboard
     from ..report.tables import as_json, summary
     from ..runs.status import read_runs
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has the characters of a name
-    entries = leaderboard(read_runs(options.sweep))
+        sys.stdout.reconfigure(errors="backslashreplace")  # some terminals lack the characters of a name
+    entries = make_entries(read_runs(options.sweep))
     print(as_json(entries) if options.json else summary(entries) + "\n", end="")
     try:
         write_leaderboard(options.sweep)
     except OSError as error:
-        raise ConfigError(f"the report on {options.sweep} cannot be written: {error}") from None
+        raise ConfigError(f"the leaderboard of {options.sweep} cannot be written: {error}") from None
     return 0

@@ -19,53 +19,53 @@ from .train import add_run_arguments
 __all__ = ["add_arguments", "parse", "run"]
 
 WIDTH = 110
-HELP = """{title}
+HELP = """{usage}
+{title}
 
-Groups (choose an option by group=option, several with -m by group=a,b):
+{examples}
+
+Groups (group=option chooses an option, and with -m group=a,b several):
 {groups}
 
-Any value of the config is changed by key=value (--cfg job prints all of it), such as
+key=value overrides any value of the config, which --cfg job prints:
   model.backbone.bottom_up.model_name=convnext_tiny train.max_iter=1000 train.output_dir=output/mine
   data.train_json=… data.train_images=… data.val_json=… data.val_images=…   your own photographs
 A key that does not exist is an error; +key=value adds one.
 
 Sweeps:
-  -m                    a run for each combination of values, into a folder with a leaderboard
+  -m                    one run for each combination of values, in a folder with a leaderboard
   +sweep=NAME           a named sweep: {sweeps}
   hydra/launcher=NAME   where the runs go: basic (here, one by one), {launchers}
-  hydra/sweeper=NAME    what chooses them: basic (all), {sweepers}
-  hydra.sweep.dir=DIR   the same folder again: finished runs are skipped, interrupted ones continue
+  hydra/sweeper=NAME    how values are chosen: basic (all), {sweepers}
+  hydra.sweep.dir=DIR   an earlier folder: finished runs are skipped, interrupted runs continue
 
 Flags:
 {flags}
-Hydra's own flags: --cfg job, --info, --shell-completion, … (see --hydra-help)"""
+Flags of Hydra: --cfg job, --info, --shell-completion, … (see --hydra-help)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that are not Hydra's."""
     add_run_arguments(parser)
     parser.add_argument(
-        "--repeat-failed", action="store_true", help="run again what failed in this sweep folder before"
+        "--repeat-failed", action="store_true", help="repeat the failed runs of a sweep folder"
     )
-    parser.set_defaults(resume_lost=True)  # interrupted runs; not while a sweep itself starts again
+    parser.set_defaults(resume_lost=True)  # whether to continue runs whose worker was killed
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Separate the flags from Hydra's arguments, which become ``options.hydra``; print the help if asked."""
+    """Parse the flags; the arguments of Hydra become ``options.hydra``. Prints the help on request."""
     parser.allow_abbrev = False
     if {"-h", "--help"} & {*arguments}:
         print(_help(parser))
         parser.exit()
-    options, options_of_hydra = parser.parse_known_args(arguments)
-    options.hydra = options_of_hydra
+    options, hydra_arguments = parser.parse_known_args(arguments)
+    options.hydra = hydra_arguments
     return options
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from ..utils.quiet import silence
-
-    silence()
     from ..sweep.hydra_app import main
 
     arguments = options.hydra
@@ -74,23 +74,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _help(parser: argparse.ArgumentParser) -> str:
-    """The options by group, by the names of their files."""
+    """The help with the options of each group, which are the names of files."""
     common, conf = resource_folder("lazy_configs") / "common", resource_folder("conf")
 
-    def options(folder: Path, pattern: str) -> str:
+    def names(folder: Path, pattern: str) -> str:
         return ", ".join(sorted(file.stem for file in folder.glob(pattern)))
 
-    groups = {folder.name: options(folder, "*.py") for folder in sorted(common.iterdir()) if folder.is_dir()}
-    groups["backbone"] = "any name of timm, such as convnext_tiny: see d2timm inspect --list"
+    groups = {folder.name: names(folder, "*.py") for folder in sorted(common.iterdir()) if folder.is_dir()}
+    groups["backbone"] = "the name of any timm model, such as convnext_tiny; d2timm inspect --list lists them"
+    title, _, examples = (__doc__ or "").strip().partition("\n\n")
     return HELP.format(
-        title=(__doc__ or "").strip(),
+        usage=f"usage: {parser.prog} [FLAG ...] [group=option ...] [key=value ...]\n",
+        title=title,
+        examples=examples,
         groups="\n".join(
-            textwrap.fill(f"  {group:14} {names}", WIDTH, subsequent_indent=" " * 17)
-            for group, names in groups.items()
-            if names
+            textwrap.fill(f"  {group:14} {options}", WIDTH, subsequent_indent=" " * 17)
+            for group, options in groups.items()
+            if options
         ),
-        sweeps=options(conf / "sweep", "*.yaml"),
-        launchers=options(conf / "hydra" / "launcher", "*.yaml"),
-        sweepers=options(conf / "hydra" / "sweeper", "*.yaml"),
+        sweeps=names(conf / "sweep", "*.yaml"),
+        launchers=names(conf / "hydra" / "launcher", "*.yaml"),
+        sweepers=names(conf / "hydra" / "sweeper", "*.yaml"),
         flags=parser.format_help().partition("options:\n")[2],
     )

@@ -2,12 +2,12 @@
 
     d2timm train --config-file mask_rcnn_timm.py model.backbone.bottom_up.model_name=xcit_small_12_p8_224
 
-FILE is your own config, a saved config.yaml, or the name of one of d2timm's recipes. Any value of the config
-can be overridden by key=value. Your own photographs in COCO format:
+FILE is your own config, a saved config.yaml, or the name of a recipe of d2timm. key=value overrides any value
+of the config. To train on your own photographs in COCO format:
 
     data.train_json=train.json data.train_images=images data.val_json=val.json data.val_images=images
 
-Several GPUs: --num-gpus, or torchrun. The results are in train.output_dir (./output).
+For several GPUs use --num-gpus or torchrun. The results are in train.output_dir (./output).
 """
 
 from __future__ import annotations
@@ -29,22 +29,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every command that trains."""
+    """Add the arguments that all commands that train share."""
     add = parser.add_argument
     add("--resume", action="store_true", help="continue from the last checkpoint in train.output_dir")
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint or the last checkpoint")
-    add("--dry-run", action="store_true", help="build and report only; needs no GPU, weights or data")
-    add("--num-gpus", type=int, default=1, metavar="N", help="GPUs a machine; processes without a GPU")
-    add("--num-machines", type=int, default=1, metavar="N", help="machines of the run (1)")
-    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="build and describe the detector; needs no GPU, weights or data",
+    )
+    add(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs per machine; processes if it has no GPU (1)",
+    )
+    add("--num-machines", type=int, default=1, metavar="N", help="number of machines (1)")
+    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0 (0)")
     add("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0; auto: one machine")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from ..utils.quiet import silence
-
-    silence()
     from ..config.lazy import apply_overrides, find_config, load
     from ..engine.run import start
 

@@ -1,11 +1,12 @@
 """Show the table of all timm models as backbones.
 
-    d2timm zoo                                              # how many there are of each kind and route
+    d2timm zoo                                              # counts the models of each kind and route
     d2timm zoo 'convnext*' --max-params 30M --sort multiply_adds
     d2timm zoo '*_tiny_*' --kind pyramid --json
 
-Each model gives levels of strides 4, 8, 16 and 32 at any image size. The kind says which of them it has
-itself: pyramid (all), part of a pyramid, one stride. The route says how images of any size reach it.
+Every model provides levels of strides 4, 8, 16 and 32 for images of any size. The kind says which of them the
+model has itself: all (pyramid), some (part of a pyramid) or one (one stride). The route says how the model
+accepts images of any size.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ COLUMNS = {
     "parameters": "params (M)",
     "multiply_adds": "multiply-adds at 512x512 (G)",
 }
-SORTED_BY = ("model_name", "parameters", "multiply_adds")
+SORT_KEYS = ("model_name", "parameters", "multiply_adds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("pattern", nargs="?", help="models whose names match, such as 'convnext*'")
-    add("--kind", choices=KINDS, help="models of this kind only")
+    add("pattern", nargs="?", help="show models whose names match, such as 'convnext*'")
+    add("--kind", choices=KINDS, help="show models of this kind only")
     add("--max-params", type=number, metavar="N", help="leave out larger models, such as 12M")
-    add("--sort", choices=SORTED_BY, default="model_name", help="column to sort by")
+    add("--sort", choices=SORT_KEYS, default="model_name", help="column to sort by")
     add("--json", action="store_true", help="print JSON")
 
 
@@ -54,11 +55,13 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     if not rows:
-        raise ConfigError(f"no model of timm {table_version()} is like that; d2timm zoo shows what there is")
+        raise ConfigError(
+            f"no model of timm {table_version()} matches these filters; d2timm zoo counts all models"
+        )
     filtered = options.pattern or options.kind or options.max_params is not None
     print(_table(rows) if filtered or options.sort != "model_name" else _overview(rows))
     if installed_timm() not in (None, table_version()):
-        print(f"\nThis table is of timm {table_version()}; timm {installed_timm()} is installed.")
+        print(f"\nThis table describes timm {table_version()}; timm {installed_timm()} is installed.")
     return 0
 
 

@@ -1,13 +1,14 @@
-"""Names in configs that earlier versions saved, and what stands for them now."""
+"""Upgrade configs that earlier versions saved: former names in ``_target_`` -> present names."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["upgrade"]
 
-#: Former module -> present place of the names that it had
+#: Former module -> package or module that exports its names now
 MODULES = {
     "d2timm.bifpn": "d2timm.modeling",
     "d2timm.blocks": "d2timm.backbone",
@@ -24,23 +25,26 @@ MODULES = {
     "d2timm.schedules": "d2timm.engine",
     "d2timm.simple_pyramid": "d2timm.modeling",
 }
-#: Former names that are called otherwise now
+#: Former name -> present name, if the last part has changed as well
 NAMES = {"d2timm.optim.build_optimizer": "d2timm.engine.create_optimizer"}
-#: Former nodes that have other arguments now
+#: Former name -> node that replaces its node, if the arguments have changed as well
 NODES: dict[str, dict[str, Any]] = {
     "d2timm.data.tasks.tasks": {
         "_target_": "d2timm.modeling.detector_tasks",
-        "config": {"model": "${model}"},
+        "model": "${model._target_}",
+        "roi_heads": "${oc.select:model.roi_heads._target_,null}",
+        "mask_in_features": "${oc.select:model.roi_heads.mask_in_features,null}",
+        "keypoint_in_features": "${oc.select:model.roi_heads.keypoint_in_features,null}",
     }
 }
 
 
 def upgrade(node: Any) -> Any:
-    """A tree of plain data in which no ``_target_`` is a name of an earlier version."""
+    """Return a tree of plain data in which every ``_target_`` has its present name."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if target in NODES:
-            return dict(NODES[target])
+        if isinstance(target, str) and target in NODES:
+            return copy.deepcopy(NODES[target])
         upgraded = {key: upgrade(value) for key, value in node.items()}
         return {**upgraded, "_target_": _present_name(target)} if isinstance(target, str) else upgraded
     return [upgrade(value) for value in node] if isinstance(node, list) else node

@@ -1,7 +1,7 @@
 """The dataset that a config names, and what the other parts of a config ask about it.
 
-The ``data`` node of a config names a dataset, or the paths of a user's own files. A dataset is registered with
-detectron2 when it is first used, so that importing this module has no side effects.
+The ``data`` node of a config names a dataset, or the paths of a user's own files. A dataset is registered
+with detectron2 when it is first used, so that importing this module has no side effects.
 """
 
 from __future__ import annotations

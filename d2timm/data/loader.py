@@ -27,8 +27,9 @@ def build_train_loader(
         mapper: turns one entry of ``dataset`` into the input of the detector.
         total_batch_size: number of images per iteration, over all processes.
         num_workers: number of processes that read images; 0: the training process reads them itself.
-        repeat_threshold: 0 to 1; classes that occur in a smaller fraction of the images are sampled more often
-            (the repeat factor sampling of LVIS, https://arxiv.org/abs/1908.03195, which uses 0.001); 0: off.
+        repeat_threshold: 0 to 1; classes that occur in a smaller fraction of the images are sampled more
+            often (the repeat factor sampling of LVIS, https://arxiv.org/abs/1908.03195, which uses 0.001); 0:
+            off.
 
     Raises:
         ConfigError: the threshold is out of range, or the entries have no object annotations.

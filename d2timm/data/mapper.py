@@ -85,8 +85,8 @@ class Mapper(DatasetMapper):
             dataset_dict: an entry of the dataset, which is not changed.
 
         Returns:
-            The entry with ``image``, (C, H, W), 0 to 255; in training also with ``instances`` and ``sem_seg``,
-            (H, W) class indices, if the tasks need them.
+            The entry with ``image``, (C, H, W), 0 to 255; in training also with ``instances`` and
+            ``sem_seg``, (H, W) class indices, if the tasks need them.
         """
         entry = copy.deepcopy(dataset_dict)
         image = read_image(entry["file_name"], self.image_format)

@@ -1,4 +1,4 @@
-"""Train and evaluate."""
+"""Training and evaluation of a config."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""``--dry-run``: what a config builds, in seconds and without a GPU, weights or data."""
+"""``--dry-run``: summarize what a config builds, in seconds and without a GPU, weights or data."""
 
 from __future__ import annotations
 
@@ -20,52 +20,30 @@ __all__ = ["length", "summarize", "trial_image"]
 
 
 def summarize(cfg: DictConfig, model: Any) -> str:
-    """Describe a detector.
+    """Summarize a detector, its data and its schedule as text.
 
     Args:
-        cfg: the tree, settled.
+        cfg: the tree, its dataset resolved.
         model: the detector on ``meta``.
 
     Returns:
-        Tables of levels, parameters and FLOPs at the configured image size, and the data to be used.
+        Tables of levels, parameters and multiply-adds at the evaluated image size; the data; the schedule.
     """
-    bottom_up = model.backbone.bottom_up
-    source = bottom_up.spec
-    size = test_size(cfg.dataloader.test.mapper)
-    images = trial_image(size, model)
-    flops = {"bottom-up": multiply_adds(bottom_up, images)}
-    flops["neck"] = multiply_adds(model.backbone, images) - flops["bottom-up"]
-    parts = {"bottom-up": count_parameters(bottom_up), "neck": count_parameters(model.backbone) - count_parameters(bottom_up)}
-    for name, part in model.named_children():
-        if name != "backbone":
-            parts[name.replace("_", " ")] = count_parameters(part)
-    rows = [[name, n / 1e6, flops[name] / 1e9 if name in flops else None] for name, n in parts.items()]
-    rows.append(["all", sum(parts.values()) / 1e6, None])
-    rate = [f"  learning rate {learning_rate(cfg)[1]}"] if "lr" in cfg.get("optimizer", {}) else []
+    spec = model.backbone.bottom_up.spec
+    native = f"{spec.native_size[0]}x{spec.native_size[1]}"
     return "\n\n".join(
         [
-            f"{source.model_name}, native size {source.native_size[0]}x{source.native_size[1]}; "
-            f"images of any size by: {source.input_spec}",
-            table_of_levels(levels(bottom_up)),
-            tabulate(
-                rows,
-                ["part", "parameters (M)", f"GFLOPs at {size[0]}x{size[1]} (multiply-adds)"],
-                floatfmt=("", ".2f", ".2f"),
-            ),
-            "data\n" + "\n".join(f"  {line}" for line in _data(cfg)),
-            "\n".join(
-                [
-                    f"schedule\n  {length(cfg.train)} of {images_per_step(cfg)} images "
-                    f"on {cfg.train.device}, into {cfg.train.output_dir}",
-                    *rate,
-                ]
-            ),
+            f"{spec.model_name}, native size {native}, route: {spec.input_spec}",
+            table_of_levels(levels(model.backbone.bottom_up)),
+            _table_of_parts(model, test_size(cfg.dataloader.test.mapper)),
+            "\n  ".join(["data", *_data(cfg.data)]),
+            "\n  ".join(["schedule", *_schedule(cfg)]),
         ]
     )
 
 
 def length(train: DictConfig) -> str:
-    """How long a run trains, in the unit of its config.
+    """Return how long a run trains, in the unit that its config uses.
 
     Args:
         train: the node ``train``.
@@ -75,19 +53,48 @@ def length(train: DictConfig) -> str:
 
 
 def trial_image(size: Size, model: Any) -> torch.Tensor:
-    """An image of a size on ``meta``, padded as the detector pads it: (1, C, H, W)."""
+    """Return an image on ``meta``, (1, C, H, W), padded as the detector pads images.
+
+    Args:
+        size: (height, width) in pixels before the padding.
+        model: the detector.
+    """
     padded = [round_up(side, model.backbone.size_divisibility or 1) for side in size]
     return torch.empty(1, model.backbone.bottom_up.spec.channels, *padded, device="meta")
 
 
-def _data(cfg: DictConfig) -> list[str]:
-    """A line a split; a set that is not there is told, not an error."""
-    if resolve_name(cfg.data) == "shapes":
-        return ["shapes: the embedded set, drawn when it is first used"]
+def _table_of_parts(model: Any, size: Size) -> str:
+    """Parameters of each part of a detector, and multiply-adds of backbone and neck."""
+    bottom_up, images = model.backbone.bottom_up, trial_image(size, model)
+    flops = {"bottom-up": multiply_adds(bottom_up, images)}
+    flops["neck"] = multiply_adds(model.backbone, images) - flops["bottom-up"]
+    parts = {"bottom-up": count_parameters(bottom_up)}
+    parts["neck"] = count_parameters(model.backbone) - parts["bottom-up"]
+    for name, part in model.named_children():
+        if name != "backbone":
+            parts[name.replace("_", " ")] = count_parameters(part)
+    rows = [[name, n / 1e6, flops[name] / 1e9 if name in flops else None] for name, n in parts.items()]
+    rows.append(["all", sum(parts.values()) / 1e6, None])
+    headers = ["part", "parameters (M)", f"GFLOPs at {size[0]}x{size[1]} (multiply-adds)"]
+    return str(tabulate(rows, headers, floatfmt=("", ".2f", ".2f")))
+
+
+def _data(data: DictConfig) -> list[str]:
+    """Describe each split in a line; a split that is missing is reported, without an error."""
+    if resolve_name(data) == "shapes":
+        return ["shapes: the embedded dataset, drawn at its first use"]
     lines = []
     for split in ("train", "val"):
         try:
-            lines.append(check_split(cfg.data, split, tasks_of(cfg.data)))
+            lines.append(check_split(data, split, tasks_of(data)))
         except ConfigError as error:
             lines.append(f"not usable: {error}")
+    return lines
+
+
+def _schedule(cfg: DictConfig) -> list[str]:
+    train = cfg.train
+    lines = [f"{length(train)} of {images_per_step(cfg)} images on {train.device}, into {train.output_dir}"]
+    if "lr" in cfg.get("optimizer", {}):
+        lines.append(f"learning rate {learning_rate(cfg)[1]}")
     return lines

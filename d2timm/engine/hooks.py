@@ -1,4 +1,4 @@
-"""Hooks of the training loop: a record, a schedule in parts, averaged weights, an end before its end."""
+"""Hooks of the training loop: progress, resumable schedules, averaged weights and early stops."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["AverageWeights", "RecordProgress", "Schedule", "StopBelowMedian", "S
 
 
 class RecordProgress(HookBase):
-    """Keeps a record's iterations and seconds, and writes it every ``period`` iterations."""
+    """Updates iterations and seconds of a record, and writes it every ``period`` iterations."""
 
     def __init__(self, record: Record, folder: Path, period: int) -> None:
         self.record, self.folder, self.period = record, folder, period
 
     def before_step(self) -> None:
-        """Start the clock; evaluation, between steps, does not count."""
+        """Start the clock; evaluations, which run between steps, are not counted."""
         self.start = time.monotonic()
 
     def after_step(self) -> None:
-        """Count an iteration."""
+        """Count the iteration and its seconds."""
         self.record.iterations = self.trainer.iter + 1
         self.record.train_seconds += time.monotonic() - self.start
         if self.record.iterations % self.period == 0:
@@ -40,18 +40,18 @@ class RecordProgress(HookBase):
 
 
 class Stopped(BaseException):
-    """Ends the training loop, with the reason.
+    """Raised to end the training loop early; its text is the reason.
 
-    Not an Exception: detectron2's loop logs those as errors before it hands them on.
+    It is not an Exception, because detectron2's loop logs exceptions as errors before it raises them again.
     """
 
 
 class Schedule(hooks.LRScheduler):
-    """detectron2's hook, for a schedule that is longer than what is trained at a time.
+    """detectron2's learning rate hook, for a run that may train only a part of its schedule.
 
     Args:
-        multiplier: of the learning rates, over the whole schedule.
-        max_iter: length of the whole schedule in iterations.
+        multiplier: factor of the learning rates over the full schedule.
+        max_iter: length of the full schedule in iterations.
     """
 
     def __init__(self, multiplier: ParamScheduler, max_iter: int) -> None:
@@ -59,7 +59,7 @@ class Schedule(hooks.LRScheduler):
         self.max_iter = max_iter
 
     def before_train(self) -> None:
-        """Make the scheduler, as of the iteration that comes first."""
+        """Create the scheduler, starting at the first iteration of this part."""
         if isinstance(self.scheduler, ParamScheduler):
             self._scheduler: Any = LRMultiplier(
                 self.trainer.optimizer, self.scheduler, self.max_iter, last_iter=self.trainer.iter - 1
@@ -68,15 +68,16 @@ class Schedule(hooks.LRScheduler):
 
 
 class AverageWeights(HookBase):
-    """Keeps an exponential moving average of a model's weights, as it is after each step.
+    """Updates an exponential moving average of a model's weights after each step.
 
-    timm's ``ModelEmaV3``: parameters and floating-point buffers are averaged, counts are copied. The first
-    step's weights begin the average. Comes before the hooks that save and evaluate.
+    It is timm's ``ModelEmaV3``: parameters and floating-point buffers are averaged, integer buffers are
+    copied. The average starts with the weights after the first step. Register this hook before those that
+    save and evaluate.
 
     Args:
-        model: not wrapped for several processes, each of which keeps the same average.
-        decay: of what was, a step; 0 <= decay < 1.
-        warmup: whether the decay rises from 0 to that, as 1 - (1 + steps) ** (-2 / 3).
+        model: the model without its DistributedDataParallel wrapper; each process keeps the same average.
+        decay: weight of the previous average, per step; 0 <= decay < 1.
+        warmup: whether the decay increases from 0 to ``decay``, as 1 - (1 + steps) ** (-2 / 3).
     """
 
     def __init__(self, model: nn.Module, decay: float, warmup: bool) -> None:
@@ -85,90 +86,95 @@ class AverageWeights(HookBase):
 
     @property
     def averaged(self) -> nn.Module:
-        """A model with the averaged weights, in eval mode."""
+        """The model with the averaged weights, in eval mode."""
         module: nn.Module = self.average.module
         return module
 
     def after_step(self) -> None:
-        """Take the new weights in."""
+        """Update the average."""
         self.average.update(self.model, self.trainer.iter + 1)
 
 
 class StopAfterEvaluation(HookBase):
-    """Ends a run for a reason that an evaluation gives; comes after the hook that evaluates.
+    """Base class of hooks that may stop a run after an evaluation.
+
+    Register it after the hook that evaluates.
 
     Args:
-        record: of this run, in its first process; its scores are up to date.
-        least: of what there must be for a reason; 0: never stop.
-        period: iterations from one evaluation to the next.
+        record: the record of this run; in the first process its scores are up to date.
+        threshold: see the subclass; 0 disables the hook.
+        period: iterations between evaluations.
     """
 
-    def __init__(self, record: Record, least: int, period: int) -> None:
-        self.record, self.least, self.period = record, least, period
+    def __init__(self, record: Record, threshold: int, period: int) -> None:
+        self.record, self.threshold, self.period = record, threshold, period
 
     def after_step(self) -> None:
-        """Look for a reason after each evaluation; all processes stop together."""
+        """Check after each evaluation whether to stop; all processes stop together."""
         done = self.trainer.iter + 1
-        if not self.least or not self.period or done % self.period or done >= self.trainer.max_iter:
+        if not self.threshold or not self.period or done % self.period or done >= self.trainer.max_iter:
             return
         reason = comm.all_gather(self._reason(done) if comm.is_main_process() else None)[0]
         if reason:
             raise Stopped(f"stopped at iteration {done} of {self.record.max_iter}: {reason}")
 
     def _reason(self, done: int) -> str | None:
+        """Why the run stops after so many iterations; None to continue. Called in the first process only."""
         raise NotImplementedError
 
 
 class StopEarly(StopAfterEvaluation):
-    """Ends a run that has not become better for ``least`` evaluations in a row.
+    """Stops a run whose best score has not improved for ``threshold`` evaluations in a row.
 
-    What the evaluations of a run have scored is in its record, so a resumed run goes on counting.
+    The scores are in the record of the run, so a resumed run continues to count.
     """
 
     def _reason(self, done: int) -> str | None:
-        scores = [score for _, score in self.record.scores]
-        best = max(scores, default=0.0)
-        if not scores or len(scores) - 1 - scores.index(best) < self.least:
+        scores = self.record.scores
+        if not scores:
             return None
-        at = self.record.scores[scores.index(best)][0]
+        iteration, best = max(scores, key=lambda entry: entry[1])  # the first of equal scores
+        since = sum(later > iteration for later, _ in scores)
+        if since < self.threshold:
+            return None
         return (
-            f"{self.least} evaluations in a row were no better than {self.record.metric} {best:.2f} "
-            f"at iteration {at}"
+            f"{self.record.metric} has not exceeded {best:.2f}, reached at iteration {iteration}, "
+            f"in {self.threshold} evaluations"
         )
 
 
 class StopBelowMedian(StopAfterEvaluation):
-    """Ends a run whose score is below the median of the finished runs beside it, at the same iteration.
+    """Stops a run whose score is below the median of finished runs at the same iteration.
 
-    The median stopping rule (Golovin et al., Google Vizier, KDD 2017, section 3.2.2). Neighbours are read
-    from their run folders, whoever has started them.
+    This is the median stopping rule (Golovin et al., Google Vizier, KDD 2017, section 3.2.2). The other runs
+    are read from their run folders, whichever process trained them.
 
     Args:
-        record: as above.
-        folder: of this run; those of the others lie in the same parent folder.
-        least: finished runs that there must be; 0: never stop.
-        period: as above.
+        record: as in ``StopAfterEvaluation``.
+        folder: the folder of this run; the other runs are in the same parent folder.
+        threshold: number of finished runs required for a comparison; 0 disables the hook.
+        period: as in ``StopAfterEvaluation``.
     """
 
-    def __init__(self, record: Record, folder: Path, least: int, period: int) -> None:
-        super().__init__(record, least, period)
+    def __init__(self, record: Record, folder: Path, threshold: int, period: int) -> None:
+        super().__init__(record, threshold, period)
         self.folder = folder
 
     def _reason(self, done: int) -> str | None:
-        mine = dict(self.record.scores).get(done)
-        theirs = finished_scores(self.folder.parent, done)
-        if mine is None or len(theirs) < self.least:
+        score = dict(self.record.scores).get(done)
+        others = finished_scores(self.folder.parent, done)
+        if score is None or len(others) < self.threshold:
             return None
-        median = statistics.median(theirs)
-        if mine >= median:
+        median = statistics.median(others)
+        if score >= median:
             return None
         return (
-            f"{self.record.metric} {mine:.2f} is below {median:.2f}, "
-            f"the median of {len(theirs)} finished runs"
+            f"{self.record.metric} {score:.2f} is below {median:.2f}, "
+            f"the median of {len(others)} finished runs"
         )
 
 
 def finished_scores(sweep: Path, iterations: int) -> list[float]:
-    """What the runs of a sweep that have finished their schedule scored after so many iterations."""
+    """Return the scores, after so many iterations, of the runs of a sweep that finished their schedule."""
     done = [run.record for run in read_runs(sweep) if run.status == "done"]
     return [score for record in done for at, score in record.scores if at == iterations]

@@ -1,4 +1,4 @@
-"""Start the processes of a run: one, several GPUs or machines, or what torchrun has started."""
+"""Start the processes of a run: one, several GPUs or machines, or those that torchrun started."""
 
 from __future__ import annotations
 
@@ -12,32 +12,37 @@ import torch.distributed as dist
 from detectron2.engine import launch as launch_workers
 from detectron2.utils import comm
 
-__all__ = ["launch", "num_processes", "set_threads", "under_torchrun"]
+__all__ = ["is_first_process", "launch", "num_processes", "set_threads", "under_torchrun"]
 
-#: What torch found in OMP_NUM_THREADS or in the machine; an earlier run in this process may have changed it.
+#: Torch's own choice, from OMP_NUM_THREADS or the cores; read at import, before a run changes it
 DEFAULT_THREADS = torch.get_num_threads()
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun has started this process."""
+    """Return whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def num_processes(options: Namespace) -> int:
-    """Processes of the whole run, on all machines; ``options`` as in ``launch``."""
+    """Return the number of processes of the run on all machines; ``options`` as in ``launch``."""
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else options.num_gpus * options.num_machines
+
+
+def is_first_process(options: Namespace) -> bool:
+    """Return whether this process is, or launches, the process of rank 0; ``options`` as in ``launch``."""
+    return int(os.environ["RANK"] if under_torchrun() else options.machine_rank) == 0
 
 
 def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
     """Run ``main(*args)`` in every process of the run.
 
-    Processes talk over NCCL where there are GPUs and over gloo where there are none.
+    Processes communicate over NCCL if there are GPUs, otherwise over gloo.
 
     Args:
-        main: a function of a module, so that other processes can import it.
+        main: a function at module level, so that other processes can import it.
         options: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url`` as in detectron2;
             without a GPU, ``num_gpus`` is the number of processes.
-        args: of ``main``.
+        args: arguments of ``main``.
     """
     if under_torchrun():
         _join_torchrun()
@@ -57,9 +62,13 @@ def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
 
 
 def set_threads(threads: int | None) -> None:
-    """Compute on so many threads; None: the cores, divided among this machine's processes.
+    """Set the number of threads that torch computes with.
 
-    On the CPU the order of sums, and so the last bits of a result, depends on it.
+    On the CPU it determines the order of sums, and with it the last bits of results.
+
+    Args:
+        threads: >= 1; None: torch's default, or on the CPU the cores divided among the processes of this
+            machine if there are several.
     """
     local = comm.get_local_size()
     if threads is None and local > 1 and not torch.cuda.is_available():

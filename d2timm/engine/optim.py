@@ -1,4 +1,4 @@
-"""Optimizers for timm backbones: timm's, with clipped gradients and decay where decay belongs."""
+"""timm's optimizers with gradient clipping, selective weight decay and layer-wise learning rates."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ..backbone.timm_backbone import TimmBackbone
 from ..config.build import instantiate
 from ..errors import ConfigError
 from ..utils.checks import suggest
+from ..utils.text import one_line
 from .schedules import images_per_step
 
 __all__ = ["build_optimizer", "create_optimizer", "learning_rate", "param_groups", "scaled_rate"]
@@ -39,34 +40,34 @@ def param_groups(
     num_layers: int | None = None,
     decay_biases: bool = False,
 ) -> list[dict[str, Any]]:
-    """Groups of parameters, each with a learning rate and a weight decay.
+    """Divide the parameters of a model into groups with a weight decay and, optionally, a learning rate.
 
-    No weight decay for norms, biases and what timm exempts by name: position embeddings, class tokens
-    and the like, which each timm model lists itself. With ``decay_biases`` it is as in detectron2 and in
-    mmdetection's Swin: biases that are not of norms decay, and so do scales of layers.
+    Norms, biases and the parameters that a timm model itself exempts, such as position embeddings and class
+    tokens, have no weight decay. With ``decay_biases``, as in detectron2 and in mmdetection's Swin, biases
+    outside of norms and scales of layers do have weight decay.
 
-    The learning rate decays from the heads down (BEiT, https://arxiv.org/abs/2106.08254; ViTDet,
-    https://arxiv.org/abs/2203.16527): the last layer of a backbone has ``lr * layer_decay``, the one below
-    it ``lr * layer_decay**2``, down to the stem. What the layers are, timm's ``group_matcher`` tells. All
-    that is not timm's has ``lr``: neck, heads, and the layers that resample the backbone's features.
+    With ``layer_decay`` the learning rate decays from the heads down (BEiT, https://arxiv.org/abs/2106.08254;
+    ViTDet, https://arxiv.org/abs/2203.16527): the last layer of a backbone has ``lr * layer_decay``, the one
+    below it ``lr * layer_decay**2``, and so on down to the stem. timm's ``group_matcher`` defines the layers.
+    Parameters outside of the timm model have ``lr``: neck, heads, and layers that resample its features.
 
     Args:
-        model: a detector; parameters that require no gradient are left out.
+        model: a detector; frozen parameters are left out.
         weight_decay: >= 0.
-        lr: learning rate of the heads where it decays; otherwise groups have none of their own.
-        layer_decay: 0 < layer_decay <= 1; 1: none.
-        num_layers: the layers above the stem are put together evenly into so many, whose rates differ, as
-            ConvNeXt's detectors have it (https://arxiv.org/abs/2201.03545), three blocks in each; None: all.
-        decay_biases: whether biases decay.
+        lr: learning rate of the heads; without ``layer_decay`` groups have no learning rate of their own.
+        layer_decay: 0 < layer_decay <= 1; 1 disables it.
+        num_layers: merge the layers above the stem evenly into this many, as ConvNeXt's detectors do
+            (https://arxiv.org/abs/2201.03545) with three blocks in each; None: each layer has its own rate.
+        decay_biases: whether biases have weight decay.
 
     Raises:
-        ConfigError: a layer decay, or a number of layers, that is none.
+        ConfigError: ``layer_decay`` or ``num_layers`` is out of range.
     """
     if not 0 < layer_decay <= 1:
-        raise ConfigError(f"optimizer.params.layer_decay={layer_decay}: 0 < layer_decay <= 1; 1 is none")
+        raise ConfigError(f"optimizer.params.layer_decay={layer_decay}: 0 < layer_decay <= 1; 1 disables it")
     if num_layers is not None and num_layers < 1:
         raise ConfigError(
-            f"optimizer.params.num_layers={num_layers}: >= 1; null: each layer has its own rate"
+            f"optimizer.params.num_layers={num_layers}: must be >= 1, or null for a rate per layer"
         )
     exempt = {
         f"{path}.{name}" if path else name
@@ -76,14 +77,16 @@ def param_groups(
     }
     groups: list[dict[str, Any]]
     if decay_biases:
-        groups = _all_but_norms(model, weight_decay, exempt)
+        groups = _groups_with_biases(model, weight_decay, exempt)
     else:
         groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=exempt)
     return groups if layer_decay == 1 else _by_layer(model, groups, lr, layer_decay, num_layers)
 
 
-def _all_but_norms(model: nn.Module, weight_decay: float, exempt: Collection[str]) -> list[dict[str, Any]]:
-    """Weight decay for all but some names and norms, which are told by their weight of one dimension."""
+def _groups_with_biases(
+    model: nn.Module, weight_decay: float, exempt: Collection[str]
+) -> list[dict[str, Any]]:
+    """Groups without and with weight decay; norms are the modules with a weight of one dimension."""
     without = {parameter for name, parameter in model.named_parameters() if name in exempt}
     for module in model.modules():
         weight = getattr(module, "weight", None)
@@ -99,7 +102,7 @@ def _all_but_norms(model: nn.Module, weight_decay: float, exempt: Collection[str
 def _by_layer(
     model: nn.Module, groups: list[dict[str, Any]], lr: float, layer_decay: float, num_layers: int | None
 ) -> list[dict[str, Any]]:
-    """Divide groups further, by layer."""
+    """Divide groups by layer, each layer with its own learning rate."""
     depth = _depth(model, num_layers)
     divided = []
     for group in groups:
@@ -114,7 +117,7 @@ def _by_layer(
 
 
 def _depth(model: nn.Module, num_layers: int | None) -> dict[nn.Parameter, int]:
-    """How many layers below the heads each parameter of a timm model is, the last layer being 1."""
+    """Return the depth below the heads of each parameter of a timm model; its last layer has depth 1."""
     depth = {}
     for backbone in model.modules():
         if isinstance(backbone, TimmBackbone):
@@ -136,48 +139,59 @@ def create_optimizer(
     clip_norm: float | None = 1.0,
     **options: Any,
 ) -> torch.optim.Optimizer:
-    """Make an optimizer by timm's name for it.
+    """Create a timm optimizer.
 
     Args:
         params: parameter groups.
-        opt: a name that ``timm.optim.list_optimizers`` gives.
+        opt: a name from ``timm.optim.list_optimizers``.
         lr: learning rate, > 0.
-        weight_decay: for groups that have none of their own, >= 0.
-        clip_norm: the norm of all gradients together is clipped to this before each step; None: never.
-        options: further arguments of that optimizer, such as ``betas``; None: its own default, or timm's.
+        weight_decay: weight decay of groups without their own, >= 0.
+        clip_norm: before each step, the norm of all gradients together is clipped to this; None: no clipping.
+        options: further arguments of the optimizer, such as ``betas``; None: the default value.
 
     Raises:
-        ConfigError: timm has no such optimizer, it cannot be had here, or an option is none of its own.
+        ConfigError: timm has no such optimizer, it is not available here, or it does not take an option.
     """
     options = {
         key: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         for key, value in options.items()
         if value is not None
     }
-    _check(opt, options)
+    _check_optimizer(opt, options)
     try:
         optimizer = create_optimizer_v2(params, opt=opt, lr=lr, weight_decay=weight_decay, **options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer.opt={opt}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"optimizer.opt={opt}: {one_line(error)}") from error
     if clip_norm is not None:
-        # A hook of the step, because a gradient scaler unscales gradients only just before it
-        def clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
-
-        # timm's Lookahead wraps an optimizer whose step its own step calls
-        getattr(optimizer, "_base_optimizer", optimizer).register_step_pre_hook(clip)
+        _clip_before_steps(optimizer, clip_norm)
     return optimizer
+
+
+def _clip_before_steps(optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
+    """Clip gradients in a hook of the step, because a gradient scaler unscales them right before the step."""
+
+    def clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+
+    # timm's Lookahead wraps an optimizer, and its own step calls the step of that one
+    getattr(optimizer, "_base_optimizer", optimizer).register_step_pre_hook(clip)
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer of a config for a model.
 
-    With ``train.reference_batch_size`` the learning rate is scaled from that many images a step to those
-    of this run. The tree is not changed.
+    With ``train.reference_batch_size`` the learning rate is scaled to the images per step of this run.
+
+    Args:
+        cfg: the tree, which is not changed.
+        model: the model whose parameters are optimized.
+
+    Raises:
+        ConfigError: as ``create_optimizer`` and ``param_groups``.
     """
     node = copy.deepcopy(cfg.optimizer)
-    node._set_parent(cfg)  # its interpolations refer to the tree
+    node._set_parent(cfg)  # interpolations in the node refer to the tree
     node.params.model = model
     if cfg.train.get("reference_batch_size"):
         node.lr, formula = learning_rate(cfg)
@@ -187,7 +201,7 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(cfg: DictConfig) -> tuple[float, str]:
-    """The learning rate of a run, scaled to the images of its steps, and the formula that gives it."""
+    """Return the learning rate of a run, scaled to its images per step, and the formula as text."""
     return scaled_rate(
         cfg.optimizer.lr,
         cfg.optimizer.get("opt"),
@@ -197,51 +211,57 @@ def learning_rate(cfg: DictConfig) -> tuple[float, str]:
 
 
 def scaled_rate(lr: float, opt: str | None, images: int, reference: int | None) -> tuple[float, str]:
-    """A learning rate for steps of so many images, and how it comes about.
+    """Scale a learning rate to the number of images per step.
 
-    In proportion to the images for SGD and its kin, whose steps are as large as the gradients (Goyal et al.,
-    https://arxiv.org/abs/1706.02677); by the square root for all others, which divide by the size of
-    gradients in some way, as timm's own training script has it.
+    The rate is proportional to the images for SGD and its variants, whose steps are proportional to the
+    gradients (Goyal et al., https://arxiv.org/abs/1706.02677). For adaptive optimizers, which normalize the
+    gradients, it is proportional to the square root of the images, as in timm's training script.
 
     Args:
-        lr: of steps of ``reference`` images.
-        opt: timm's name of the optimizer; None: another, taken for SGD.
-        images: of a step.
-        reference: images that ``lr`` is meant for; None: it is taken as it is.
+        lr: learning rate for ``reference`` images per step.
+        opt: timm's name of the optimizer; None: an optimizer of another library, scaled like SGD.
+        images: images per step, >= 1.
+        reference: images per step that ``lr`` is meant for; None: no scaling.
+
+    Returns:
+        (rate, formula), such as ``(0.005, "0.01 x sqrt(2/8) = 0.005")``.
 
     Raises:
-        ConfigError: as ``create_optimizer``.
+        ConfigError: timm has no such optimizer.
     """
     if not reference:
         return lr, f"{lr:g}"
-    ratio, told = images / reference, f"{images}/{reference}"
+    factor, formula = images / reference, f"{images}/{reference}"
     if opt is not None and _is_adaptive(opt):
-        ratio, told = math.sqrt(ratio), f"sqrt({told})"
-    return lr * ratio, f"{lr:g} x {told} = {lr * ratio:g}"
+        factor, formula = math.sqrt(factor), f"sqrt({formula})"
+    return lr * factor, f"{lr:g} x {formula} = {lr * factor:g}"
 
 
 def _is_adaptive(opt: str) -> bool:
-    """Whether steps are not in proportion to gradients; SGD and its kin take ``nesterov`` and no betas."""
-    _check(opt, {})
+    """Whether an optimizer normalizes gradients; SGD and its variants take ``nesterov`` and no betas."""
+    _check_optimizer(opt, {})
     name = opt.lower().removeprefix("lookahead_")
     takes = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
     return get_optimizer_info(name).has_betas or "nesterov" not in takes
 
 
-def _check(opt: str, options: Mapping[str, Any]) -> None:
+def _check_optimizer(opt: str, options: Mapping[str, Any]) -> None:
     """Raise ConfigError unless timm has the optimizer and it takes the options."""
     known = list(map(str, list_optimizers()))
     name = opt.lower().removeprefix("lookahead_")
     if name not in known:
-        raise ConfigError(f"optimizer.opt={opt!r} is not an optimizer of timm: {suggest(opt, known)}")
+        raise ConfigError(f"optimizer.opt={opt} is not a timm optimizer: {suggest(opt, known)}")
     if get_optimizer_info(name).second_order:
-        raise ConfigError(f"optimizer.opt={opt} needs second derivatives, which detectors do not give")
+        raise ConfigError(
+            f"optimizer.opt={opt} needs second derivatives, which are not available for detectors"
+        )
     try:
         kind = get_optimizer_class(name, bind_defaults=False)
-    except (AssertionError, ImportError) as error:  # timm's own words on what is missing
+    except (AssertionError, ImportError) as error:  # timm says which package is missing
         raise ConfigError(f"optimizer.opt={opt}: {error}") from None
     takes = [*inspect.signature(kind).parameters][1:]
     for key in options:
         if key not in takes:
-            takes_not = f"optimizer.{key}={options[key]}: {opt} takes {', '.join(takes)}"
-            raise ConfigError(f"{takes_not}; leave it out or set it to null")
+            raise ConfigError(
+                f"optimizer.{key}={options[key]}: remove it or set it to null; {opt} takes {', '.join(takes)}"
+            )

@@ -1,4 +1,4 @@
-"""``predictions.png``: ground truth beside predictions, for a look at what a number hides."""
+"""Draw ``predictions.png``: ground truth and predictions side by side."""
 
 from __future__ import annotations
 
@@ -26,56 +26,58 @@ __all__ = ["draw_predictions"]
 
 logger = logging.getLogger(__name__)
 
-SIDE = 480  # pixels of a picture's longer side
-COLUMNS = 4  # two pairs
-CONFIDENT = 0.5  # weaker detections are not drawn
+SIDE = 480  # longer side of a picture, in pixels
+COLUMNS = 4  # two pairs in a row
+SCORE_THRESHOLD = 0.5  # of the detections that are drawn
 
 
 def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, images: int = 6) -> None:
-    """Draw validation images in pairs, two a row: ground truth left, predictions right.
+    """Draw validation images in pairs, two in a row: ground truth on the left, predictions on the right.
 
-    What is drawn goes by what the model gives: panoptic segments, or semantic classes, or instances with
+    The output of the model decides what both show: panoptic segments, semantic classes, or instances with
     their boxes, masks and keypoints.
 
     Args:
         dataloader: the node ``dataloader`` of the config.
-        model: a detector in eval mode.
+        model: the detector, in eval mode.
         file: the PNG to write.
-        images: how many, evenly taken from the set; fewer where it has fewer.
+        images: number of images, evenly spaced in the validation set; all of a smaller set.
     """
     mapper = instantiate(dataloader.test.mapper)
     dataset = instantiate(dataloader.test.dataset)
     metadata = _metadata(dataloader.evaluator)
-    places = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
+    indices = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
     pictures = []
-    for entry in (dataset[place] for place in places):
+    for entry in (dataset[index] for index in indices):
         image = read_image(entry["file_name"], "RGB")
         with torch.no_grad():
             output = on_cpu(model([mapper(entry)])[0])
-        truth, found = (DetectionVisualizer(image, metadata, SIDE / max(image.shape[:2])) for _ in range(2))
-        _draw_truth(truth, entry, output)
-        found.draw_output(output, CONFIDENT)
-        pictures += [truth.output.get_image(), found.output.get_image()]
+        left, right = (DetectionVisualizer(image, metadata, SIDE / max(image.shape[:2])) for _ in range(2))
+        _draw_ground_truth(left, entry, output)
+        right.draw_output(output, SCORE_THRESHOLD)
+        pictures += [left.output.get_image(), right.output.get_image()]
     write_picture(file, stack_pictures(pictures, COLUMNS))
-    logger.info("Ground truth (left) and predictions (right) of %d images: %s", len(places), file)
+    logger.info("Drew ground truth (left) and predictions (right) of %d images: %s", len(indices), file)
 
 
 def _metadata(evaluator: DictConfig) -> Metadata:
-    """Names of the classes of the evaluated dataset."""
-    if "dataset_name" in evaluator:  # one of detectron2's
+    """Class names of the evaluated dataset."""
+    if "dataset_name" in evaluator:  # one of detectron2's evaluators
         return MetadataCatalog.get(instantiate(evaluator.dataset_name))
     return MetadataCatalog.get(dataset_name(evaluator.data, evaluator.split))
 
 
-def _draw_truth(canvas: DetectionVisualizer, entry: Mapping[str, Any], output: Mapping[str, Any]) -> None:
-    """Draw of a dataset dict what such an output is compared with, and nothing on top of that."""
+def _draw_ground_truth(
+    visualizer: DetectionVisualizer, entry: Mapping[str, Any], output: Mapping[str, Any]
+) -> None:
+    """Draw the annotations of a dataset dict that correspond to the parts of a detector's output."""
     if "panoptic_seg" in output:
         segments = torch.from_numpy(read_segments(entry["pan_seg_file_name"]))
-        canvas.draw_panoptic_seg(segments, entry["segments_info"], **STUFF)
+        visualizer.draw_panoptic_seg(segments, entry["segments_info"], **STUFF)
     elif "sem_seg" in output:
-        canvas.draw_sem_seg(read_semantic(entry), **STUFF)
+        visualizer.draw_sem_seg(read_semantic(entry), **STUFF)
     else:
-        parts = {"pred_masks": "segmentation", "pred_keypoints": "keypoints"}
-        unseen = {key for field, key in parts.items() if not output["instances"].has(field)}
-        seen = [{k: v for k, v in thing.items() if k not in unseen} for thing in entry["annotations"]]
-        canvas.draw_dataset_dict({"annotations": seen})
+        fields = {"pred_masks": "segmentation", "pred_keypoints": "keypoints"}
+        hidden = {key for field, key in fields.items() if not output["instances"].has(field)}
+        shown = [{k: v for k, v in thing.items() if k not in hidden} for thing in entry["annotations"]]
+        visualizer.draw_dataset_dict({"annotations": shown})

@@ -1,4 +1,4 @@
-"""What is checked before a run creates or writes anything."""
+"""Checks before a run creates any file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
 
     Args:
         cfg: the tree, its dataset resolved.
-        splits: parts of the dataset that the run will use.
+        splits: the splits of the dataset that the run uses.
 
     Returns:
         The detector on the ``meta`` device.
 
     Raises:
-        ConfigError: something that would stop the run.
+        ConfigError: the run would fail.
     """
     for split in splits:
         check_split(cfg.data, split, tasks_of(cfg.data))
@@ -45,15 +45,15 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
 
 
 def check_machine(cfg: DictConfig, processes: int, training: bool = True) -> None:
-    """Check everything that can be known before data are read.
+    """Check a config against this machine and, if the run trains, its training options.
 
     Args:
         cfg: the tree.
-        processes: of the run.
-        training: whether the run trains, and does not evaluate only.
+        processes: number of processes of the run.
+        training: whether the run trains; otherwise it only evaluates.
 
     Raises:
-        ConfigError: the config does not fit this machine or the number of processes, or cannot be trained.
+        ConfigError: the config does not suit this machine or the number of processes, or cannot be trained.
     """
     if processes < 1:
         raise ConfigError(f"--num-gpus {processes}: at least one process is needed")
@@ -62,7 +62,7 @@ def check_machine(cfg: DictConfig, processes: int, training: bool = True) -> Non
         raise ConfigError(f"train.device={device}: this machine has no GPU; use train.device=cpu")
     if training:
         check_training(cfg.train)
-        build_optimizer(cfg, nn.Linear(1, 1))  # for its errors
+        build_optimizer(cfg, nn.Linear(1, 1))  # raises for unknown optimizers and options
     if processes > 1 and device == "cpu" and cfg.model.backbone.bottom_up.get("norm") == "SyncBN":
         raise ConfigError("norm=SyncBN needs GPUs: use model.backbone.bottom_up.norm=keep")
     if batch % processes:
@@ -72,33 +72,37 @@ def check_machine(cfg: DictConfig, processes: int, training: bool = True) -> Non
 
 
 def check_training(train: DictConfig) -> None:
-    """Raise ConfigError if the node ``train`` has a value that is out of range, or that this machine lacks."""
+    """Check the values of the node ``train``.
+
+    Raises:
+        ConfigError: a value is out of range, or needs what this machine lacks.
+    """
     check_lengths(train)
     _check_precision(train)
     accumulate = train.get("accumulate", 1)
     if not isinstance(accumulate, int) or accumulate < 1:
-        raise ConfigError(f"train.accumulate={accumulate}: batches a step, at least 1")
+        raise ConfigError(f"train.accumulate={accumulate}: batches per step, >= 1")
     reference = train.get("reference_batch_size")
     if reference is not None and not reference > 0:
-        raise ConfigError(f"train.reference_batch_size={reference}: images a step, > 0; null: no scaling")
+        raise ConfigError(f"train.reference_batch_size={reference}: images per step, > 0; null: no scaling")
     average = train.get("ema")
     if average and average.enabled and not 0 <= average.decay < 1:
         raise ConfigError(f"train.ema.decay={average.decay}: 0 <= decay < 1, such as 0.999")
     if train.get("early_stop", 0) and not (train.eval_period or train.get("eval_epochs")):
         raise ConfigError(
-            f"train.early_stop={train.early_stop} counts evaluations and there is one, at the end: "
+            f"train.early_stop={train.early_stop} counts evaluations, but the only one is at the end: "
             "set train.eval_period or train.eval_epochs"
         )
     metric = train.get("metric")
     if metric and not all(metric.partition("/")):
-        raise ConfigError(f"train.metric={metric}: give task/metric, such as bbox/AP")
+        raise ConfigError(f"train.metric={metric}: use task/metric, such as bbox/AP")
     check_writers(train.get("writers") or [])
 
 
 def _check_precision(train: DictConfig) -> None:
     precision, device = train.amp.get("precision", "fp16"), torch.device(train.device).type
     if precision not in PRECISIONS:
-        raise ConfigError(f"train.amp.precision={precision}: one of {', '.join(PRECISIONS)}")
+        raise ConfigError(f"train.amp.precision={precision}: must be one of {', '.join(PRECISIONS)}")
     if not train.amp.enabled:
         return
     if device == "cpu" and precision == "fp16":
@@ -106,4 +110,6 @@ def _check_precision(train: DictConfig) -> None:
             "train.amp.enabled=True needs a GPU: use train.amp.enabled=False, or train.amp.precision=bf16"
         )
     if device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(False):
-        raise ConfigError("train.amp.precision=bf16: this GPU has none; use train.amp.precision=fp16")
+        raise ConfigError(
+            "train.amp.precision=bf16: this GPU does not support it; use train.amp.precision=fp16"
+        )

@@ -1,4 +1,4 @@
-"""One process of a run: its folder, log, seed and threads, and then training or evaluation."""
+"""One process of a run: prepare its folder, log, seed and threads, then train or evaluate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: 
         cfg: the tree, checked, its dataset resolved.
         eval_only: evaluate ``train.init_checkpoint``, or the last checkpoint of the folder.
         resume: continue from the last checkpoint of the folder, if it has one.
-        record: what is known of the run before it starts.
+        record: the initial record of the run.
     """
     folder = Path(cfg.train.output_dir)
     record = record or Record()
@@ -62,13 +62,14 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: 
 
 
 def _log_to(folder: Path) -> None:
-    """Log to the terminal and to the log.txt of this run only, whatever ran in this process before."""
+    """Log to the terminal and to the log.txt of this run, and no longer to that of an earlier run."""
     setup_logger.cache_clear()
     d2_logger._cached_log_stream.cache_clear()
     for name in ("detectron2", "fvcore", "d2timm"):
         for handler in logging.getLogger(name).handlers:
             stream: Any = getattr(handler, "stream", None)
-            if Path(str(getattr(stream, "name", ""))).name.startswith("log.txt"):  # not another's stream
+            # streams that other code opened stay open
+            if Path(str(getattr(stream, "name", ""))).name.startswith("log.txt"):
                 stream.close()
         logging.getLogger(name).handlers.clear()
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)

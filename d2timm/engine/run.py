@@ -1,11 +1,10 @@
-"""From a config tree and the options of a command line to a run.
+"""Start a run from a config tree and the options of a command line.
 
-torch and detectron2 are imported once the choices in the tree are known to fit together.
+torch and detectron2 are imported only after the parts of the config are known to be compatible.
 """
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,22 @@ __all__ = ["start"]
 
 
 def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
-    """Check a config, then train, evaluate or describe it.
+    """Check a config, then train, evaluate or summarize it.
 
     Args:
         cfg: the tree.
         options: ``dry_run``, ``eval_only``, ``resume``; ``num_gpus``, ``num_machines``, ``machine_rank`` and
             ``dist_url`` as in detectron2.
-        command: the command line that repeats this run.
+        command: the command line that repeats this run, for its record.
 
     Raises:
-        ConfigError: a user's mistake, found before anything is created.
+        ConfigError: the user made a mistake; nothing has been created then.
     """
     check_compatibility(cfg)
 
     from ..config.build import build_on_meta, resolve_dataset
     from .dry_run import summarize
-    from .launch import launch, under_torchrun
+    from .launch import is_first_process, launch
     from .process import run
 
     automatic = cfg.data.name == "auto"
@@ -44,20 +43,20 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     if options.dry_run:
         print(summarize(cfg, build_on_meta(cfg)))
         return
-    rank = int(os.environ["RANK"]) if under_torchrun() else options.machine_rank
-    fallback = automatic and cfg.data.name == "shapes" and rank == 0
-    if rank == 0 and is_held(Path(cfg.train.output_dir)):
+    first = is_first_process(options)
+    if first and is_held(Path(cfg.train.output_dir)):
         raise ConfigError(f"train.output_dir={cfg.train.output_dir}: another process trains there")
     record = _check(cfg, options, command)
+    fallback = first and automatic and cfg.data.name == "shapes"
     if fallback:
-        print(banner(cfg.train))
+        print(_banner(cfg.train))
     launch(run, options, cfg, options.eval_only, options.resume, record)
     if fallback:
-        print(banner(cfg.train))
+        print(_banner(cfg.train))
 
 
 def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
-    """Check everything that can be known before the run; returns the record that it starts with."""
+    """Check everything that can be checked before the run; returns its initial record."""
     import torch
 
     from ..backbone.description import multiply_adds
@@ -76,13 +75,15 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
     check_machine(cfg, num_processes(options), training=not options.eval_only)
     model: Any = check(cfg, ["val"] if options.eval_only else ["train", "val"])
     if "tta" in cfg.train and cfg.train.tta.enabled:
-        tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model)  # for its errors
+        tta_of(
+            cfg.train.tta, cfg.dataloader.test.mapper, model
+        )  # raises if TTA does not support the detector
     image = trial_image(test_size(cfg.dataloader.test.mapper), model)
     return Record(command=command, multiply_adds=multiply_adds(model.backbone, image))
 
 
-def banner(train: DictConfig) -> str:
-    """What is printed before and after a run when no dataset is named and COCO is not found."""
+def _banner(train: DictConfig) -> str:
+    """The notice before and after a run on the embedded dataset that the user did not ask for."""
     from .dry_run import length
 
     lines = [

@@ -1,4 +1,4 @@
-"""How long to train and how fast to learn: epochs as iterations, and a schedule of the learning rate."""
+"""Lengths of a training in epochs or iterations, and the one-cycle schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ __all__ = ["check_lengths", "counts_epochs", "images_per_step", "in_iterations",
 
 logger = logging.getLogger(__name__)
 
-#: Lengths in epochs, and those in iterations that they stand for.
+#: Key of a length in epochs -> key of the same length in iterations
 LENGTHS = {"epochs": "max_iter", "eval_epochs": "eval_period"}
 
 
 def one_cycle(rise: float = 0.3, start: float = 1 / 25, end: float = 1 / 25e4) -> CompositeParamScheduler:
-    """The 1cycle policy: up to the learning rate, and down again to nearly nothing.
+    """Return the 1cycle schedule: the rate rises to the learning rate, then falls almost to zero.
 
-    Smith and Topin, https://arxiv.org/abs/1708.07120, in the shape of torch's ``OneCycleLR``: two half
-    waves of a cosine. The momentum, which the paper lowers meanwhile, stays as it is.
+    Smith and Topin, https://arxiv.org/abs/1708.07120, with the shape of torch's ``OneCycleLR``: two half
+    cosine waves. Unlike in the paper, the momentum is constant.
 
     Args:
-        rise: part of the schedule until the learning rate is reached, 0 < rise < 1.
-        start: of the learning rate at the beginning, 0 <= start <= 1.
-        end: of the learning rate at the end, 0 <= end <= 1.
+        rise: fraction of the schedule in which the rate rises, 0 < rise < 1.
+        start: initial rate as a fraction of the learning rate, 0 <= start <= 1.
+        end: final rate as a fraction of the learning rate, 0 <= end <= 1.
 
     Raises:
-        ConfigError: a rise that leaves nothing to fall.
+        ConfigError: ``rise`` is out of range.
     """
     if not 0 < rise < 1:
-        raise ConfigError(f"lr_multiplier.rise={rise}: 0 < rise < 1, the part of the schedule that rises")
+        raise ConfigError(f"lr_multiplier.rise={rise}: a fraction of the schedule, 0 < rise < 1")
     waves = [CosineParamScheduler(start, 1.0), CosineParamScheduler(1.0, end)]
     return CompositeParamScheduler(waves, [rise, 1 - rise], ["rescaled", "rescaled"])
 
 
 def images_per_step(cfg: DictConfig) -> int:
-    """Images of one step of the optimizer, over all processes and accumulated batches."""
+    """Return the images per optimizer step, over all processes and accumulated batches."""
     return int(cfg.dataloader.train.total_batch_size * cfg.train.get("accumulate", 1))
 
 
 def counts_epochs(train: DictConfig) -> bool:
-    """Whether a length is in epochs, so that the number of training images must be known."""
+    """Return whether a length is in epochs, so that the number of training images is needed."""
     return any(train.get(epochs) is not None for epochs in LENGTHS)
 
 
 def in_iterations(train: DictConfig, images: int, step: int) -> None:
-    """Turn lengths in epochs into iterations, in place.
+    """Convert lengths in epochs to iterations, rounded up, in place.
 
-    ``train.epochs`` becomes ``train.max_iter`` and ``train.eval_epochs`` ``train.eval_period``, rounded up;
-    the lengths in epochs are then None. A run does this to a copy of the tree that it saves.
+    ``train.epochs`` sets ``train.max_iter``, and ``train.eval_epochs`` sets ``train.eval_period``. The keys
+    in epochs become None.
 
     Args:
-        train: the node ``train``.
-        images: number of images of the training set that the loader draws from.
-        step: images of one step of the optimizer.
+        train: the node ``train``; the config that a run saves keeps its epochs, so pass that of a copy.
+        images: number of images in the training set.
+        step: images per optimizer step.
 
     Raises:
-        ConfigError: a length that is not positive, or two lengths for one thing.
+        ConfigError: as ``check_lengths``.
     """
     check_lengths(train)
     for key, iterations in LENGTHS.items():
@@ -69,20 +69,23 @@ def in_iterations(train: DictConfig, images: int, step: int) -> None:
             continue
         length = math.ceil(epochs * images / step)
         train[iterations], train[key] = length, None
-        logger.info("train.%s=%g: %d iterations of %d of %d images", *(key, epochs, length, step, images))
+        logger.info(
+            "train.%s=%g: %d iterations of %d images, with %d images per epoch",
+            *(key, epochs, length, step, images),
+        )
 
 
 def check_lengths(train: DictConfig) -> None:
-    """Raise ConfigError if a length in epochs is not positive, or is given in iterations as well."""
+    """Raise ConfigError if a length in epochs is <= 0, or is also set in iterations."""
     for key, iterations in LENGTHS.items():
         epochs = train.get(key)
         if epochs is None:
             continue
         if not epochs > 0:
-            raise ConfigError(f"train.{key}={epochs}: epochs, > 0; null: train.{iterations} counts")
-        # the default of a dataset is an interpolation, a user's own value is not
+            raise ConfigError(f"train.{key}={epochs}: must be > 0, or null to use train.{iterations}")
+        # a default of the dataset is an interpolation, a value that the user set is not
         if not OmegaConf.is_interpolation(train, iterations) and train[iterations] is not None:
             raise ConfigError(
-                f"train.{key}={epochs} and train.{iterations}={train[iterations]} are two lengths: "
-                "leave one out, or set it to null"
+                f"train.{key}={epochs} and train.{iterations}={train[iterations]} set the same length: "
+                "remove one, or set it to null"
             )

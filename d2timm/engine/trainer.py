@@ -1,4 +1,4 @@
-"""A training step over one batch or several, in full or mixed precision, on the GPU or the CPU."""
+"""A training step over one or more batches, in full or mixed precision, on a GPU or the CPU."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["PRECISIONS", "Trainer", "build_trainer"]
 
-#: What matrix products are computed in under automatic mixed precision, by its name in a config.
+#: Name in a config -> data type of matrix products under automatic mixed precision
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Trainer(SimpleTrainer):
-    """detectron2's trainer, with gradients accumulated over batches and mixed precision on any device.
+    """detectron2's trainer with gradient accumulation and with mixed precision on any device.
 
     An iteration is one step of the optimizer::
 
-        for batch in (so many) batches:
-            losses = model(batch)           # under autocast
-            (sum(losses) / batches).backward()
+        for _ in range(accumulate):
+            losses = model(next(loader))    # under autocast
+            (sum(losses) / accumulate).backward()
         optimizer.step()
 
-    N batches of B images give the step of one batch of N * B, but for what a detector does a batch at a
-    time: batch statistics, and losses divided by the objects or regions of a batch. What is logged of an
-    iteration is the mean over its batches. In DistributedDataParallel, processes exchange gradients once
-    an iteration.
+    N batches of B images give the same step as one batch of N * B, except where a detector depends on the
+    batch: batch statistics, and losses that are divided by the number of objects or regions in a batch.
+    Logged losses are means over the batches of an iteration. Under DistributedDataParallel, processes
+    exchange gradients once per iteration.
 
     Args:
-        model: on its device; gives a dict of losses, each a scalar.
-        loader: batches, without an end.
-        optimizer: of the model's parameters.
-        accumulate: batches an iteration, >= 1.
+        model: the model, on its device; returns a dict of scalar losses.
+        loader: an endless iterable of batches.
+        optimizer: the optimizer of the model's parameters.
+        accumulate: batches per iteration, >= 1.
         precision: one of ``PRECISIONS``, or None for float32. Gradients in fp16 are scaled against
             underflow (Micikevicius et al., https://arxiv.org/abs/1710.03740); bf16 has the range of float32.
     """
@@ -63,23 +63,23 @@ class Trainer(SimpleTrainer):
         self.optimizer.zero_grad()
         losses: dict[str, list[Tensor]] = defaultdict(list)
         seconds = 0.0
-        for left in reversed(range(self.accumulate)):
+        for index in range(self.accumulate):
             start = time.perf_counter()
             batch = next(self._data_loader_iter)
             seconds += time.perf_counter() - start
-            with self._exchange(last=not left):
+            with self._exchange(last=index == self.accumulate - 1):
                 for name, loss in self._backward(batch).items():
                     losses[name].append(loss.detach())
         self.after_backward()
-        # raises FloatingPointError unless all are finite
+        # raises FloatingPointError if a loss is not finite
         self._write_metrics({name: torch.stack(each).mean() for name, each in losses.items()}, seconds)
-        # Not in the step: fused optimizers would unscale after gradients are clipped
+        # Unscale before the step: fused optimizers would unscale after the gradients are clipped
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
     def _backward(self, batch: Any) -> dict[str, Tensor]:
-        """Add a batch's share to the gradients."""
+        """Add the gradients of a batch, divided by the number of batches."""
         dtype = PRECISIONS[self.precision] if self.precision else None
         with torch.autocast(self.device_type, dtype, enabled=dtype is not None):
             losses: dict[str, Tensor] = self.model(batch)
@@ -88,17 +88,18 @@ class Trainer(SimpleTrainer):
         return losses
 
     def _exchange(self, last: bool) -> AbstractContextManager[Any]:
-        """Keep gradients to this process until the last batch."""
-        alone = last or not isinstance(self.model, DistributedDataParallel)
-        return nullcontext() if alone else self.model.no_sync()
+        """A context in which processes exchange gradients at the last batch only."""
+        if last or not isinstance(self.model, DistributedDataParallel):
+            return nullcontext()
+        return self.model.no_sync()
 
     def state_dict(self) -> dict[str, Any]:
-        """As detectron2's AMPTrainer has it, ``grad_scaler`` where gradients are scaled."""
+        """Return the state, with ``grad_scaler`` as in detectron2's AMPTrainer if gradients are scaled."""
         scaler = {"grad_scaler": self.grad_scaler.state_dict()} if self.grad_scaler.is_enabled() else {}
         return {**super().state_dict(), **scaler}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on; a run may be resumed in another precision."""
+        """Restore the state; it may come from a run in another precision."""
         super().load_state_dict(state_dict)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
@@ -107,6 +108,6 @@ class Trainer(SimpleTrainer):
 def build_trainer(
     train: DictConfig, model: nn.Module, loader: Iterable[Any], optimizer: torch.optim.Optimizer
 ) -> Trainer:
-    """Make the trainer that the node ``train`` describes."""
+    """Build the trainer that the node ``train`` configures."""
     precision = train.amp.get("precision", "fp16") if train.amp.enabled else None
     return Trainer(model, loader, optimizer, train.get("accumulate", 1), precision)

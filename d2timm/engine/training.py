@@ -1,6 +1,6 @@
 """Train a config: tree -> objects -> training loop -> run folder.
 
-The run folder is all that a run leaves behind, and all that anything else reads of it: ``config.yaml``,
+A run writes to its folder only, and other parts of d2timm read a run from there only: ``config.yaml``,
 ``result.json``, ``metrics.json``, ``log.txt``, TensorBoard events, checkpoints and ``predictions.png``.
 """
 
@@ -10,7 +10,7 @@ import copy
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
 
-BEST = "model_best"
+BEST = "model_best"  # name of the checkpoint with the best score
 
 
 def train(cfg: DictConfig, resume: bool, record: Record) -> None:
@@ -43,7 +43,7 @@ def train(cfg: DictConfig, resume: bool, record: Record) -> None:
     Args:
         cfg: the tree, checked, its dataset resolved.
         resume: continue from the last checkpoint of the folder, if it has one.
-        record: what is known of the run; the first process keeps it up to date.
+        record: the record of the run, which the first process updates.
     """
     folder = Path(cfg.train.output_dir)
     resume = resume and (folder / "last_checkpoint").is_file()
@@ -59,7 +59,7 @@ def train(cfg: DictConfig, resume: bool, record: Record) -> None:
 def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
     main = comm.is_main_process()
     if counts_epochs(cfg.train):
-        cfg = copy.deepcopy(cfg)  # the saved tree keeps the user's epochs
+        cfg = copy.deepcopy(cfg)  # the saved config keeps the user's epochs
         in_iterations(cfg.train, len(instantiate(cfg.dataloader.train.dataset)), images_per_step(cfg))
     model = build_model(cfg, weights=not resume)
     describe_model(record, cfg, model)
@@ -81,22 +81,10 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
             record.write(folder)
         return metrics
 
-    trainer.register_hooks(
-        [
-            hooks.IterationTimer(),
-            Schedule(instantiate(cfg.lr_multiplier), cfg.train.max_iter),
-            average,
-            RecordProgress(record, folder, cfg.train.checkpointer.period) if main else None,
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-            hooks.EvalHook(cfg.train.eval_period, evaluate_now),
-            StopEarly(record, cfg.train.get("early_stop", 0), cfg.train.eval_period),
-            StopBelowMedian(record, folder, cfg.train.get("stop_below_median", 0), cfg.train.eval_period),
-        ]
-    )
+    trainer.register_hooks(_hooks(cfg, folder, record, checkpointer, average, evaluate_now))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume else 0
     end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
-
     if start < end:
         trainer.register_hooks([_writers(cfg, folder) if main else None])
         try:
@@ -105,21 +93,42 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
             record.stopped = str(stopped)
             logger.info("This run %s.", stopped)
     else:
-        logger.info("All %d iterations are trained already; evaluating.", end)
+        logger.info("All %d iterations are already trained; evaluating.", end)
         record.iterations = start
         evaluate_now()
     if main and record.best_score is not None:
         best = (record.metric, record.best_score, record.best_iterations)
-        logger.info("Best %s %.2f, after %d iterations: %s.pth", *best, folder / BEST)
+        logger.info("Best %s: %.2f after %d iterations, in %s.pth", *best, folder / BEST)
     finish(record, cfg, evaluated.eval())
+
+
+def _hooks(
+    cfg: DictConfig,
+    folder: Path,
+    record: Record,
+    checkpointer: AtomicCheckpointer,
+    average: AverageWeights | None,
+    evaluate_now: Callable[[], Metrics],
+) -> list[HookBase | None]:
+    """Hooks in the order in which they run after a step; None: not in this process."""
+    main, train = comm.is_main_process(), cfg.train
+    return [
+        hooks.IterationTimer(),
+        Schedule(instantiate(cfg.lr_multiplier), train.max_iter),
+        average,
+        RecordProgress(record, folder, train.checkpointer.period) if main else None,
+        hooks.PeriodicCheckpointer(checkpointer, **train.checkpointer) if main else None,
+        hooks.EvalHook(train.eval_period, evaluate_now),
+        StopEarly(record, train.get("early_stop", 0), train.eval_period),
+        StopBelowMedian(record, folder, train.get("stop_below_median", 0), train.eval_period),
+    ]
 
 
 def _average(train: DictConfig, model: nn.Module) -> AverageWeights | None:
     if not is_averaged(train):
         return None
-    options = train.ema
-    logger.info("Averaged weights are evaluated, with a decay of %g a step.", options.decay)
-    return AverageWeights(model, options.decay, options.warmup)
+    logger.info("Evaluations use averaged weights, with a decay of %g per step.", train.ema.decay)
+    return AverageWeights(model, train.ema.decay, train.ema.warmup)
 
 
 def _writers(cfg: DictConfig, folder: Path) -> HookBase:

@@ -1,4 +1,4 @@
-"""Evaluate a detector on the validation set, and note the scores in the record of the run."""
+"""Evaluate a detector on the validation set, and store the metrics in the record of the run."""
 
 from __future__ import annotations
 
@@ -38,10 +38,14 @@ Metrics: TypeAlias = Mapping[str, Mapping[str, float | None]]
 
 
 def evaluate(cfg: DictConfig, model: nn.Module) -> Metrics:
-    """Evaluate a detector on the validation set.
+    """Evaluate a detector on the validation set, and log the metrics.
+
+    Args:
+        cfg: the tree; ``dataloader.test`` and ``dataloader.evaluator`` are used.
+        model: the detector.
 
     Returns:
-        Task (``bbox``, ``segm``) -> metric -> percent; empty in all but the first process.
+        Task (``bbox``, ``segm``, ...) -> metric -> percent; empty in all but the first process.
     """
     metrics: Metrics = inference_on_dataset(
         model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
@@ -52,20 +56,20 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> Metrics:
 
 
 def checkpoint_to_evaluate(train: DictConfig) -> str:
-    """The checkpoint that ``--eval-only`` loads.
+    """Return the checkpoint that ``--eval-only`` loads.
 
     Args:
         train: the node ``train``.
 
     Raises:
-        ConfigError: there is no trained checkpoint.
+        ConfigError: there is no checkpoint.
     """
     folder = Path(train.output_dir)
     last = folder / "last_checkpoint"
     file = train.init_checkpoint or (last.is_file() and str(folder / last.read_text().strip()))
     if not file:
         raise ConfigError(
-            f"--eval-only: {folder} has no checkpoint; give train.output_dir= or train.init_checkpoint="
+            f"--eval-only: {folder} has no checkpoint; set train.output_dir= or train.init_checkpoint="
         )
     if "://" not in file and not Path(file).is_file():
         raise ConfigError(f"--eval-only: {file}: no such file")
@@ -77,8 +81,8 @@ def evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
 
     Args:
         cfg: the tree, checked, its dataset resolved.
-        folder: of the run.
-        record: what is known of the run, unless the folder has a record.
+        folder: the folder of the run.
+        record: the record of the run if the folder has none.
     """
     model = build_model(cfg, weights=False)
     load_weights(cfg.train, model, checkpoint_to_evaluate(cfg.train))
@@ -93,7 +97,7 @@ def evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
 
 
 def score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
-    """Evaluate a detector, and note the result in the record of the first process."""
+    """Evaluate a detector; in the first process, store metrics, speed and memory in the record."""
     with Speed(model) as speed:
         metrics = evaluate(cfg, model)
     if comm.is_main_process():
@@ -104,7 +108,7 @@ def score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
 
 
 def finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
-    """After the last evaluation: evaluate with test-time augmentation if configured, and draw pictures."""
+    """Complete a run: evaluate with test-time augmentation if configured, and draw predictions."""
     if OmegaConf.select(cfg, "train.tta.enabled"):
         cfg = copy.deepcopy(cfg)
         cfg.dataloader.evaluator.output_dir = str(Path(cfg.train.output_dir) / "inference_TTA")
@@ -116,7 +120,7 @@ def finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
 
 
 def describe_model(record: Record, cfg: DictConfig, model: nn.Module) -> None:
-    """Note in a record which model is trained, for which classes and for how long."""
+    """Store in a record which model is trained, for which classes and for how long."""
     record.model_name = cfg.model.backbone.bottom_up.model_name
     record.parameters = sum(parameter.numel() for parameter in model.parameters())
     if "data" in cfg:
@@ -125,7 +129,7 @@ def describe_model(record: Record, cfg: DictConfig, model: nn.Module) -> None:
 
 
 def metric_of(cfg: DictConfig) -> str:
-    """The metric that runs are compared by; configs saved by earlier versions have no tasks."""
+    """Return the metric that runs are compared by; configs of earlier versions have no tasks."""
     if metric := cfg.train.get("metric"):
         return str(metric)
     tasks = OmegaConf.select(cfg, "data.tasks")

@@ -1,7 +1,7 @@
-"""Services that follow a run, beside the console, ``metrics.json`` and TensorBoard.
+"""Writers that send a run to experiment trackers, in addition to the log, ``metrics.json`` and TensorBoard.
 
-Each is a detectron2 ``EventWriter`` that sends what TensorBoard gets: losses, learning rate and evaluations,
-and once the config. Where a service is and who one is to it, its own environment variables say.
+Each is a detectron2 ``EventWriter`` that sends the config once, and the scalars that TensorBoard gets:
+losses, learning rate and metrics. Address and credentials come from the environment variables of the tracker.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from detectron2.utils.events import EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
@@ -33,27 +33,34 @@ PROJECT = "d2timm"
 
 
 class ServiceWriter(EventWriter):
-    """Sends each scalar once.
+    """Base class of writers for a service; sends each scalar once.
 
-    The service's id of a run is kept in the run folder, so that a resumed run goes on as the same one.
+    The service's id of the run is stored in the run folder, so that a resumed run continues the same one.
+
+    Attributes:
+        package: the package that must be installed.
+        extra: the extra of d2timm that installs it.
+        id_file: file of the run folder with the service's id of the run.
 
     Args:
-        folder: of the run; its name is the run's.
-        config: all values of the tree by their paths, as ``settings`` gives them.
-        window: iterations over whose median noisy scalars are smoothed, as detectron2's writers do.
+        folder: the run folder; the run gets its name.
+        config: dotted key -> value of the config, as ``settings`` returns it.
+        window: iterations over which noisy scalars are smoothed by their median, as in detectron2's writers.
     """
 
-    id_file: str
+    package: ClassVar[str]
+    extra: ClassVar[str]
+    id_file: ClassVar[str]
 
     def __init__(self, folder: Path, config: Mapping[str, Any], window: int = 20) -> None:
         self.window = window
-        self.sent = -1  # the latest iteration
+        self.sent = -1  # the latest iteration whose scalars were sent
         file = folder / self.id_file
-        known = file.read_text() if file.is_file() else None
-        file.write_text(self.open(folder, config, known))
+        run_id = file.read_text() if file.is_file() else None
+        file.write_text(self.open(folder, config, run_id))
 
     def write(self) -> None:
-        """Send what is new."""
+        """Send the scalars that were not sent before."""
         new: dict[int, dict[str, float]] = defaultdict(dict)
         for name, (value, at) in get_event_storage().latest_with_smoothing_hint(self.window).items():
             if at > self.sent:
@@ -62,22 +69,24 @@ class ServiceWriter(EventWriter):
             self.send(new[at], at)
             self.sent = at
 
-    def open(self, folder: Path, config: Mapping[str, Any], known: str | None) -> str:
-        """Begin a run, or go on with a known one; returns its id."""
+    def open(self, folder: Path, config: Mapping[str, Any], run_id: str | None) -> str:
+        """Start a run, or continue the one with this id; returns the id."""
         raise NotImplementedError
 
     def send(self, scalars: Mapping[str, float], iteration: int) -> None:
-        """Hand over the scalars of an iteration."""
+        """Send the scalars of an iteration."""
         raise NotImplementedError
 
 
 class WandbWriter(ServiceWriter):
     """Weights & Biases; the project is ``$WANDB_PROJECT`` or ``d2timm``."""
 
+    package = "wandb"
+    extra = "wandb"
     id_file = ".wandb_id"
 
-    def open(self, folder: Path, config: Mapping[str, Any], known: str | None) -> str:
-        """Begin a run, or go on with a known one; returns its id."""
+    def open(self, folder: Path, config: Mapping[str, Any], run_id: str | None) -> str:
+        """Start a run, or continue the one with this id; returns the id."""
         import wandb
 
         self.run = wandb.init(
@@ -85,52 +94,55 @@ class WandbWriter(ServiceWriter):
             name=folder.resolve().name,
             dir=folder,
             config=dict(config),
-            id=known,
+            id=run_id,
             resume="allow",
-            reinit="create_new",  # a sweep has one run after another in a process
+            reinit="create_new",  # a sweep may train several runs in one process
         )
-        # Not wandb's own steps: those may not go back, as after a kill they do
+        # wandb's own step must not decrease, but it does in a run that continues after a kill
         self.run.define_metric("*", step_metric="iteration")
         return str(self.run.id)
 
     def send(self, scalars: Mapping[str, float], iteration: int) -> None:
-        """Hand over the scalars of an iteration."""
+        """Send the scalars of an iteration."""
         self.run.log({**scalars, "iteration": iteration})
 
     def close(self) -> None:
-        """Say that the run has ended, and how."""
+        """End the run, as failed or as finished."""
         self.run.finish(exit_code=int(_failed()))
 
 
 class MlflowWriter(ServiceWriter):
     """MLflow; the experiment is ``$MLFLOW_EXPERIMENT_NAME`` or ``d2timm``.
 
-    A server that does not answer for a while costs the scalars of that time, which is logged, not the run.
+    While the server does not answer, scalars are lost with a warning, but the run continues.
     """
 
+    package = "mlflow"
+    extra = "mlflow"
     id_file = ".mlflow_id"
 
-    def open(self, folder: Path, config: Mapping[str, Any], known: str | None) -> str:
-        """Begin a run, or go on with a known one; returns its id."""
+    def open(self, folder: Path, config: Mapping[str, Any], run_id: str | None) -> str:
+        """Start a run, or continue the one with this id; returns the id."""
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
         self.client = MlflowClient()
-        if known:
-            self.client.update_run(known, status="RUNNING")
-            self.id = known
-            return known
+        if run_id:
+            self.client.update_run(run_id, status="RUNNING")
+            self.id = run_id
+            return run_id
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self.client.get_experiment_by_name(name)
-        place = experiment.experiment_id if experiment else self.client.create_experiment(name)
-        self.id = self.client.create_run(place, run_name=folder.resolve().name).info.run_id
+        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(name)
+        self.id = self.client.create_run(experiment_id, run_name=folder.resolve().name).info.run_id
+        # MLflow accepts at most 6000 characters per value and 100 parameters per call
         params = [Param(_name(key), str(value)[:6000]) for key, value in config.items()]
-        for first in range(0, len(params), 100):  # MLflow's limits: 100 at once, 6000 characters
+        for first in range(0, len(params), 100):
             self.client.log_batch(self.id, params=params[first : first + 100])
         return str(self.id)
 
     def send(self, scalars: Mapping[str, float], iteration: int) -> None:
-        """Hand over the scalars of an iteration."""
+        """Send the scalars of an iteration."""
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 
@@ -139,64 +151,65 @@ class MlflowWriter(ServiceWriter):
         try:
             self.client.log_batch(self.id, metrics=metrics)
         except MlflowException as error:
-            logger.warning("MLflow did not take the scalars of iteration %d: %s", iteration, error)
+            logger.warning("MLflow did not receive the scalars of iteration %d: %s", iteration, error)
 
     def close(self) -> None:
-        """Say that the run has ended, and how."""
+        """End the run, as failed or as finished."""
         from mlflow.exceptions import MlflowException
 
         try:
             self.client.set_terminated(self.id, "FAILED" if _failed() else "FINISHED")
         except MlflowException as error:
-            logger.warning("MLflow was not told that the run has ended: %s", error)
+            logger.warning("MLflow did not receive the end of the run: %s", error)
 
 
-#: By their names in ``train.writers``, which are those of the extras and of the packages too.
-WRITERS: dict[str, Callable[[Path, Mapping[str, Any]], EventWriter]] = {
-    "wandb": WandbWriter,
-    "mlflow": MlflowWriter,
-}
+#: Name in ``train.writers`` -> writer
+WRITERS: dict[str, type[ServiceWriter]] = {"wandb": WandbWriter, "mlflow": MlflowWriter}
 
 
 def check_writers(names: Sequence[str]) -> None:
     """Raise ConfigError unless each name is a writer whose package is installed."""
     if isinstance(names, str):
-        raise ConfigError(f"train.writers={names}: a list, such as [{names}]")
+        raise ConfigError(f"train.writers={names}: a list is needed, such as [{names}]")
     for name in names:
         if name not in WRITERS:
             known = ", ".join(WRITERS)
-            raise ConfigError(f"train.writers={names}: {name!r}: {suggest(name, WRITERS)}; there are {known}")
-        found = importlib.util.find_spec(name)
-        if not (found and found.origin):  # a folder of that name, as wandb makes, is no package
-            raise ConfigError(f"train.writers={names} needs: pip install 'd2timm[{name}]'")
+            raise ConfigError(
+                f"train.writers={list(names)}: {name!r} is not a writer ({known}): {suggest(name, WRITERS)}"
+            )
+        writer = WRITERS[name]
+        package = importlib.util.find_spec(writer.package)
+        # a folder of this name, which wandb creates, is found as well, but has no origin
+        if not (package and package.origin):
+            raise ConfigError(f"train.writers={list(names)} needs: pip install 'd2timm[{writer.extra}]'")
 
 
 def build_writers(cfg: DictConfig, folder: Path) -> list[EventWriter]:
-    """Make the writers that ``train.writers`` names."""
+    """Create the writers that ``train.writers`` lists."""
     names = cfg.train.get("writers") or []
     return [WRITERS[name](folder, settings(cfg)) for name in names]
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
-    """Dotted key -> value of all values of a tree; an interpolation of a whole node stays as it is written."""
-    return {key: _resolved(cfg, key, written) for key, written in flatten(to_plain(cfg)).items()}
+    """Return dotted key -> value for all values of a tree; interpolations of nodes stay as text."""
+    return {key: _resolved(cfg, key, raw) for key, raw in flatten(to_plain(cfg)).items()}
 
 
-def _resolved(cfg: DictConfig, key: str, written: Any) -> Any:
-    if not (isinstance(written, str) and "${" in written):
-        return written
+def _resolved(cfg: DictConfig, key: str, raw: Any) -> Any:
+    if not (isinstance(raw, str) and "${" in raw):
+        return raw
     value = OmegaConf.select(cfg, key)
-    return written if OmegaConf.is_config(value) else value
+    return raw if OmegaConf.is_config(value) else value
 
 
 def _name(key: str) -> str:
-    """A key in the characters that MLflow allows; names of classes may have others."""
+    """Replace characters that MLflow does not allow, which class names may contain."""
     return re.sub(r"[^\w\-. /]", "_", key)
 
 
 def _failed() -> bool:
-    """Whether an error is on its way out, as when writers are closed after a failed training.
+    """Whether an error is being raised, as when writers are closed after a failure of the training.
 
-    An interruption is none: like a run that is stopped early it has not failed.
+    An interruption is not an error: an interrupted run has not failed.
     """
     return isinstance(sys.exc_info()[1], Exception)

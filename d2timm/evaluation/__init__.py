@@ -1,4 +1,4 @@
-"""Metrics, and the speed of a detector."""
+"""Evaluators of detections and segmentations, and the speed of a detector."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Cityscapes' own evaluation of masks and of pixels, by the package cityscapesscripts."""
+"""Cityscapes' official evaluation of instance masks and of semantic segmentation, by cityscapesscripts."""
 
 from __future__ import annotations
 
@@ -18,59 +18,61 @@ __all__ = ["CityscapesMaskEvaluator", "CityscapesSemanticEvaluator"]
 
 
 class CityscapesMaskEvaluator(CityscapesInstanceEvaluator):
-    """Cityscapes' evaluation of masks, step by step, with the AP of each class.
+    """Cityscapes' evaluation of instance masks, with the AP of each class.
 
-    As a whole, as detectron2 calls it, it leaves a file in the working directory and fails with NumPy 2.4.
+    It calls the steps of the official evaluation one by one. The function that detectron2 calls writes a file
+    into the working directory, and fails with NumPy 2.4.
     """
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Percentages; nan for a class without objects; None in all but the first process."""
+        """Return metrics in percent, NaN for classes without objects; None except in the main process."""
         comm.synchronize()
         if not comm.is_main_process():
             return None
         official, args = _official("evalInstanceLevelSemanticLabeling", self._temp_dir)
-        truth = sorted(str(file) for file in Path(self._metadata.gt_dir).glob("*/*_instanceIds.png"))
-        found = [official.getPrediction(file, args) for file in truth]
+        files = sorted(str(file) for file in Path(self._metadata.gt_dir).glob("*/*_instanceIds.png"))
+        predictions = [official.getPrediction(file, args) for file in files]
         official.setInstanceLabels(args)
-        with _dropped_by_numpy():
-            matches = official.matchGtWithPreds(found, truth, official.instances2dict(truth, False), args)
+        with _restored_in1d():
+            instances = official.instances2dict(files, False)
+            matches = official.matchGtWithPreds(predictions, files, instances, args)
         averages = official.computeAverages(official.evaluateMatches(matches, args), args)
         self._working_dir.cleanup()
         scores = {"AP": averages["allAp"], "AP50": averages["allAp50%"]}
         scores |= {f"AP-{name}": ap["ap"] for name, ap in averages["classes"].items()}
-        return {"segm": _told("segm", scores)}
+        return {"segm": _log_percentages("segm", scores)}
 
 
 class CityscapesSemanticEvaluator(CityscapesSemSegEvaluator):
-    """Cityscapes' evaluation of pixels, with the IoU of each class.
+    """Cityscapes' evaluation of semantic segmentation, with the IoU of each class.
 
-    Its mean over classes has also the name that others give it, mIoU.
+    The mean over classes is both ``IoU``, its name in Cityscapes, and ``mIoU``, its name elsewhere.
     """
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Percentages; nan for a class without pixels; None in all but the first process."""
+        """Return metrics in percent, NaN for classes without pixels; None except in the main process."""
         comm.synchronize()
         if not comm.is_main_process():
             return None
         official, args = _official("evalPixelLevelSemanticLabeling", self._temp_dir)
-        truth = sorted(str(file) for file in Path(self._metadata.gt_dir).glob("*/*_labelIds.png"))
-        found = [official.getPrediction(args, file) for file in truth]
-        with _dropped_by_numpy():
-            numbers = official.evaluateImgLists(found, truth, args)
+        files = sorted(str(file) for file in Path(self._metadata.gt_dir).glob("*/*_labelIds.png"))
+        predictions = [official.getPrediction(args, file) for file in files]
+        with _restored_in1d():
+            averages = official.evaluateImgLists(predictions, files, args)
         self._working_dir.cleanup()
         scores = {
-            "mIoU": numbers["averageScoreClasses"],
-            "IoU": numbers["averageScoreClasses"],
-            "iIoU": numbers["averageScoreInstClasses"],
-            "IoU_sup": numbers["averageScoreCategories"],
-            "iIoU_sup": numbers["averageScoreInstCategories"],
+            "mIoU": averages["averageScoreClasses"],
+            "IoU": averages["averageScoreClasses"],
+            "iIoU": averages["averageScoreInstClasses"],
+            "IoU_sup": averages["averageScoreCategories"],
+            "iIoU_sup": averages["averageScoreInstCategories"],
         }
-        scores |= {f"IoU-{name}": numbers["classScores"][name] for name in self._metadata.stuff_classes}
-        return {"sem_seg": _told("sem_seg", scores)}
+        scores |= {f"IoU-{name}": averages["classScores"][name] for name in self._metadata.stuff_classes}
+        return {"sem_seg": _log_percentages("sem_seg", scores)}
 
 
 def _official(name: str, folder: str) -> tuple[Any, Any]:
-    """One of Cityscapes' evaluations and its settings, which are global, for the predictions in a folder."""
+    """Import an evaluation script of Cityscapes, and set its global options for predictions in a folder."""
     official = importlib.import_module(f"cityscapesscripts.evaluation.{name}")
     args = official.args
     args.predictionPath, args.predictionWalk = str(Path(folder).resolve()), None
@@ -78,16 +80,16 @@ def _official(name: str, folder: str) -> tuple[Any, Any]:
     return official, args
 
 
-def _told(task: str, scores: Mapping[str, Any]) -> dict[str, float]:
-    """Shares as percentages, and in the log."""
+def _log_percentages(task: str, scores: Mapping[str, Any]) -> dict[str, float]:
+    """Convert scores of 0 to 1 to percentages, and log them."""
     results = {name: 100 * float(score) for name, score in scores.items()}
     logging.getLogger(__name__).info(f"Evaluation results for {task}:\n{create_small_table(results)}")
     return results
 
 
 @contextmanager
-def _dropped_by_numpy() -> Iterator[None]:
-    """Lend NumPy the name that cityscapesscripts 2.3 calls and NumPy 2.4 has no more."""
+def _restored_in1d() -> Iterator[None]:
+    """Restore ``np.in1d``, which cityscapesscripts 2.3 calls and NumPy 2.4 has removed."""
     if hasattr(np, "in1d"):
         yield
         return

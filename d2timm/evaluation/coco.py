@@ -1,4 +1,4 @@
-"""Evaluation of objects by COCO's and LVIS's rules, and of pixels."""
+"""Evaluation of detections by the rules of COCO and LVIS, and of semantic segmentation."""
 
 from __future__ import annotations
 
@@ -19,32 +19,36 @@ from pycocotools.cocoeval import COCOeval
 
 __all__ = ["CocoEvaluator", "LvisEvaluator", "SemanticEvaluator", "keypoint_sigmas"]
 
-#: The numbers of COCO's summary, in its order
+#: Metrics of COCO's summary, in its order
 OBJECTS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 KEYPOINTS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
-LVIS_DETECTIONS = 300  # of an image, that count
-COCO_KEYPOINTS = 17  # of a person, for which COCO measured how exact annotators are
+LVIS_DETECTIONS = 300  # evaluated per image
+COCO_KEYPOINTS = 17  # keypoints of a person, for which COCO has measured the variance of annotations
 
 
 def keypoint_sigmas(names: Sequence[str]) -> list[float]:
-    """How exact each keypoint has to be, as a share of the object's size; []: COCO's own for a person.
+    """Sigmas of object keypoint similarity, relative to the object's size; [] for COCO's sigmas of a person.
 
-    Where nobody has measured it, all are alike and add up to 1, as in Ultralytics' pose evaluation.
+    Nobody has measured sigmas of other keypoints: they are equal and add up to 1, as in Ultralytics' pose
+    evaluation.
+
+    Args:
+        names: names of the keypoints.
     """
     return [] if len(names) == COCO_KEYPOINTS else [1 / len(names)] * len(names)
 
 
 class CocoEvaluator(COCOEvaluator):
-    """detectron2's COCO evaluator with the recalls, by faster-coco-eval's compiled implementation.
+    """detectron2's COCO evaluator with average recalls, computed by the compiled faster-coco-eval.
 
-    A detector that finds nothing scores 0, where detectron2 tells nan. Numbers are percentages; nan
-    where the set has no object of that size or class.
+    Metrics are in percent, and NaN if the dataset has no object of a size or class. Without any detections,
+    they are 0; detectron2 returns NaN.
 
     Args:
-        dataset_name: in detectron2's catalogues.
-        tasks: of ``bbox``, ``segm`` and ``keypoints``.
-        output_dir: for the detections.
-        kpt_oks_sigmas: those of ``keypoint_sigmas``.
+        dataset_name: name in detectron2's catalogs.
+        tasks: a selection of ``bbox``, ``segm`` and ``keypoints``.
+        output_dir: folder for ``coco_instances_results.json``; None to write no file.
+        kpt_oks_sigmas: sigmas from ``keypoint_sigmas``.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class CocoEvaluator(COCOEvaluator):
         kpt_oks_sigmas: Sequence[float] = (),
     ) -> None:
         super().__init__(dataset_name, tasks, output_dir=output_dir, kpt_oks_sigmas=kpt_oks_sigmas)
-        _complete(self._coco_api)
+        _complete_annotations(self._coco_api)
 
     def _eval_predictions(
         self, predictions: list[dict[str, Any]], img_ids: Sequence[int] | None = None
@@ -70,18 +74,18 @@ class CocoEvaluator(COCOEvaluator):
         for task in self._tasks or sorted(self._tasks_from_predictions(detections)):
             result = None
             if detections:
-                with contextlib.redirect_stdout(io.StringIO()):  # the tables below say it all
-                    result = self._compare(detections, task, img_ids)
+                with contextlib.redirect_stdout(io.StringIO()):  # tables are logged below
+                    result = self._evaluate(detections, task, img_ids)
             names = self._metadata.thing_classes
             self._results[task] = self._derive_coco_results(result, task, names)
 
-    def _compare(self, detections: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None) -> Any:
-        """Match detections with the truth, and give the evaluation with its summary."""
+    def _evaluate(self, detections: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None) -> Any:
+        """Match detections with annotations; returns the evaluation with its summary."""
         return _evaluate_predictions_on_coco(
             self._coco_api,
             detections,
             task,
-            # the faster one wants a COCO class of its own for keypoints
+            # for keypoints, the faster one would need a COCO class of its own
             cocoeval_fn=COCOeval if task == "keypoints" else COCOeval_faster,
             img_ids=img_ids,
             kpt_oks_sigmas=self._kpt_oks_sigmas,
@@ -107,22 +111,22 @@ class CocoEvaluator(COCOEvaluator):
 
 
 class LvisEvaluator(CocoEvaluator):
-    """LVIS's rules (Gupta et al., CVPR 2019, https://arxiv.org/abs/1908.03195).
+    """Evaluator by the rules of LVIS (Gupta et al., CVPR 2019, https://arxiv.org/abs/1908.03195).
 
-    Annotations of an image are of some classes only: a detection of one that they say nothing of does not
-    count. There are numbers for rare, common and frequent classes. faster-coco-eval has these rules; the
+    Each image is annotated for some of the classes, and its detections of other classes are ignored. Rare,
+    common and frequent classes have metrics of their own. faster-coco-eval implements these rules, and the
     package of LVIS's authors does not run with NumPy 2.
     """
 
-    def _compare(self, detections: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None) -> Any:
-        # the limit is of an image; faster-coco-eval has it for each class of an image
+    def _evaluate(self, detections: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None) -> Any:
+        # the limit applies to an image; faster-coco-eval applies it to each class of an image
         ranked = sorted(detections, key=lambda d: (d["image_id"], -d["score"]))
         images = itertools.groupby(ranked, key=lambda d: d["image_id"])
-        best = itertools.chain.from_iterable(itertools.islice(of, LVIS_DETECTIONS) for _, of in images)
-        # boxes would be taken for the areas of masks
-        kept = [{k: v for k, v in d.items() if k != "bbox"} if task == "segm" else dict(d) for d in best]
-        truth = COCO(self._metadata.json_file)
-        evaluation = COCOeval_faster(truth, truth.loadRes(kept), task, lvis_style=True)
+        best = itertools.chain.from_iterable(itertools.islice(group, LVIS_DETECTIONS) for _, group in images)
+        # with boxes, the areas of masks would be computed from them
+        results = [{k: v for k, v in d.items() if k != "bbox"} if task == "segm" else dict(d) for d in best]
+        annotations = COCO(self._metadata.json_file)
+        evaluation = COCOeval_faster(annotations, annotations.loadRes(results), task, lvis_style=True)
         evaluation.params.maxDets = [LVIS_DETECTIONS]
         evaluation.run()
         return evaluation
@@ -136,39 +140,39 @@ class LvisEvaluator(CocoEvaluator):
         if coco_eval is None:
             self._logger.warning("The model detected nothing.")
             return dict.fromkeys(names.values(), 0.0)
-        numbers = coco_eval.stats_as_dict
-        results = {told: 100 * n if (n := float(numbers[key])) >= 0 else nan for key, told in names.items()}
+        stats = coco_eval.stats_as_dict
+        results = {name: 100 * n if (n := float(stats[key])) >= 0 else nan for key, name in names.items()}
         self._logger.info(f"Evaluation results for {iou_type}:\n{create_small_table(results)}")
         return results
 
 
 class SemanticEvaluator(SemSegEvaluator):
-    """detectron2's evaluator of pixels' classes, for truth that comes in any form.
+    """detectron2's evaluator of semantic segmentation, for ground truth in any file format.
 
     Args:
-        dataset_name: in detectron2's catalogues.
-        read: gives the (H, W) classes of an image, of the file that the set names.
-        output_dir: for the results.
+        dataset_name: name in detectron2's catalogs.
+        read: returns the (H, W) classes of the pixels, from the file that the dataset has for an image.
+        output_dir: folder for the results.
     """
 
     def __init__(self, dataset_name: str, read: Callable[..., Any], output_dir: str) -> None:
         super().__init__(dataset_name, output_dir=output_dir, sem_seg_loading_fn=read)
-        # pixels have numbers of classes here, which are no category ids of the set
+        # pixels of the ground truth hold class indices, not the dataset's category ids
         self._contiguous_id_to_dataset_id = None
 
 
-def _complete(truth: Any) -> None:
-    """Give annotations what the evaluation asks and files of one's own may lack, in place.
+def _complete_annotations(coco: Any) -> None:
+    """Add the fields that the evaluation reads and that users' files may lack, in place.
 
-    Their ids then count from 1: for pycocotools a detection that matches an annotation of id 0 matches none.
+    Ids of annotations then count from 1, because pycocotools treats a match with id 0 as no match.
     """
-    annotations = [a for a in truth.dataset["annotations"] if a["image_id"] in truth.imgs]
+    annotations = [a for a in coco.dataset["annotations"] if a["image_id"] in coco.imgs]
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-        seen = sum(visibility > 0 for visibility in annotation.get("keypoints", [])[2::3])
-        annotation.setdefault("num_keypoints", seen)
-    truth.dataset["annotations"] = annotations
+        labelled = sum(visibility > 0 for visibility in annotation.get("keypoints", [])[2::3])
+        annotation.setdefault("num_keypoints", labelled)
+    coco.dataset["annotations"] = annotations
     with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
+        coco.createIndex()

@@ -1,7 +1,7 @@
 """Panoptic quality (Kirillov et al., CVPR 2019, https://arxiv.org/abs/1801.00868).
 
-The package that COCO's own evaluation comes in, and with it detectron2's evaluator, cannot be installed
-beside NumPy 2. This one counts image by image, without files in between.
+detectron2's evaluator needs the package panopticapi, which cannot be installed together with NumPy 2. This
+evaluator counts image by image, and writes no files.
 """
 
 from __future__ import annotations
@@ -22,62 +22,65 @@ from tabulate import tabulate
 __all__ = ["Counts", "PanopticEvaluator", "compare"]
 
 Segments = Sequence[Mapping[str, Any]]
-Class = tuple[bool, int]  # whether it is one of objects, and its number
+Class = tuple[bool, int]  # whether it is a thing class, and its index
 Counts = dict[Class, "NDArray[np.float64]"]  # sum of IoU, true positives, false positives, false negatives
 
-NAMES = ("PQ", "SQ", "RQ")
-MATCH = 0.5  # IoU above which segments match; then each matches one at most
-NONE = -1  # number of what has no truth
-OUTSIDE = 0.5  # share of a segment without truth above which it is not counted
+METRICS = ("PQ", "SQ", "RQ")
+MATCH = 0.5  # segments match above this IoU, so that each matches at most one other
+UNLABELLED = -1  # stands for all ids in the ground truth that no segment has
+IGNORED = 0.5  # a predicted segment is ignored if a larger share of it is unlabelled or crowd
 
 
 def compare(
-    truth: NDArray[np.int64], true_segments: Segments, found: NDArray[np.int64], found_segments: Segments
+    gt_ids: NDArray[np.int64],
+    gt_segments: Segments,
+    predicted_ids: NDArray[np.int64],
+    predicted_segments: Segments,
 ) -> Counts:
-    """Match the segments of an image.
+    """Match the predicted segments of an image with its ground truth.
 
     Args:
-        truth: (H, W) numbers of segments; those that ``true_segments`` does not name have no truth.
-        true_segments: ``id``, ``isthing``, ``category_id`` and ``iscrowd`` of each.
-        found: (H, W) numbers of segments.
-        found_segments: ``id``, ``isthing`` and ``category_id`` of each.
+        gt_ids: (H, W) ids of the ground-truth segments; pixels with other ids are unlabelled.
+        gt_segments: ``id``, ``isthing``, ``category_id`` and ``iscrowd`` of each ground-truth segment.
+        predicted_ids: (H, W) ids of the predicted segments.
+        predicted_segments: ``id``, ``isthing`` and ``category_id`` of each predicted segment.
 
     Returns:
         Class -> sum of IoU, true positives, false positives and false negatives.
     """
     counts: Counts = defaultdict(lambda: np.zeros(4))
-    true = {segment["id"]: segment for segment in true_segments}
-    overlaps = _overlaps(truth, found, set(true))
-    areas = [_areas(overlaps, side) for side in (0, 1)]
-    missing = {number for number, segment in true.items() if not segment["iscrowd"]}
-    for segment in found_segments:
-        number, kind = segment["id"], _class(segment)
-        alike = [a for a, other in true.items() if _class(other) == kind]
-        area, unknown = areas[1][number], overlaps.get((NONE, number), 0)
+    by_id = {segment["id"]: segment for segment in gt_segments}
+    overlaps = _overlaps(gt_ids, predicted_ids, set(by_id))
+    gt_areas, predicted_areas = (_areas(overlaps, side) for side in (0, 1))
+    unmatched = {number for number, segment in by_id.items() if not segment["iscrowd"]}
+    for segment in predicted_segments:
+        number, category = segment["id"], _class(segment)
+        candidates = [gt for gt, other in by_id.items() if _class(other) == category]
+        area, unlabelled = predicted_areas[number], overlaps.get((UNLABELLED, number), 0)
         ious = {
-            a: overlap / (area + areas[0][a] - overlap - unknown)
-            for a in missing.intersection(alike)
-            if (overlap := overlaps.get((a, number)))
+            gt: overlap / (area + gt_areas[gt] - overlap - unlabelled)
+            for gt in unmatched.intersection(candidates)
+            if (overlap := overlaps.get((gt, number)))
         }
-        match = max(ious, key=lambda a: ious[a], default=NONE)
+        match = max(ious, key=lambda gt: ious[gt], default=UNLABELLED)
         if ious.get(match, 0) > MATCH:
-            counts[kind] += [ious[match], 1, 0, 0]
-            missing.remove(match)
+            counts[category] += [ious[match], 1, 0, 0]
+            unmatched.remove(match)
             continue
-        crowds = sum(overlaps.get((a, number), 0) for a in alike if true[a]["iscrowd"])
-        if area and unknown + crowds <= OUTSIDE * area:
-            counts[kind] += [0, 0, 1, 0]
-    for number in missing:
-        counts[_class(true[number])] += [0, 0, 0, 1]
+        crowd = sum(overlaps.get((gt, number), 0) for gt in candidates if by_id[gt]["iscrowd"])
+        if area and unlabelled + crowd <= IGNORED * area:
+            counts[category] += [0, 0, 1, 0]
+    for number in unmatched:
+        counts[_class(by_id[number])] += [0, 0, 0, 1]
     return dict(counts)
 
 
 class PanopticEvaluator(DatasetEvaluator):
-    """Panoptic, segmentation and recognition quality: of all classes, of objects and of the rest.
+    """Panoptic, segmentation and recognition quality: of all classes, of things and of stuff.
 
     Args:
-        name: of a registered split whose images have panoptic maps.
-        read: returns the (H, W) ids of the segments in a file of a panoptic map.
+        name: a registered dataset split whose images have panoptic maps.
+        read: returns the (H, W) ids of the segments in the file of a panoptic map.
     """
 
     def __init__(self, name: str, read: Callable[[str], NDArray[np.int64]]) -> None:
@@ -86,41 +89,41 @@ class PanopticEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Discard all counts."""
         self._counts: list[Counts] = []
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Count a batch."""
-        for given, output in zip(inputs, outputs, strict=True):
-            entry = self._entries[given["image_id"]]
-            found, segments = output["panoptic_seg"]
-            truth = self._read(entry["pan_seg_file_name"])
-            self._counts.append(compare(truth, entry["segments_info"], found.cpu().numpy(), segments))
+        """Count the segments of a batch."""
+        for image, output in zip(inputs, outputs, strict=True):
+            entry = self._entries[image["image_id"]]
+            predicted_ids, segments = output["panoptic_seg"]
+            gt_ids = self._read(entry["pan_seg_file_name"])
+            self._counts.append(
+                compare(gt_ids, entry["segments_info"], predicted_ids.cpu().numpy(), segments)
+            )
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Percentages; None in all but the first process."""
+        """Return metrics in percent, NaN where there are no classes; None except in the main process."""
         gathered = comm.gather(self._counts)
         if not comm.is_main_process():
             return None
         total: Counts = defaultdict(lambda: np.zeros(4))
         for counts in itertools.chain.from_iterable(gathered):
-            for kind, count in counts.items():
-                total[kind] += count
+            for category, count in counts.items():
+                total[category] += count
         results: dict[str, float] = {}
         rows = []
-        for told, suffix, kinds in (
+        for label, suffix, categories in (
             ("all", "", list(total)),
-            ("things", "_th", [kind for kind in total if kind[0]]),
-            ("stuff", "_st", [kind for kind in total if not kind[0]]),
+            ("things", "_th", [category for category in total if category[0]]),
+            ("stuff", "_st", [category for category in total if not category[0]]),
         ):
-            quality = (
-                100 * np.mean([_quality(total[kind]) for kind in kinds], axis=0) if kinds else [np.nan] * 3
-            )
-            results |= {
-                f"{key}{suffix}": float(q) for key, q in zip(("PQ", "SQ", "RQ"), quality, strict=True)
-            }
-            rows.append([told, *quality, len(kinds)])
-        table = tabulate(rows, ["", "PQ", "SQ", "RQ", "classes"], tablefmt="pipe", floatfmt=".3f")
+            quality = [np.nan] * 3
+            if categories:
+                quality = 100 * np.mean([_quality(total[category]) for category in categories], axis=0)
+            results |= {f"{name}{suffix}": float(q) for name, q in zip(METRICS, quality, strict=True)}
+            rows.append([label, *quality, len(categories)])
+        table = tabulate(rows, ["", *METRICS, "classes"], tablefmt="pipe", floatfmt=".3f")
         logging.getLogger(__name__).info("Panoptic quality:\n%s", table)
         return {"panoptic_seg": results}
 
@@ -130,19 +133,20 @@ def _class(segment: Mapping[str, Any]) -> Class:
 
 
 def _overlaps(
-    truth: NDArray[np.int64], found: NDArray[np.int64], known: set[int]
+    gt_ids: NDArray[np.int64], predicted_ids: NDArray[np.int64], known: set[int]
 ) -> dict[tuple[int, int], int]:
-    """Numbers of a true and a found segment -> pixels that both have; NONE for true ones that are unknown."""
-    width = int(found.max()) + 1
+    """(ground-truth id, predicted id) -> number of common pixels; ids not in ``known`` become UNLABELLED."""
+    width = int(predicted_ids.max()) + 1
     overlaps: dict[tuple[int, int], int] = defaultdict(int)
-    codes, pixels = np.unique(truth.astype(np.int64) * width + found, return_counts=True)
+    codes, pixels = np.unique(gt_ids.astype(np.int64) * width + predicted_ids, return_counts=True)
     for code, count in zip(codes.tolist(), pixels.tolist(), strict=True):
-        number, other = divmod(code, width)
-        overlaps[number if number in known else NONE, other] += count
+        gt, predicted = divmod(code, width)
+        overlaps[gt if gt in known else UNLABELLED, predicted] += count
     return overlaps
 
 
 def _areas(overlaps: Mapping[tuple[int, int], int], side: int) -> dict[int, int]:
+    """Id -> number of pixels, of one side of the pairs in ``overlaps``."""
     areas: dict[int, int] = defaultdict(int)
     for pair, count in overlaps.items():
         areas[pair[side]] += count
@@ -150,9 +154,9 @@ def _areas(overlaps: Mapping[tuple[int, int], int], side: int) -> dict[int, int]
 
 
 def _quality(counts: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Panoptic, segmentation and recognition quality of a class."""
-    iou, hits, wrong, missed = counts
-    whole = hits + wrong / 2 + missed / 2
-    if not whole:
+    """Panoptic, segmentation and recognition quality of a class, 0 to 1."""
+    iou, true_positives, false_positives, false_negatives = counts
+    total = true_positives + false_positives / 2 + false_negatives / 2
+    if not total:
         return 0.0, 0.0, 0.0
-    return iou / whole, iou / hits if hits else 0.0, hits / whole
+    return iou / total, iou / true_positives if true_positives else 0.0, true_positives / total

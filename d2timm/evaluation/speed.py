@@ -1,4 +1,4 @@
-"""How fast a detector is in evaluation."""
+"""The speed of a detector during evaluation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import nn
 
 __all__ = ["Speed"]
 
-WARM_UP = 5  # calls that are left out, as in detectron2's inference_on_dataset
+WARM_UP = 5  # first calls that are not timed, as in detectron2's inference_on_dataset
 
 
 class Speed:
-    """Times the calls of a model: images in, detections out; reading images and scoring are left out.
+    """Context manager that times the calls of a model, without reading images and computing metrics.
 
         with Speed(model) as speed:
             evaluate(cfg, model)
         speed.images_per_second
 
     Args:
-        model: a detector, whose argument is a list with an entry an image.
+        model: a detector, whose argument is a list with one entry per image.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,7 +44,7 @@ class Speed:
 
     @property
     def images_per_second(self) -> float | None:
-        """The rate after the first few calls, which are slower; None if there was no call."""
+        """Images per second, without the first calls, which are slower; None if there was no call."""
         calls = self.calls[WARM_UP:] or self.calls
         seconds = sum(seconds for _, seconds in calls)
         return sum(images for images, _ in calls) / seconds if seconds else None
@@ -57,7 +57,7 @@ class Speed:
 
 
 def _now() -> float:
-    """Seconds; what the GPU has been told to do is done by then."""
+    """The time in seconds, after all work of the GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

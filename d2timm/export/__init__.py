@@ -1,4 +1,4 @@
-"""Detectors as files that need none of this package."""
+"""Write detectors to files that do not need this package."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""``scripts/export.py``: a trained detector as a file that needs none of this package."""
+"""Write a trained detector to a file that does not need this package."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..config import lazy as config
 from ..errors import ConfigError
@@ -20,17 +22,20 @@ from ..utils.images import Picture, read_image
 from ..utils.sizes import Size
 from .formats import Runner, check_packages, open_program, save_program, trace
 from .program import Detector, NormalizedBackbone
-from .verify import Difference, compare, find_objects
+from .verify import Difference, compare, reference_result
 
 __all__ = ["FORMATS", "PARTS", "export_run"]
 
 FORMATS = (".pt2", ".onnx", ".safetensors")
 PARTS = ("detector", "backbone")
 
-NOISE = ((240, 320), (301, 200))  # (height, width) of the pictures that a file is tried on
-# A file may differ from the detector by as much: pixels, probabilities, share of mask pixels, and share of
-# the largest feature; the order of sums differs, which is less by far
-BOXES, SCORES, MASKS, FEATURES = 0.1, 1e-3, 1e-2, 1e-3
+NOISE = ((240, 320), (301, 200))  # (height, width) of the noise pictures that a file is verified on
+# Largest accepted differences between a file and the detector. They are far above the effect of summing in
+# another order, which is the only difference that should remain.
+MAX_BOXES = 0.1  # pixels
+MAX_SCORES = 1e-3
+MAX_MASKS = 1e-2  # fraction of the mask pixels
+MAX_FEATURES = 1e-3  # fraction of the largest value of a level
 
 
 def export_run(
@@ -43,25 +48,26 @@ def export_run(
     size: Size | None = None,
     images: Sequence[str | Path] = (),
 ) -> list[str]:
-    """Write the detector of a run, or its backbone, to a file, and hold the file against the detector.
+    """Write a run's detector, or its backbone, to a file and verify the file against the detector.
 
     Args:
-        run: the folder of a run, or merged weights (.safetensors).
-        output: the file; its suffix is the format, one of ``FORMATS``.
+        run: a run folder, or an exported ``.safetensors``.
+        output: the file to write; its suffix is the format, one of ``FORMATS``.
         weights: as in ``open_run``.
-        part: ``detector``, or ``backbone``: timm's alone, to ONNX.
-        score_threshold: detections that are not above it are left out, 0 to 1; None: as the config has it.
-        size: (height, width) in pixels of the only images that the file is to take; None: of any.
-        images: files of images that the two are compared on; none: noise.
+        part: ``detector``, or ``backbone``: the timm backbone alone, to ONNX.
+        score_threshold: 0 to 1; detections that do not exceed it are dropped. None: the config's threshold.
+        size: (height, width) in pixels, if the file is to take images of this size only; None: of any size.
+        images: image files to verify the detector on; if empty, noise is used.
 
     Returns:
-        How far they are apart, a line an image.
+        The differences, one line per image.
 
     Raises:
-        ConfigError: what cannot be exported, or a file that does not agree, which is not left behind.
+        ConfigError: an argument is invalid, the detector cannot be exported, or the file does not agree with
+            the detector; no file is left behind.
     """
     output = Path(output)
-    _check(output, part, score_threshold, size, images)
+    _check_arguments(output, part, score_threshold, size, images)
     trained = open_run(run, weights, "cpu")
     if output.suffix == ".safetensors":
         return _write_weights(trained, output)
@@ -70,28 +76,30 @@ def export_run(
     return _write_detector(trained, output, score_threshold, size, images)
 
 
-def _check(
+def _check_arguments(
     output: Path,
     part: str,
     score_threshold: float | None,
     size: Size | None,
     images: Sequence[str | Path],
 ) -> None:
-    """Raise ConfigError for what can be known to be wrong before anything is read."""
+    """Raise ConfigError for mistakes that can be recognised before the run is opened."""
     if output.suffix not in FORMATS:
-        raise ConfigError(f"--output {output}: its suffix is the format, one of {', '.join(FORMATS)}")
+        raise ConfigError(f"--output {output}: the suffix must be a format, one of {', '.join(FORMATS)}")
     if output.is_dir() or not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: a file in a folder that exists is needed")
+        raise ConfigError(f"--output {output}: must be a file in an existing folder")
     if part not in PARTS:
-        raise ConfigError(f"--part {part}: one of {', '.join(PARTS)}")
+        raise ConfigError(f"--part {part}: must be one of {', '.join(PARTS)}")
     if part == "backbone" and output.suffix != ".onnx":
-        raise ConfigError(f"--part backbone: it is exported to .onnx, not to {output.suffix}")
+        raise ConfigError(f"--part backbone: can only be exported to .onnx, not to {output.suffix}")
     if score_threshold is not None and not 0 <= score_threshold < 1:
-        raise ConfigError(f"--score-threshold {score_threshold}: at least 0 and less than 1")
+        raise ConfigError(f"--score-threshold {score_threshold}: must be at least 0 and less than 1")
     if output.suffix == ".safetensors" and (size or score_threshold is not None or images):
-        raise ConfigError("--output .safetensors: weights have no --size, --score-threshold or --image")
+        raise ConfigError(
+            f"--output {output}: --size, --score-threshold and --image do not apply to .safetensors"
+        )
     if size and min(size) < 2:
-        raise ConfigError(f"--size {size[0]}x{size[1]}: at least 2 pixels a side")
+        raise ConfigError(f"--size {size[0]}x{size[1]}: sides must have at least 2 pixels")
     for image in images:
         if not Path(image).is_file():
             raise ConfigError(f"--image {image}: no such file")
@@ -99,7 +107,7 @@ def _check(
 
 
 def _metadata(trained: Trained) -> dict[str, str]:
-    """What a file says of itself, whatever its format."""
+    """The metadata of files in every format."""
     return {
         "config": config.to_yaml(trained.cfg),
         "labels": json.dumps(trained.labels),
@@ -111,11 +119,11 @@ def _write_weights(trained: Trained, output: Path) -> list[str]:
     state = {name: x.contiguous().clone() for name, x in trained.model.state_dict().items()}
     with atomic_write(output) as partial:
         save_file(state, partial, {"format": "pt", **_metadata(trained)})
-        again = load_file(partial)
-        if again.keys() != state.keys() or not all(torch.equal(again[name], state[name]) for name in state):
+        saved = load_file(partial)
+        if saved.keys() != state.keys() or not all(torch.equal(saved[name], state[name]) for name in state):
             raise ConfigError(f"{output}: the file does not agree with the detector")
     numbers = sum(x.numel() for x in state.values())
-    return [f"{len(state)} tensors, {numbers / 1e6:.1f} M numbers, all as in {trained.weights}"]
+    return [f"{len(state)} tensors, {numbers / 1e6:.1f} M numbers, identical to {trained.weights}"]
 
 
 def _write_backbone(trained: Trained, output: Path, size: Size | None) -> list[str]:
@@ -126,23 +134,31 @@ def _write_backbone(trained: Trained, output: Path, size: Size | None) -> list[s
     multiple = math.lcm(*strides, backbone.spec.input_spec.multiple)
     sizes = [size] if size else [(9 * multiple, 11 * multiple), (4 * multiple, 3 * multiple)]
     trials = [torch.randn(2, backbone.spec.channels, *shape) for shape in sizes]
-    told = {**_metadata(trained), "model_name": backbone.spec.model_name, "multiple": str(multiple)}
-    lines = []
+    metadata = {**_metadata(trained), "model_name": backbone.spec.model_name, "multiple": str(multiple)}
     with atomic_write(output) as partial:
         traced = trace(program, trials[0], {} if size else {0: 1, 2: multiple, 3: multiple})
-        save_program(traced, partial, output.suffix, ["images"], program.output_names, told)
+        save_program(traced, partial, output.suffix, ["images"], program.output_names, metadata)
         run = open_program(partial, output.suffix)
-        for x in trials:
-            with torch.no_grad():
-                expected = program(x)
-            pairs = zip(expected, run(x), strict=True)
-            far = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
-            lines.append(
-                f"{x.shape[2]}x{x.shape[3]}: {len(expected)} levels, within {far:.2g} of the largest value"
-            )
-            if not far <= FEATURES:
-                raise ConfigError(f"{output}: the file does not agree with the backbone: {lines[-1]}")
-    return lines
+        return [_verify_backbone(run, program, images, output) for images in trials]
+
+
+def _verify_backbone(run: Runner, program: NormalizedBackbone, images: Tensor, output: Path) -> str:
+    """Compare a file with the backbone on a batch of images; returns the differences as a line.
+
+    Raises:
+        ConfigError: the differences are too large.
+    """
+    with torch.no_grad():
+        expected = program(images)
+    pairs = zip(expected, run(images), strict=True)
+    largest = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
+    line = (
+        f"{images.shape[2]}x{images.shape[3]}: {len(expected)} levels, "
+        f"differences up to {largest:.2g} of the largest value"
+    )
+    if not largest <= MAX_FEATURES:  # NaN does not pass
+        raise ConfigError(f"{output}: the file does not agree with the backbone: {line}")
+    return line
 
 
 def _write_detector(
@@ -153,46 +169,44 @@ def _write_detector(
     images: Sequence[str | Path],
 ) -> list[str]:
     program = Detector(trained, score_threshold).eval()
-    pictures = [np.array(read_image(image, "RGB")) for image in images]  # writable
+    pictures = [np.array(read_image(image, "RGB")) for image in images]  # copies, which torch may write to
     pictures = pictures or [_noise(shape) for shape in ([size] if size else NOISE)]
     for picture in pictures:
         if size and picture.shape[:2] != size:
-            raise ConfigError(f"--size {size[0]}x{size[1]}: the images to compare on are to be of that size")
-    told = {**_metadata(trained), "score_threshold": str(program.score_threshold)}
+            raise ConfigError(f"--size {size[0]}x{size[1]}: every --image must have this size")
+    metadata = {**_metadata(trained), "score_threshold": str(program.score_threshold)}
     with atomic_write(output) as partial:
         traced = trace(program, torch.from_numpy(pictures[0]), {} if size else {0: 1, 1: 1})
-        save_program(traced, partial, output.suffix, ["image"], program.output_names, told)
+        save_program(traced, partial, output.suffix, ["image"], program.output_names, metadata)
         run = open_program(partial, output.suffix)
-        return [_hold_against(run, trained, program, picture, output) for picture in pictures]
+        return [_verify_detector(run, trained, program, picture, output) for picture in pictures]
 
 
-def _hold_against(run: Runner, trained: Trained, program: Detector, picture: Picture, output: Path) -> str:
-    """How far a file is from the detector on an image, in a line.
+def _verify_detector(run: Runner, trained: Trained, program: Detector, picture: Picture, output: Path) -> str:
+    """Compare a file with the detector on a picture; returns the differences as a line.
 
     Raises:
-        ConfigError: too far.
+        ConfigError: the differences are too large.
     """
-    found = run(torch.from_numpy(picture))
-    seen = {name: x.numpy() for name, x in zip(program.output_names, found, strict=True)}
-    difference = compare(find_objects(trained, picture, program.score_threshold), seen)
-    told = f"{picture.shape[0]}x{picture.shape[1]}: {difference}"
-    if not _agrees(difference):
-        raise ConfigError(f"{output}: the file does not agree with the detector: {told}")
-    return told
+    outputs = run(torch.from_numpy(picture))
+    result = {name: x.numpy() for name, x in zip(program.output_names, outputs, strict=True)}
+    difference = compare(reference_result(trained, picture, program.score_threshold), result)
+    line = f"{picture.shape[0]}x{picture.shape[1]}: {difference}"
+    if not _is_acceptable(difference):
+        raise ConfigError(f"{output}: the file does not agree with the detector: {line}")
+    return line
 
 
-def _agrees(difference: Difference) -> bool:
+def _is_acceptable(difference: Difference) -> bool:
     return (
         not difference.unmatched
-        and difference.boxes <= BOXES
-        and difference.scores <= SCORES
-        and difference.pixels <= MASKS * difference.area
+        and difference.boxes <= MAX_BOXES
+        and difference.scores <= MAX_SCORES
+        and difference.pixels <= MAX_MASKS * difference.area
     )
 
 
 def _noise(size: Size) -> Picture:
-    """A picture of blurred noise, the same at every call."""
-    import cv2
-
+    """A picture of blurred noise, the same for every call."""
     cells = np.random.default_rng(0).integers(0, 256, (size[0] // 16 + 2, size[1] // 16 + 2, 3), np.uint8)
     return cv2.resize(cells, (size[1], size[0]), interpolation=cv2.INTER_CUBIC).astype(np.uint8)

@@ -133,7 +133,7 @@ def open_program(file: Path, suffix: str) -> Runner:
 
 @contextmanager
 def _integer_padding() -> Iterator[None]:
-    """Make timm compute TensorFlow's padding with integers: torch cannot simplify fractions of symbolic sizes."""
+    """Make timm compute TensorFlow's padding with integers: torch cannot simplify fractions of symbols."""
 
     def same_padding(x: int, kernel_size: int, stride: int, dilation: int) -> int:
         return max((ceil_div(x, stride) - 1) * stride + (kernel_size - 1) * dilation + 1 - x, 0)

@@ -43,9 +43,7 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         Indices of the boxes that are kept, highest score first.
     """
     # torchvision asserts for exporters that at least two boxes are kept: add two, which come last
-    extra = torch.tensor(
-        [[FAR_AWAY, FAR_AWAY, FAR_AWAY + 1, FAR_AWAY + 1], [FAR_AWAY + 9, FAR_AWAY, FAR_AWAY + 10, FAR_AWAY + 1]]
-    )
+    extra = FAR_AWAY + torch.tensor([[0.0, 0, 1, 1], [9, 0, 10, 1]])
     lowest = scores.new_full((2,), torch.finfo(scores.dtype).min)
     keep: Tensor = nms(torch.cat([boxes, extra]), torch.cat([scores, lowest]), threshold)[:-2]
     return keep
@@ -71,9 +69,9 @@ def suppress_by_class(boxes: Tensor, scores: Tensor, classes: Tensor, threshold:
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-    """Paste masks into an image like detectron2's ``paste_masks_in_image``: bilinear, sampled at pixel centres.
+    """Paste masks into an image, interpolated at pixel centres like detectron2's ``paste_masks_in_image``.
 
-    Boxes are aligned with the axes, so rows and columns are interpolated one after the other by matrices.
+    Boxes are parallel to the axes, so rows and columns are interpolated one after the other, by matrices.
 
     Args:
         masks: (N, M, M), 0 to 1.
@@ -91,7 +89,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor
 
 
 def _interpolation(pixels: int, start: Tensor, end: Tensor, cells: int) -> Tensor:
-    """Weights (N, pixels, cells) of the cells of boxes that span ``start`` to ``end``, (N,), for each pixel."""
+    """Weights (N, pixels, cells) of each box's cells for each pixel; boxes span ``start`` to ``end`` (N,)."""
     centers = torch.arange(pixels, dtype=torch.float32) + 0.5
     # to -1 ... 1 and from there to cells, like grid_sample
     place = (centers - start[:, None]) / (end - start)[:, None] * 2 - 1

@@ -49,7 +49,7 @@ def propose(rpn: Any, features: Mapping[str, Tensor], size: tuple[Tensor, Tensor
 
 
 def level_of_boxes(pooler: Any, boxes: Tensor) -> Tensor:
-    """The pyramid level that each of boxes (N, 4) is pooled from, by equation 1 of FPN: (N,), 0 is the finest."""
+    """The level that each of boxes (N, 4) is pooled from, by equation 1 of FPN: (N,), 0 is the finest."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     octaves = torch.log2(torch.sqrt(area) / pooler.canonical_box_size + 1e-8)
     levels = torch.floor(pooler.canonical_level + octaves).clamp(pooler.min_level, pooler.max_level)
@@ -140,7 +140,7 @@ def _stages(heads: Any) -> list[tuple[nn.Module, Any]]:
 
 
 def _boxes_of_top_class(boxes: Tensor, logits: Tensor) -> Tensor:
-    """Select from boxes (P, 4 K) the ones of the class with the highest logit; boxes (P, 4) stay as they are."""
+    """Select the box of the most likely class from boxes (P, 4 K); boxes (P, 4) are returned unchanged."""
     if boxes.shape[1] == 4:
         return boxes
     by_class: Tensor = boxes.unflatten(1, (-1, 4))

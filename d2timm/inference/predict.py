@@ -115,7 +115,7 @@ def _batches(inputs: list[Input], size: int) -> list[list[Input]]:
 
 
 class _Writer:
-    """Runs the detector on each input and writes what is wanted of the results.
+    """Runs the detector on each input and writes the requested results.
 
     Args:
         predictor: the detector.

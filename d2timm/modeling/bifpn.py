@@ -119,7 +119,10 @@ class _Layer(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """The paper's fast normalized fusion: a mean with learned weights >= 0, SiLU and a separable convolution."""
+    """The paper's fast normalized fusion: a weighted mean, SiLU and a separable convolution.
+
+    The weights are learned and kept >= 0 by a ReLU.
+    """
 
     def __init__(self, inputs: int, channels: int, norm: str) -> None:
         super().__init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
@@ -54,23 +53,32 @@ def traits_of(part: Any) -> Traits | None:
     return None
 
 
-def detector_tasks(config: Mapping[str, Any]) -> list[str]:
-    """The tasks of a detector, as the classes in its config declare them.
+def detector_tasks(model: Any, roi_heads: Any = None, **arguments: Any) -> list[str]:
+    """The tasks of a detector, as its classes declare them.
 
     Args:
-        config: a tree with the node ``model``, which is not instantiated.
+        model: ``_target_`` of the detector, a class or its dotted name.
+        roi_heads: ``_target_`` of its ROI heads; None if it has none.
+        arguments: the arguments of both that enable tasks; one that is None does not.
 
     Returns:
         A selection of ``TASKS``, in their order.
 
     Raises:
-        ConfigError: a class does not declare its tasks, or cannot be imported.
+        ConfigError: a class does not declare its tasks or cannot be imported, or an argument is missing.
     """
-    model, tasks = config["model"], set[str]()
-    for place, node in {"model": model, "model.roi_heads": model.get("roi_heads")}.items():
-        if node:
-            traits = _declared_traits(place, node["_target_"])
-            tasks |= {task for task, key in traits.tasks.items() if not key or node.get(key) is not None}
+    tasks = set[str]()
+    for place, target in {"model": model, "model.roi_heads": roi_heads}.items():
+        if target is None:
+            continue
+        for task, argument in _declared_traits(place, target).tasks.items():
+            if argument and argument not in arguments:
+                raise ConfigError(
+                    f"{place}._target_={target}: its argument {argument} enables {task}, so add "
+                    f"'+data.tasks.{argument}=${{{place}.{argument}}}', or set data.tasks=[bbox]"
+                )
+            if not argument or arguments[argument] is not None:
+                tasks.add(task)
     return [task for task in TASKS if task in tasks]
 
 

@@ -82,8 +82,8 @@ def pyramid_scales(
     scales = [scale for scale in (4.0, 2.0, 1.0, 0.5) if taken / scale >= finest]
     if not scales:
         raise ConfigError(
-            f"model.backbone.in_features={list(features)}: an output of stride {taken} makes no level of stride "
-            f">= {finest}; take a coarser one"
+            f"model.backbone.in_features={list(features)}: stride {taken} makes no level of stride >= "
+            f"{finest}; take a coarser output"
         )
     return scales
 

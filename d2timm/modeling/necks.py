@@ -130,7 +130,7 @@ class Neck(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Multiple to which the sides of images are padded: of the coarsest stride, and as the backbone requires."""
+        """Images are padded to multiples of it: of the coarsest stride, and of what the backbone requires."""
         return padded_to(self.bottom_up, *self._out_feature_strides.values())
 
     @property
@@ -179,7 +179,7 @@ class SingleLevel(Neck):
 
 
 def lateral(in_channels: int, out_channels: int, norm: str) -> nn.Module:
-    """Build the 1x1 convolution that projects a backbone output to the neck's width, initialized as in FPN."""
+    """Build the 1x1 convolution that projects a backbone output to a neck's width, initialized as in FPN."""
     conv: nn.Module = Conv2d(
         in_channels, out_channels, kernel_size=1, bias=norm == "", norm=get_norm(norm, out_channels)
     )
@@ -204,7 +204,7 @@ def check_top_block(top_block: Any, bottom_up: Backbone, last: str, channels: in
 
 
 def padded_to(bottom_up: Backbone, *strides: int) -> int:
-    """The multiple to which images are padded, such that all strides divide it and the backbone accepts it."""
+    """The multiple to which images are padded: all strides divide it, and so does the backbone's own."""
     required = bottom_up.padding_constraints.get("size_divisibility", bottom_up.size_divisibility)
     return math.lcm(*strides, max(required, 1))
 

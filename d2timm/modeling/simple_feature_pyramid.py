@@ -80,7 +80,7 @@ class SimpleFeaturePyramid(vit.SimpleFeaturePyramid):
 
     @property
     def size_divisibility(self) -> int:
-        """Multiple to which the sides of images are padded, so that each grid is exactly half the finer one."""
+        """Images are padded to multiples of it, so that each grid is exactly half the finer one."""
         own = list(self._out_feature_strides.values())[: len(self.stages)]
         return padded_to(self.bottom_up, *own)
 

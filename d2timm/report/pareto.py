@@ -147,8 +147,6 @@ def _write_names(axes: Axes, points: Sequence[Point], names: Mapping[int, str]) 
             y_lines=[[scores[i] for i in names]],
             textsize=9,
             margin=0.003,
-            max_distance=0.25,
-            nbr_candidates=400,
             direction=["northwest", "west", "southeast", "east"],  # the front rises from left to right
             draw_all=False,
             avoid_label_lines_overlap=True,

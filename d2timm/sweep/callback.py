@@ -1,4 +1,4 @@
-"""A sweep from its start to its answer: the leaderboard of its run folders."""
+"""The start and the end of a sweep: its folder is noted, its leaderboard is printed."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from omegaconf import DictConfig
 
 from ..runs.record import FILE
 
-__all__ = ["Answer", "answer"]
+__all__ = ["SweepFolder", "print_leaderboard"]
 
-ENDED = {"done", "stopped", "paused"}
+SUCCESSFUL = {"done", "stopped", "paused"}
 
 
-class Answer(Callback):
-    """Remembers where the sweep of this process lies, so that it can be told what came of it.
+class SweepFolder(Callback):
+    """A callback of Hydra that notes the folder of the sweep that this process runs.
 
     Attributes:
-        folder: of the sweep; None where none was started.
+        path: the folder; None if no sweep has started.
     """
 
-    folder: ClassVar[Path | None] = None
+    path: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the folder, with its time filled in."""
-        Answer.folder = Path(config.hydra.sweep.dir)
-        Answer.folder.mkdir(parents=True, exist_ok=True)
-        print(f"sweep folder: {Answer.folder}")
+        """Create the folder, whose name Hydra has completed with the time."""
+        SweepFolder.path = Path(config.hydra.sweep.dir)
+        SweepFolder.path.mkdir(parents=True, exist_ok=True)
+        print(f"sweep folder: {SweepFolder.path}")
 
 
-def answer(sweep: Path) -> int:
-    """Write and print the leaderboard of a sweep.
+def print_leaderboard(sweep: Path) -> int:
+    """Write and print the leaderboard of a sweep, and how to continue it if runs did not finish.
 
     Returns:
-        The exit code: 0 if every run has ended as it should.
+        The exit code: 0 if all runs are done, stopped or paused, otherwise 1.
     """
-    from ..report.leaderboard import write_leaderboard  # matplotlib: for the end only
+    from ..report.leaderboard import write_leaderboard  # imports matplotlib
     from ..report.tables import summary
 
     if not any(sweep.glob(f"*/{FILE}")):
-        return 1  # it has not come so far; the reason has been told
+        return 1  # no run has started, and the error that prevented it has been printed
     entries = write_leaderboard(sweep)
     print(summary(entries))
-    states = {run.status for entry in entries for run in entry.runs}
-    if "killed" in states:
-        print(f"What was cut off goes on when the sweep is started again with hydra.sweep.dir={sweep}")
-    if "failed" in states:
-        print(f"What has failed runs again with --repeat-failed hydra.sweep.dir={sweep}")
-    return int(not states <= ENDED)
+    statuses = {run.status for entry in entries for run in entry.runs}
+    if "killed" in statuses:
+        print(f"To continue interrupted runs, start the sweep again with hydra.sweep.dir={sweep}")
+    if "failed" in statuses:
+        print(f"To repeat failed runs, add --repeat-failed hydra.sweep.dir={sweep}")
+    return int(not statuses <= SUCCESSFUL)

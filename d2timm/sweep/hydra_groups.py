@@ -1,4 +1,4 @@
-"""Hydra's groups: the nodes of ``lazy_configs/common``, each with its place in the tree, and timm's names."""
+"""Hydra's config groups: the options in ``lazy_configs/common`` and the names of all timm models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hydra.core.plugins import Plugins
 from ..config.groups import Nodes
 from ..config.lazy import PLACES
 
-__all__ = ["replace_launchers", "store_backbones", "store_groups"]
+__all__ = ["ANY", "BACKBONE", "replace_launchers", "store_backbones", "store_groups"]
 
 BACKBONE = "backbone"
-ANY = "timm"  # the option of the group that all names of models are variants of
+ANY = "timm"  # the option of the group backbone that all names of models are variants of
 
 
 class _Shared(dict[str, Any]):
-    """A group that is not copied when Hydra copies its whole store, as it does for each job.
+    """A group that Hydra does not copy together with its whole store, which it copies for each job.
 
-    Nothing changes in it: an option is copied when it is used.
+    The group never changes; Hydra copies an option before using it.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
@@ -29,20 +29,20 @@ class _Shared(dict[str, Any]):
 
 
 def store_groups(nodes: Nodes) -> None:
-    """Put all options into Hydra's ConfigStore."""
+    """Add all options to Hydra's ConfigStore."""
     store = ConfigStore.instance()
     for group, options in nodes.options.items():
         for option, places in options.items():
             tree: dict[str, Any] = {}
             for place, node in places.items():
-                _put(tree, place, node)
+                _insert(tree, place, node)
             store.store(group=group, name=option, node=tree, package="_global_", provider="d2timm")
     store.repo[BACKBONE] = _Shared(store.repo[BACKBONE])
     store_backbones(nodes.names)
 
 
 def store_backbones(names: Iterable[str]) -> None:
-    """Make options of the group ``backbone`` of names of timm models."""
+    """Add names of timm models to the options of the group ``backbone``."""
     store = ConfigStore.instance()
     for name in names:
         store.store(
@@ -55,18 +55,21 @@ def store_backbones(names: Iterable[str]) -> None:
 
 
 def replace_launchers(folder: Path) -> None:
-    """Let files of launchers and sweepers stand for those of the same names that their packages bring.
+    """Remove the launchers and sweepers of plugin packages that have the name of one of ours.
 
-    Hydra would merge the two, and warn that it will not do so for ever.
+    Hydra would merge the two, with a warning that this is deprecated.
+
+    Args:
+        folder: holds our files, ``launcher/NAME.yaml`` and ``sweeper/NAME.yaml``.
     """
-    Plugins.instance()  # the packages store theirs
+    Plugins.instance()  # loads the packages, which store their options
     groups = ConfigStore.instance().repo["hydra"]
     for file in folder.glob("*/*.yaml"):
         groups.get(file.parent.name, {}).pop(file.name, None)
 
 
-def _put(tree: dict[str, Any], place: str, node: Any) -> None:
-    """Put a node into a tree of dicts, at a path with dots."""
+def _insert(tree: dict[str, Any], place: str, node: Any) -> None:
+    """Insert a node into nested dictionaries at a dotted key."""
     *path, last = place.split(".")
     for key in path:
         tree = tree.setdefault(key, {})

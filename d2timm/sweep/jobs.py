@@ -1,12 +1,14 @@
-"""One job of Hydra's: a run of its own, or one of a sweep.
+"""The jobs of Hydra: a single run, or one run of a sweep.
 
-A job of a sweep never raises for what befalls its run: the reason goes into the run folder, and the other
-jobs go on. What a folder holds from before decides what a job does:
+A job of a sweep does not raise if its run fails: the reason is written to the run folder, and the other jobs
+continue. An earlier run in the folder decides what the job does:
 
-    nothing                 train
-    done                    nothing: its score is read
-    cut off, or paused      go on from the last checkpoint
-    failed                  nothing, unless failures are to be repeated
+    no run                  train
+    done                    nothing; its score is read
+    interrupted or paused   continue from the last checkpoint
+    failed                  nothing, unless failed runs are to be repeated
+
+``python -m d2timm.sweep.jobs`` is the process of one job, which reads its task from standard input.
 """
 
 from __future__ import annotations
@@ -36,36 +38,37 @@ from ..runs.record import Record, is_held, move_aside
 from ..utils.quiet import silence
 from ..utils.text import error_reason
 from ..utils.trees import flatten
-from .slots import share, slot, slots
+from .slots import count_slots, share, slot
 
 __all__ = ["PAUSE", "in_sweep", "job_name", "run_job"]
 
-#: The launcher whose jobs run in this process, one after the other; those of others have a process each.
-HERE = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-#: How many jobs a launcher may have on this machine at once; not set where it gives out cores and GPUs itself
-AT_ONCE = "D2TIMM_JOBS_AT_ONCE"
-#: Values that a run may be gone on with though they have changed
-FREE = ("output_dir", "pause_at", "stop_below_median", "threads", "writers")
+#: The launcher whose jobs run in this process one by one; each job of another launcher has its own process
+IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+#: The number of jobs that a launcher runs at the same time on this machine; not set for launchers that assign
+#: cores and GPUs themselves
+JOBS_AT_ONCE = "D2TIMM_JOBS_AT_ONCE"
+#: Keys of ``train`` that may change when a run is continued
+CHANGEABLE = ("output_dir", "pause_at", "stop_below_median", "threads", "writers")
 PAUSE = "train.pause_at"
-LONGEST_NAME = 120
+MAX_NAME = 120  # characters
 
 
 def run_job(cfg: DictConfig, options: argparse.Namespace) -> float | None:
-    """Run what Hydra has composed.
+    """Run a composed config.
 
     Args:
         cfg: the composed tree.
-        options: what ``scripts/hydra_train.py`` parses.
+        options: the flags of ``d2timm sweep``.
 
     Returns:
-        The metric that runs are compared by, for sweepers that optimise it; None if there is none.
+        The value of ``train.metric``, for sweepers that optimize it; None if there is none.
     """
     hydra = HydraConfig.get()
-    tree = _on_its_own(cfg)
-    told = map(str, hydra.overrides.task)
-    kept = [override for override in told if not re.match(rf"\+*(train.output_dir|{PAUSE})=", override)]
+    tree = _detach(cfg)
+    ignored = re.compile(rf"\+*(train.output_dir|{PAUSE})=")
+    overrides = [text for text in map(str, hydra.overrides.task) if not ignored.match(text)]
     flags = [] if options.num_gpus == 1 else ["--num-gpus", str(options.num_gpus)]
-    command = ["d2timm", "sweep", *flags, *kept]
+    command = ["d2timm", "sweep", *flags, *overrides]
     folder = Path(hydra.runtime.output_dir)
     if not in_sweep(hydra):
         _start(tree, options, command)
@@ -80,7 +83,7 @@ def run_job(cfg: DictConfig, options: argparse.Namespace) -> float | None:
 
 
 def in_sweep(hydra: Any) -> bool:
-    """Whether Hydra's own config is that of a job of a sweep: those have numbers."""
+    """Whether a config of Hydra belongs to a job of a sweep, which has a number."""
     return not OmegaConf.is_missing(hydra.job, "num")
 
 
@@ -89,33 +92,33 @@ def _run_in_sweep(
 ) -> None:
     earlier = Record.read(folder)
     if earlier and is_held(folder):
-        return _tell(folder, "is being trained by another process")
+        return _report(folder, "is being trained by another process")
     if earlier and not _is_open(earlier, tree, options):
         _check_same(tree, folder)
-        return _tell(folder, f"{earlier.status} before")
+        return _report(folder, f"{earlier.status} before")
     if earlier and earlier.status == "failed":
         move_aside(folder)
     elif earlier:
         _check_same(tree, folder)
     folder.mkdir(parents=True, exist_ok=True)
     options = argparse.Namespace(**{**vars(options), "resume": True})
-    if HydraConfig.get().launcher._target_ == HERE:
-        _start_noted(tree, folder, options, command)
-        _tidy_up()
-    elif AT_ONCE in os.environ:
-        at_once = slots(int(os.environ[AT_ONCE]))
-        with slot(folder.parent, at_once) as number:
-            _start_apart(tree, folder, options, command, share(number, at_once))
+    if HydraConfig.get().launcher._target_ == IN_PROCESS:
+        _start_recorded(tree, folder, options, command)
+        _clean_up()
+    elif JOBS_AT_ONCE in os.environ:
+        count = count_slots(int(os.environ[JOBS_AT_ONCE]))
+        with slot(folder.parent, count) as number:
+            _start_process(tree, folder, options, command, share(number, count))
     else:
-        _start_apart(tree, folder, options, command, {})
+        _start_process(tree, folder, options, command, {})
     record = Record.read(folder)
-    assert record, "a job leaves a record, whatever befalls its run"
+    assert record, "every job leaves a record"
     score = f"{record.metric} {record.score:.2f}" if record.score is not None else "no score"
-    return _tell(folder, f"{record.status}: {record.error or record.stopped or score}")
+    return _report(folder, f"{record.status}: {record.error or record.stopped or score}")
 
 
-def _on_its_own(cfg: DictConfig) -> dict[str, Any]:
-    """The tree as plain data, without what only Hydra could resolve later."""
+def _detach(cfg: DictConfig) -> dict[str, Any]:
+    """The tree as plain data, with the interpolations resolved that only Hydra can resolve."""
     tree: dict[str, Any] = to_plain(cfg)
 
     def resolve(node: Any, path: str) -> Any:
@@ -129,12 +132,14 @@ def _on_its_own(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _start(tree: dict[str, Any], options: argparse.Namespace, command: list[str]) -> None:
-    """Train in this process (and in those that it starts, for several GPUs)."""
+    """Train in this process, or for several GPUs in the processes that it starts."""
     start(OmegaConf.create(tree, flags={"allow_objects": True}), options, command)
 
 
-def _start_noted(tree: dict[str, Any], folder: Path, options: argparse.Namespace, command: list[str]) -> bool:
-    """Train in this process; a failure goes into the record. Returns whether all went well."""
+def _start_recorded(
+    tree: dict[str, Any], folder: Path, options: argparse.Namespace, command: list[str]
+) -> bool:
+    """Train in this process and write a failure to the record; returns whether the run succeeded."""
     try:
         _start(tree, options, command)
     except Exception as error:
@@ -148,15 +153,15 @@ def _start_noted(tree: dict[str, Any], folder: Path, options: argparse.Namespace
     return True
 
 
-def _start_apart(
+def _start_process(
     tree: dict[str, Any],
     folder: Path,
     options: argparse.Namespace,
     command: list[str],
     environment: dict[str, str],
 ) -> None:
-    """Train in a process of its own, whose death is no one else's; what it prints goes to output.txt."""
-    told = json.dumps({"tree": tree, "folder": str(folder), "options": vars(options), "command": command})
+    """Train in a new process, whose death affects no other run; its output goes to ``output.txt``."""
+    task = json.dumps({"tree": tree, "folder": str(folder), "options": vars(options), "command": command})
     with (folder / "output.txt").open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -167,30 +172,30 @@ def _start_apart(
             text=True,
         )
         try:
-            process.communicate(told)
-        except BaseException:  # this process is to end, and the folder to be free for another
+            process.communicate(task)
+        except BaseException:  # this process must end, and leave the folder free for another
             process.kill()
             process.wait()
             raise
     record = Record.read(folder) or _first_record(tree, command)
     if process.returncode == 0 or record.status != "running":
-        return  # it has noted what there is to note
+        return  # the process has written its record
     if process.returncode < 0:
         record.error = f"killed by {signal.Signals(-process.returncode).name}"
     else:
-        record.status, record.error = "failed", f"exit code {process.returncode}; output.txt tells more"
+        record.status, record.error = "failed", f"exit code {process.returncode}; see output.txt"
     record.write(folder)
 
 
 def _first_record(tree: dict[str, Any], command: list[str]) -> Record:
-    """The record of a run that has not come as far as having one."""
+    """The record of a run that ended before it wrote one."""
     train = tree["train"]
     model_name = tree["model"]["backbone"]["bottom_up"]["model_name"]
     return Record(command=command, model_name=str(model_name), metric=train["metric"] or Record.metric)
 
 
 def _is_open(earlier: Record, tree: dict[str, Any], options: argparse.Namespace) -> bool:
-    """Whether there is more to do in a folder where nobody trains."""
+    """Whether a run that no process trains is to be continued or repeated."""
     if earlier.status == "failed":
         return bool(options.repeat_failed)
     if earlier.status == "running":
@@ -200,28 +205,28 @@ def _is_open(earlier: Record, tree: dict[str, Any], options: argparse.Namespace)
 
 
 def _check_same(tree: dict[str, Any], folder: Path) -> None:
-    """Raise ConfigError if a folder holds a run of other settings."""
+    """Raise ConfigError if a folder holds a run with other settings."""
     file = folder / "config.yaml"
     if not file.is_file():
-        return  # it was cut off before it had one
-    there = flatten(to_plain(load(file)), lists=True)
-    here = flatten(tree, lists=True)
-    if here["data.name"] == "auto":
-        here["data.name"] = there.get("data.name")  # which set that is, is settled when a run starts
-    for key in FREE:
-        there.pop(f"train.{key}", None)
-        here.pop(f"train.{key}", None)
-    differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+        return  # the run was interrupted before it had one
+    old = flatten(to_plain(load(file)), lists=True)
+    new = flatten(tree, lists=True)
+    if new["data.name"] == "auto":
+        new["data.name"] = old.get("data.name")  # resolved only when a run starts
+    for key in CHANGEABLE:
+        old.pop(f"train.{key}", None)
+        new.pop(f"train.{key}", None)
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differing:
         key = differing[0]
         raise ConfigError(
-            f"{folder} holds a run of other settings, such as {key}={there.get(key)} (here "
-            f"{here.get(key)}): choose another hydra.sweep.dir"
+            f"{folder} holds a run with other settings, such as {key}={old.get(key)} instead of "
+            f"{new.get(key)}: choose another hydra.sweep.dir"
         )
 
 
-def _tidy_up() -> None:
-    """Leave nothing of a run in this process."""
+def _clean_up() -> None:
+    """Remove the traces of a run from this process: registered datasets, and memory of the GPU."""
     if "detectron2" in sys.modules:
         import torch
 
@@ -232,29 +237,29 @@ def _tidy_up() -> None:
         torch.cuda.empty_cache()
 
 
-def _tell(folder: Path, told: str) -> None:
-    print(f"[{folder.name}] {told}", flush=True)
+def _report(folder: Path, message: str) -> None:
+    print(f"[{folder.name}] {message}", flush=True)
 
 
 def job_name(overrides: str) -> str:
-    """A folder's name for the overrides of a job: readable, safe, and its own.
+    """Turn the overrides of a job into the name of its folder, which is readable, safe and unique.
 
     Args:
-        overrides: as Hydra joins them: ``key=value,key=value``.
+        overrides: ``key=value,key=value``, as joined by Hydra.
     """
     name = re.sub(r"(^|,)[^=,]*\.([^=,.]+)=", r"\1\2=", overrides)
-    safe = re.sub(r"[^\w.=,+-]+", "_", name, flags=re.ASCII).strip("_.")[:LONGEST_NAME]
+    safe = re.sub(r"[^\w.=,+-]+", "_", name, flags=re.ASCII).strip("_.")[:MAX_NAME]
     if safe != name:
-        safe += f"-{hashlib.sha1(overrides.encode()).hexdigest()[:6]}"  # what was left out tells names apart
+        safe += f"-{hashlib.sha1(overrides.encode()).hexdigest()[:6]}"  # different names stay different
     return safe or "run"
 
 
-# Imported with run_job by the processes of all launchers, which ask for it before they call run_job
+# The processes of all launchers import this module with run_job, before they need the resolver
 OmegaConf.register_new_resolver("d2timm_job_name", job_name, replace=True)
 
 
-def _end_with(parent: int, folder: Path) -> None:
-    """End this process when its parent has ended, and say so in the run folder."""
+def _exit_with(parent: int, folder: Path) -> None:
+    """Wait until the parent process has ended; then note this in the run folder and exit."""
     while os.getppid() == parent:
         time.sleep(0.5)
     try:
@@ -267,13 +272,13 @@ def _end_with(parent: int, folder: Path) -> None:
 
 
 def main() -> int:
-    """A process of one run: told on standard input what to do; returns the exit code."""
+    """Run the job that is described on standard input; returns the exit code."""
     parent = os.getppid()
     silence()
-    told = json.load(sys.stdin)
-    folder, options = Path(told["folder"]), argparse.Namespace(**told["options"])
-    threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
-    return int(not _start_noted(told["tree"], folder, options, told["command"]))
+    task = json.load(sys.stdin)
+    folder, options = Path(task["folder"]), argparse.Namespace(**task["options"])
+    threading.Thread(target=_exit_with, args=(parent, folder), daemon=True).start()
+    return int(not _start_recorded(task["tree"], folder, options, task["command"]))
 
 
 if __name__ == "__main__":

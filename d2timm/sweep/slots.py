@@ -1,4 +1,4 @@
-"""Shares of a machine for runs that go on side by side."""
+"""Slots for runs at the same time on one machine, each with a share of its cores and GPUs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pathlib import Path
 
 from ..utils.files import try_lock
 
-__all__ = ["share", "slot", "slots"]
+__all__ = ["count_slots", "share", "slot"]
 
 
 @contextmanager
 def slot(folder: Path, count: int) -> Iterator[int]:
-    """Take one of so many slots of a sweep; wait until there is one. A process that dies gives its own back.
+    """Hold one of the slots of a sweep, after waiting until one is free.
+
+    A process that dies releases its slot.
 
     Args:
-        folder: of the sweep.
-        count: of runs that may go on side by side.
+        folder: the folder of the sweep.
+        count: the number of slots, that is, of runs at the same time.
 
     Yields:
         The number of the slot, 0 <= number < count.
@@ -31,19 +33,24 @@ def slot(folder: Path, count: int) -> Iterator[int]:
         yield number
 
 
-def slots(jobs: int) -> int:
-    """How many runs go on side by side; as joblib counts, -1 is one a core, -2 one less."""
+def count_slots(jobs: int) -> int:
+    """The number of slots for joblib's ``n_jobs``: -1 is one per core, -2 one fewer."""
     return jobs if jobs > 0 else max(1, _cores() + 1 + jobs)
 
 
 def share(number: int, count: int) -> dict[str, str]:
-    """Environment variables that give a slot its share of the threads and GPUs of this machine."""
+    """Environment variables that give a slot its share of the threads and GPUs of this machine.
+
+    Args:
+        number: the number of the slot, 0 <= number < count.
+        count: the number of slots.
+    """
     threads = str(max(1, _cores() // count))
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     gpus = _gpus()
     if gpus:
-        mine = gpus[number::count] or [gpus[number % len(gpus)]]  # more runs than GPUs: several share one
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+        own = gpus[number::count] or [gpus[number % len(gpus)]]  # with more runs than GPUs, several share one
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     return variables
 
 
@@ -53,11 +60,11 @@ def _cores() -> int:
 
 def _gpus() -> list[str]:
     """The GPUs that this process may use."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [gpu for gpu in given.split(",") if gpu]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu]
     if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return []  # and torch, which takes seconds to import, need not be asked
+        return []  # without importing torch, which takes seconds
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

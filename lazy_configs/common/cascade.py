@@ -1,15 +1,15 @@
-# Cascade R-CNN (https://arxiv.org/abs/1712.00726): three box heads, each for the boxes of the one before
+# Cascade R-CNN (https://arxiv.org/abs/1712.00726): three box heads, each refining boxes of the previous one
 from detectron2.config import LazyCall as L
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads
 
-_ious = [0.5, 0.6, 0.7]  # from which on a box is one of the object, stage by stage
-_weights = [[20, 20, 10, 10], [30, 30, 15, 15]]  # of the later stages' deltas, which are smaller
+_ious = [0.5, 0.6, 0.7]  # IoU from which a box matches an object, for each stage
+_weights = [[20, 20, 10, 10], [30, 30, 15, 15]]  # of the deltas of the later stages, which are smaller
 
 
 def cascade(roi_heads):
-    """Make ROI heads of one stage a cascade, in place; later stages are as the first one is."""
+    """Turn ROI heads with one stage into a cascade, in place; later stages have the values of the first."""
     head, predictor = roi_heads.pop("box_head"), roi_heads.pop("box_predictor")
     del roi_heads["proposal_matcher"]
     predictor.input_shape.channels.dims = "${model.roi_heads.box_heads.0.fc_dims}"

@@ -1,4 +1,4 @@
-"""What a backbone is, told without weights."""
+"""A backbone is described without its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from d2timm import ConfigError, TimmBackbone
 from d2timm.backbone.description import (
     LevelInfo,
-    count,
+    count_parameters,
     describe,
     find,
     kind,
@@ -34,24 +34,24 @@ def test_levels_are_the_outputs() -> None:
     ]
 
 
-def test_table_has_a_line_a_level() -> None:
+def test_table_has_a_row_per_level() -> None:
     lines = table_of_levels(levels(on_meta("pit_ti_224"))).splitlines()
     assert len(lines) == 2 + 4
     assert lines[2].split() == ["res2", "0", "transformers.0", "8.2963", "4", "64"]
 
 
-def test_numbers_of_a_known_model() -> None:
+def test_description_of_a_known_model() -> None:
     """ResNet-50 has 25.56 M parameters, 2.05 M of them in its classifier, and 4.1 G multiply-adds."""
-    told = describe(on_meta("resnet50"), (224, 224))
-    assert told.model_name == "resnet50"
-    assert told.parameters == 25_557_032 - 2_049_000
-    assert told.multiply_adds == pytest.approx(4.09e9, rel=0.005)
-    assert (told.kind, told.route, told.refused) == ("pyramid", "any size", {})
-    assert (told.native_size, told.size) == ((224, 224), (224, 224))
-    assert told.pixel_mean == [123.675, 116.28, 103.53]
-    assert told.pixel_std == [58.395, 57.12, 57.375]
-    assert told.licence == "apache-2.0"
-    assert {"a1_in1k", "tv_in1k"} <= set(told.tags)
+    description = describe(on_meta("resnet50"), (224, 224))
+    assert description.model_name == "resnet50"
+    assert description.parameters == 25_557_032 - 2_049_000
+    assert description.multiply_adds == pytest.approx(4.09e9, rel=0.005)
+    assert (description.kind, description.route, description.refused) == ("pyramid", "any size", {})
+    assert (description.native_size, description.size) == ((224, 224), (224, 224))
+    assert description.pixel_mean == [123.675, 116.28, 103.53]
+    assert description.pixel_std == [58.395, 57.12, 57.375]
+    assert description.licence == "apache-2.0"
+    assert {"a1_in1k", "tv_in1k"} <= set(description.tags)
 
 
 def test_costs_grow_with_the_image() -> None:
@@ -61,76 +61,76 @@ def test_costs_grow_with_the_image() -> None:
     assert large.parameters == small.parameters
 
 
-def test_activations_are_those_that_a_real_step_keeps() -> None:
+def test_activation_bytes_match_a_real_step() -> None:
     backbone = TimmBackbone("test_convnext").train()
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
     weights = {x.untyped_storage().data_ptr() for x in backbone.parameters()}
 
     def pack(x: torch.Tensor) -> torch.Tensor:
         storage = x.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         outputs = backbone(torch.randn(1, 3, 64, 96))
-    told = describe(on_meta("test_convnext"), (64, 96)).activation_bytes
+    expected = sum(saved.values())
     assert outputs
-    assert told == pytest.approx(sum(kept.values()), rel=0.05)
+    assert describe(on_meta("test_convnext"), (64, 96)).activation_bytes == pytest.approx(expected, rel=0.05)
 
 
 def test_description_follows_the_tag() -> None:
-    told = describe(on_meta("vit_base_patch16_clip_224.openai"), (64, 64))
-    assert told.model_name == "vit_base_patch16_clip_224.openai"
-    assert told.pixel_mean[0] == pytest.approx(122.771, abs=1e-3)
-    assert "openai" in told.tags
+    description = describe(on_meta("vit_base_patch16_clip_224.openai"), (64, 64))
+    assert description.model_name == "vit_base_patch16_clip_224.openai"
+    assert description.pixel_mean[0] == pytest.approx(122.771, abs=1e-3)
+    assert "openai" in description.tags
 
 
-def test_reasons_are_told() -> None:
-    told = describe(on_meta("mixer_s32_224"), (64, 64))
-    assert told.route == "resizing to 224x224"
-    assert list(told.refused) == ["any size", "padding", "multi-size"]
-    text = str(told)
-    assert "not canvas: blocks.0.mlp_tokens.fc1.weight is of that size only" in text
+def test_refused_routes_have_reasons() -> None:
+    description = describe(on_meta("mixer_s32_224"), (64, 64))
+    assert description.route == "resizing to 224x224"
+    assert list(description.refused) == ["any size", "padding", "multi-size"]
+    text = str(description)
+    assert "not multi-size: blocks.0.mlp_tokens.fc1.weight" in text
     assert "resizing to 224x224" in text
 
 
-def test_text_tells_all() -> None:
-    told = describe(on_meta("test_resnet"), (96, 128))
-    text = str(told)
+def test_text_has_all_facts() -> None:
+    description = describe(on_meta("test_resnet"), (96, 128))
+    text = str(description)
     assert text.startswith("test_resnet\n\n")
-    assert table_of_levels(told.levels) in text
+    assert table_of_levels(description.levels) in text
     for key, value in (
         ("native size", "160x160"),
         ("route", "any size"),
         ("parameters", "0.37 M"),
-        ("multiply-adds at 96x128", f"{told.multiply_adds / 1e9:.2f} G"),
+        ("multiply-adds at 96x128", f"{description.multiply_adds / 1e9:.2f} G"),
         ("pixel mean", "127.5, 127.5, 127.5"),
         ("licence of the weights", "apache-2.0"),
     ):
         assert f"\n{key:26s}{value}" in text
 
 
-def test_what_is_not_known_is_told_as_such() -> None:
+def test_model_without_pretrained_weights() -> None:
     name = next(name for name in timm.list_models("resnet*") if not timm.is_model_pretrained(name))
-    told = describe(on_meta(name), (64, 64))
-    assert told.tags == []
-    assert str(told).endswith(f"{'pretrained':26s}none")
+    description = describe(on_meta(name), (64, 64))
+    assert description.tags == []
+    assert str(description).splitlines()[-1].split() == ["pretrained", "none"]
 
 
-def test_plain_form_is_json() -> None:
-    told = describe(on_meta("test_vit"), (64, 64))
-    plain = json.loads(json.dumps(dataclasses.asdict(told)))
-    assert set(plain) == set(vars(told))
-    assert plain["levels"][0] == vars(told.levels[0])
+def test_description_can_be_json() -> None:
+    description = describe(on_meta("test_vit"), (64, 64))
+    plain = json.loads(json.dumps(dataclasses.asdict(description)))
+    assert set(plain) == set(vars(description))
+    assert plain["levels"][0] == vars(description.levels[0])
     assert plain["size"] == [64, 64]
 
 
 @pytest.mark.timeout(60)
-def test_giant_takes_no_memory() -> None:
-    told = describe(on_meta("vit_giant_patch14_dinov2"), (64, 64))
-    assert told.parameters > 1.1e9
-    assert (told.kind, told.levels[0].native_stride) == ("one stride", 14)
+def test_giant_model_needs_no_memory() -> None:
+    description = describe(on_meta("vit_giant_patch14_dinov2"), (64, 64))
+    assert description.parameters > 1.1e9
+    assert (description.kind, description.levels[0].native_stride) == ("one stride", 14)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,12 @@ def test_kinds(model_name: str, expected: str) -> None:
 # Search
 
 
-def test_models_are_found_with_their_parameters() -> None:
-    found = find("test_resn*")
+def test_find_returns_parameters() -> None:
     model = timm.create_model("test_resnet", num_classes=0)
-    assert found == {"test_resnet": count(model)}
+    assert find("test_resn*") == {"test_resnet": count_parameters(model)}
 
 
-def test_models_are_found_by_their_number_of_parameters() -> None:
+def test_find_omits_larger_models() -> None:
     everything = find("test_vit*")
     assert list(everything) == timm.list_models("test_vit*")
     limit = sorted(everything.values())[1]
@@ -166,11 +165,11 @@ def test_models_are_found_by_their_number_of_parameters() -> None:
     assert find("test_vit*", 10) == {}
 
 
-def test_pattern_that_no_model_matches_gives_near_names() -> None:
+def test_find_suggests_similar_names() -> None:
     with pytest.raises(ConfigError) as error:
         find("resnet5O")
     text = str(error.value)
-    assert text.startswith("--list 'resnet5O': ")
+    assert "--list 'resnet5O'" in text
     assert "resnet50" in text
     assert "\n" not in text
 
@@ -178,9 +177,9 @@ def test_pattern_that_no_model_matches_gives_near_names() -> None:
 # Counts
 
 
-def test_parameters_are_counted_once() -> None:
+def test_shared_parameters_count_once() -> None:
     layer = nn.Linear(3, 5)
-    assert count(nn.Sequential(layer, nn.ReLU(), layer)) == 3 * 5 + 5
+    assert count_parameters(nn.Sequential(layer, nn.ReLU(), layer)) == 3 * 5 + 5
 
 
 @pytest.mark.parametrize(
@@ -198,8 +197,8 @@ def test_multiply_adds(module: nn.Module, shape: tuple[int, ...], expected: int)
     assert multiply_adds(module.to("meta"), torch.empty(shape, device="meta")) == expected
 
 
-def test_multiply_adds_are_those_of_plain_meta() -> None:
-    """Runs are shortened, which the counter must not miss."""
+def test_multiply_adds_match_torchs_counter() -> None:
+    """The shortcuts of ``MetaRun`` do not hide operators from our counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     backbone = on_meta("test_vit").eval()

@@ -1,4 +1,4 @@
-"""Runs on ``meta`` refuse what a real device would, and give its shapes."""
+"""Runs on ``meta`` raise the errors of a real device and return its shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Lookup = Callable[[Tensor, Tensor], Tensor]
 LOOKUPS: dict[str, Lookup] = {
     "index": lambda x, index: x[index],
     "index of a column": lambda x, index: x.T[:, index],
-    "index beside another": lambda x, index: x[index, torch.zeros_like(index)],
+    "index with another": lambda x, index: x[index, torch.zeros_like(index)],
     "index_select": lambda x, index: x.index_select(0, index),
     "gather": lambda x, index: x.gather(0, index[:, None].expand(-1, 3)),
     "embedding": lambda x, index: F.embedding(index, x),
@@ -27,7 +27,7 @@ LOOKUPS: dict[str, Lookup] = {
 
 
 def index_of(*numbers: int, device: str = "meta") -> Tensor:
-    """Numbers as a model makes them: from constants, where its tensors are."""
+    """An index tensor as a model creates it: from constants, on the device of its tensors."""
     return torch.stack([torch.full((), number, device=device) for number in numbers])
 
 
@@ -37,7 +37,7 @@ def index_of(*numbers: int, device: str = "meta") -> Tensor:
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
 @pytest.mark.parametrize("numbers", [(8,), (0, 7, 12), (-9, 0)])
-def test_index_out_of_bounds_is_refused(lookup: Lookup, numbers: tuple[int, ...], device: str) -> None:
+def test_index_out_of_bounds_raises(lookup: Lookup, numbers: tuple[int, ...], device: str) -> None:
     x = torch.zeros(8, 3, device=device)
     with MetaRun(), pytest.raises((IndexError, RuntimeError), match="index"):
         lookup(x, index_of(*numbers, device=device))
@@ -45,13 +45,13 @@ def test_index_out_of_bounds_is_refused(lookup: Lookup, numbers: tuple[int, ...]
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("name", ["index_select", "gather", "embedding"])
-def test_negative_index_is_refused_where_torch_knows_none(name: str, device: str) -> None:
+def test_negative_index_raises_where_torch_does_not_support_it(name: str, device: str) -> None:
     x = torch.zeros(8, 3, device=device)
     with MetaRun(), pytest.raises((IndexError, RuntimeError), match="index"):
         LOOKUPS[name](x, index_of(-1, 0, device=device))
 
 
-def test_refusal_names_the_index_and_the_size() -> None:
+def test_error_names_the_index_and_the_size() -> None:
     x = torch.empty(8, 3, device="meta")
     with MetaRun(), pytest.raises(IndexError, match=r"index 12 .* dimension of size 8"):
         x[index_of(0, 12, 3)]
@@ -60,21 +60,21 @@ def test_refusal_names_the_index_and_the_size() -> None:
 
 
 @pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
-def test_index_within_bounds_is_not(lookup: Lookup) -> None:
+def test_index_within_bounds_is_accepted(lookup: Lookup) -> None:
     with MetaRun():
         y = lookup(torch.empty(8, 3, device="meta"), index_of(0, 7, 7, 3))
     assert y.is_meta
     assert tuple(y.shape) == tuple(lookup(torch.zeros(8, 3), torch.tensor([0, 7, 7, 3])).shape)
 
 
-def test_negative_index_and_empty_index_are_legal() -> None:
+def test_negative_index_and_empty_index_are_accepted() -> None:
     x = torch.empty(8, 3, device="meta")
     with MetaRun():
         assert tuple(x[index_of(-8, -1)].shape) == (2, 3)
         assert tuple(x[torch.arange(0, device="meta")].shape) == (0, 3)
 
 
-def test_index_of_truths_is_no_number() -> None:
+def test_boolean_index_is_accepted() -> None:
     x = torch.empty(3, 2, device="meta")
     with MetaRun():
         mask = torch.arange(2, device="meta") < 5
@@ -100,8 +100,8 @@ def test_index_of_truths_is_no_number() -> None:
     ],
     ids=itertools.count(),
 )
-def test_arithmetic_is_followed(highest: Callable[[Tensor], Tensor]) -> None:
-    """Each gives 7 as its highest number."""
+def test_values_are_tracked_through_arithmetic(highest: Callable[[Tensor], Tensor]) -> None:
+    """The highest value of each result is 7."""
     assert highest(torch.arange(5)).max() == 7
     with MetaRun():
         index = highest(torch.arange(5, device="meta"))
@@ -110,7 +110,7 @@ def test_arithmetic_is_followed(highest: Callable[[Tensor], Tensor]) -> None:
             torch.empty(7, device="meta")[index]
 
 
-def test_what_is_written_in_place_is_followed() -> None:
+def test_values_are_tracked_through_writes_in_place() -> None:
     with MetaRun():
         index = torch.zeros(4, dtype=torch.long, device="meta")
         index[2] = 7
@@ -120,14 +120,14 @@ def test_what_is_written_in_place_is_followed() -> None:
             torch.empty(9, device="meta")[index]
 
 
-def test_number_that_is_known_can_be_had() -> None:
+def test_item_returns_a_known_value() -> None:
     with MetaRun():
         assert (torch.arange(5, device="meta").max() + 3).item() == 7
         with pytest.raises(RuntimeError):
             torch.empty(1, device="meta").item()
 
 
-def test_numbers_that_are_not_known_are_not_refused() -> None:
+def test_unknown_values_are_accepted() -> None:
     unknown = torch.empty(4, dtype=torch.long, device="meta")
     with MetaRun():
         index = torch.arange(4, device="meta") + unknown
@@ -135,7 +135,7 @@ def test_numbers_that_are_not_known_are_not_refused() -> None:
 
 
 @pytest.mark.parametrize("part", [lambda x: x, lambda x: x[1:]], ids=["itself", "a view of it"])
-def test_numbers_that_are_overwritten_are_not_known_any_more(part: Callable[[Tensor], Tensor]) -> None:
+def test_overwritten_values_are_unknown(part: Callable[[Tensor], Tensor]) -> None:
     unknown = torch.empty(4, dtype=torch.long, device="meta")
     with MetaRun():
         index = torch.arange(4, device="meta")
@@ -143,7 +143,7 @@ def test_numbers_that_are_overwritten_are_not_known_any_more(part: Callable[[Ten
         assert tuple(torch.empty(2, device="meta")[index].shape) == (4,)
 
 
-def test_real_tensors_are_computed_as_ever() -> None:
+def test_real_tensors_are_computed_as_usual() -> None:
     x, index = torch.arange(6.0), torch.tensor([4, 1])
     with MetaRun():
         assert torch.equal(x[index] * 2, torch.tensor([8.0, 2.0]))
@@ -180,7 +180,7 @@ def batch_norm(x: Tensor, channels: int = 8, weight: int = 8, training: bool = F
         (lambda x: batch_norm(x, training=True), (2, 8, 4, 6)),
     ],
 )
-def test_shapes_and_types_are_those_of_plain_meta(
+def test_shapes_and_types_are_as_on_plain_meta(
     function: Callable[[Tensor], Tensor], shape: tuple[int, ...]
 ) -> None:
     for dtype in (torch.float32, torch.bfloat16):
@@ -212,7 +212,7 @@ def test_activations_keep_shape_and_layout_as_on_plain_meta(
     assert (y.shape, y.dtype, y.stride()) == (expected.shape, expected.dtype, expected.stride())
 
 
-def test_attention_has_the_shape_of_plain_meta() -> None:
+def test_attention_has_the_shape_as_on_plain_meta() -> None:
     q, k, v = (torch.empty(2, 3, n, 8, device="meta") for n in (5, 7, 7))
     expected = F.scaled_dot_product_attention(q, k, v)
     with MetaRun():
@@ -231,7 +231,7 @@ def test_attention_has_the_shape_of_plain_meta() -> None:
         (lambda x: batch_norm(x, weight=7), (2, 8, 4, 4)),
     ],
 )
-def test_shapes_that_plain_meta_refuses_are_refused(
+def test_invalid_shapes_raise_as_on_plain_meta(
     function: Callable[[Tensor], Tensor], shape: tuple[int, ...]
 ) -> None:
     x = torch.empty(shape, device="meta")
@@ -253,27 +253,27 @@ def test_gradients_have_the_shapes_of_their_weights(fast: bool) -> None:
         assert parameter.grad.shape == parameter.shape
 
 
-def test_operators_are_seen_from_outside_unless_a_run_is_fast() -> None:
+def test_outer_modes_see_operators_unless_a_run_is_fast() -> None:
     x, weight = torch.empty(4, 8, device="meta"), torch.empty(5, 8, device="meta")
-    counted = []
+    flops = []
     for fast in (True, False):
         with FlopCounterMode(display=False) as counter, MetaRun(fast):
             F.linear(x, weight, torch.empty(5, device="meta"))
-        counted.append(counter.get_total_flops())
-    assert counted == [0, 2 * 4 * 5 * 8]
+        flops.append(counter.get_total_flops())
+    assert flops == [0, 2 * 4 * 5 * 8]
 
 
-# The run
+# MetaRun
 
 
-def test_device_context_is_left_for_the_time() -> None:
+def test_device_context_is_suspended() -> None:
     with torch.device("meta"):
         with MetaRun():
             assert torch.empty(1).device.type == "cpu"
         assert torch.empty(1).is_meta
 
 
-def test_runs_in_progress_are_counted_whatever_ends_them() -> None:
+def test_active_runs_are_counted_also_after_an_error() -> None:
     x = torch.empty(2, device="meta")
     with MetaRun(), MetaRun():
         assert MetaRun.active == 2
@@ -282,11 +282,11 @@ def test_runs_in_progress_are_counted_whatever_ends_them() -> None:
     assert MetaRun.active == 0
 
 
-# Models
+# create_on_meta
 
 
 @pytest.mark.parametrize("model_name", ["test_vit", "test_resnet", "swin_tiny_patch4_window7_224"])
-def test_models_are_made_without_numbers(model_name: str) -> None:
+def test_models_are_created_without_values(model_name: str) -> None:
     state = torch.get_rng_state()
     model = create_on_meta(model_name, num_classes=7)
     assert torch.equal(torch.get_rng_state(), state)
@@ -295,14 +295,14 @@ def test_models_are_made_without_numbers(model_name: str) -> None:
     assert model.num_classes == 7
 
 
-def test_models_can_be_trained_though_the_caller_only_infers() -> None:
+def test_models_created_in_inference_mode_can_be_trained() -> None:
     with torch.inference_mode():
         model = create_on_meta("test_resnet")
     model.train()(torch.empty(2, 3, 64, 64, device="meta")).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_numbers_elsewhere_are_initialised_again_afterwards() -> None:
+def test_initialisation_works_again_afterwards() -> None:
     create_on_meta("test_resnet")
     assert nn.init.ones_(torch.zeros(2)).tolist() == [1, 1]
     assert nn.Linear(2, 2).weight.any()

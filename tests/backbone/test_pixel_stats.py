@@ -1,4 +1,4 @@
-"""Pixel statistics follow the name of the model."""
+"""Pixel statistics follow from the name of the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_statistics_are_the_models_own(model_name: str, expected: tuple[list[flo
 
 
 def test_statistics_follow_the_tag() -> None:
-    """The weights decide, and they differ between tags of one architecture."""
+    """The weights of different tags of one architecture need different statistics."""
     name = "vit_base_patch16_clip_224"
     assert pixel_mean(f"{name}.openai") == pytest.approx([122.771, 116.746, 104.094], abs=1e-3)
     assert pixel_std(f"{name}.openai") == pytest.approx([68.501, 66.632, 70.323], abs=1e-3)
@@ -43,7 +43,7 @@ def test_statistics_follow_the_tag() -> None:
     assert pixel_mean("tf_efficientnet_b0.ap_in1k") == pytest.approx([255 * x for x in advprop.mean])
 
 
-def test_values_are_numbers_that_a_config_holds() -> None:
+def test_values_are_floats() -> None:
     values = pixel_mean("resnet18d") + pixel_std("resnet18d")
     assert [type(value) for value in values] == [float] * 6
 
@@ -51,7 +51,7 @@ def test_values_are_numbers_that_a_config_holds() -> None:
 @pytest.mark.parametrize(
     ("in_chans", "mean", "std"),
     [
-        (1, [114.495], [57.63]),  # the mean of the three
+        (1, [114.495], [57.63]),  # the mean of the RGB values
         (2, IMAGENET[0][:2], IMAGENET[1][:2]),
         (3, *IMAGENET),
         (4, [*IMAGENET[0], IMAGENET[0][0]], [*IMAGENET[1], IMAGENET[1][0]]),
@@ -64,7 +64,7 @@ def test_statistics_of_other_channels(in_chans: int, mean: list[float], std: lis
 
 
 def test_statistics_fit_the_weights_of_the_first_layer() -> None:
-    """What timm makes of the weights for one channel sees grey as it saw it before."""
+    """A grey image yields the same output with weights that timm adapts to one channel."""
     weight = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     grey = 255 * torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     maps = []
@@ -76,20 +76,20 @@ def test_statistics_fit_the_weights_of_the_first_layer() -> None:
 
 
 @pytest.mark.parametrize(("in_chans", "mode"), [(1, "L"), (3, "RGB")])
-def test_images_are_read_with_the_channels_of_the_model(in_chans: int, mode: str) -> None:
+def test_image_format_has_the_channels_of_the_model(in_chans: int, mode: str) -> None:
     assert image_format(in_chans) == mode
 
 
 @pytest.mark.parametrize("in_chans", [2, 4, 5])
-def test_channels_that_can_be_read_in_several_ways(in_chans: int) -> None:
+def test_ambiguous_channels_are_an_error(in_chans: int) -> None:
     with pytest.raises(ConfigError) as error:
         image_format(in_chans)
-    assert str(error.value).startswith(f"in_chans={in_chans}: ")
+    assert f"in_chans={in_chans}" in str(error.value)
     assert "model.input_format=" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("function", [pixel_mean, pixel_std])
-def test_unknown_model_is_one_error(function: Callable[[str], list[float]]) -> None:
+def test_unknown_model_suggests_similar_names(function: Callable[[str], list[float]]) -> None:
     with pytest.raises(ConfigError, match=r"resnet18dd.*resnet18d"):
         function("resnet18dd")

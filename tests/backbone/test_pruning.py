@@ -1,4 +1,4 @@
-"""What the features in use do not depend on is gone; what is run in vain is frozen."""
+"""Parts on which the used features do not depend are removed, or frozen if they must run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from helpers.zoo import assert_outputs, parameters_that_matter
+from helpers.zoo import assert_outputs, reached_parameters
 
 from d2timm import TimmBackbone
 from d2timm.backbone.probing import probe
@@ -17,7 +17,7 @@ from d2timm.backbone.spec import extract
 
 
 def on_meta(model_name: str, *indices: int) -> TimmBackbone:
-    """A backbone without numbers, of the features given or those it chooses."""
+    """A backbone on ``meta``, with the given features or the default ones."""
     with torch.device("meta"):
         if not indices:
             return TimmBackbone(model_name)
@@ -30,7 +30,7 @@ def names_of(backbone: TimmBackbone) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("model_name", "indices", "gone", "kept"),
+    ("model_name", "indices", "removed", "kept"),
     [
         (
             "test_vit",
@@ -57,14 +57,14 @@ def names_of(backbone: TimmBackbone) -> list[str]:
         ("dla34", (3,), ("level4.", "level5.", "fc."), ("base_layer.", "level3.")),
     ],
 )
-def test_what_is_not_used_is_gone(
-    model_name: str, indices: tuple[int, ...], gone: tuple[str, ...], kept: tuple[str, ...]
+def test_unused_parts_are_removed(
+    model_name: str, indices: tuple[int, ...], removed: tuple[str, ...], kept: tuple[str, ...]
 ) -> None:
-    whole = list(timm.create_model(model_name).state_dict())
-    for prefix in (*gone, *kept):
-        assert any(name.startswith(prefix) for name in whole), f"{model_name} never had {prefix}"
+    complete = list(timm.create_model(model_name).state_dict())
+    for prefix in (*removed, *kept):
+        assert any(name.startswith(prefix) for name in complete), f"timm's {model_name} has no {prefix}"
     names = names_of(on_meta(model_name, *indices))
-    assert [name for name in names if name.startswith(gone)] == []
+    assert [name for name in names if name.startswith(removed)] == []
     for prefix in kept:
         assert any(name.startswith(prefix) for name in names), prefix
 
@@ -81,12 +81,12 @@ def test_what_is_not_used_is_gone(
         "dla34",
     ],
 )
-def test_what_trains_is_what_each_feature_depends_on(model_name: str) -> None:
-    """For every single feature, against a backward pass through timm's whole model."""
+def test_trained_parameters_are_those_on_which_each_feature_depends(model_name: str) -> None:
+    """For each feature alone, compared with a backward pass through timm's complete model."""
     for index in range(len(probe(model_name).features)):
         backbone = on_meta(model_name, index)
         trained = {name for name, p in backbone.model.named_parameters() if p.requires_grad}
-        assert trained == parameters_that_matter(backbone, model_name), f"feature {index}"
+        assert trained == reached_parameters(backbone, model_name), f"feature {index}"
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_what_trains_is_what_each_feature_depends_on(model_name: str) -> None:
 )
 def test_pruning_does_not_change_the_features(model_name: str, indices: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    source = probe(model_name)
-    model = source.create().eval()
-    images = torch.randn(1, 3, *source.trial_size)
+    spec = probe(model_name)
+    model = spec.create().eval()
+    images = torch.randn(1, 3, *spec.trial_size)
     parameters = len(list(model.parameters()))
     with torch.no_grad():
         before = extract(model, images, indices)
-    prune(model, source, indices)
+    prune(model, spec, indices)
     with torch.no_grad():
         after = extract(model, images, indices)
     assert len(list(model.parameters())) < parameters
@@ -119,22 +119,22 @@ def test_pruning_does_not_change_the_features(model_name: str, indices: tuple[in
 
 
 @pytest.mark.parametrize(("model_name", "indices"), [("test_vit4", (1, 4)), ("test_convnext3", (1,))])
-def test_what_timm_leaves_behind_is_found(
+def test_unused_parts_are_removed_without_help_of_timm(
     model_name: str, indices: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model whose own pruning takes out nothing."""
+    """The model's own pruning removes nothing."""
     kind = type(timm.create_model(model_name))
     monkeypatch.setattr(kind, "prune_intermediate_layers", lambda *_, **__: None)
     backbone = on_meta(model_name, *indices)
     kept = dict(backbone.model.named_parameters())
-    assert set(kept) == parameters_that_matter(backbone, model_name)
+    assert set(kept) == reached_parameters(backbone, model_name)
     assert all(p.requires_grad for p in kept.values())
     assert_outputs(backbone(torch.empty(2, 3, 96, 64, device="meta")), backbone, 2, (96, 64))
 
 
 @pytest.mark.parametrize("index", [1, 2, 3, 4])
-def test_hrnet_freezes_what_it_runs_in_vain(index: int) -> None:
-    """One level of HRNet: it still computes the finer ones and fuses all, and needs weights for that."""
+def test_hrnet_freezes_parts_that_must_run(index: int) -> None:
+    """With one level, HRNet still computes and fuses all branches, which needs their weights."""
     torch.manual_seed(0)
     backbone = TimmBackbone("hrnet_w18_small", out_indices=(index,), remaps=("level",), strides=(2 << index,))
     frozen = {name for name, p in backbone.model.named_parameters() if not p.requires_grad}
@@ -153,33 +153,33 @@ def test_defaults_freeze_nothing() -> None:
 
 
 @pytest.mark.parametrize(("mode", "index"), [(torch.no_grad, 1), (torch.inference_mode, 2)])
-def test_what_matters_does_not_depend_on_the_mode_of_the_builder(mode: Any, index: int) -> None:
-    """Whoever only predicts builds its model without gradients; the next one may train."""
+def test_pruning_does_not_depend_on_the_mode_of_the_caller(mode: Any, index: int) -> None:
+    """A model may be built without gradients for prediction, and the same one again for training."""
     with mode():
         backbone = on_meta("test_nfnet", index)
-    assert {name for name, _ in backbone.model.named_parameters()} == parameters_that_matter(
+    assert {name for name, _ in backbone.model.named_parameters()} == reached_parameters(
         backbone, "test_nfnet"
     )
     assert all(p.requires_grad for p in on_meta("test_nfnet", index).parameters())
 
 
-def test_numbers_stay_on_their_device() -> None:
-    """What to prune is found on ``meta``, which must not show in the model."""
+def test_pruned_model_has_no_tensor_on_meta() -> None:
+    """The parts to remove are found on ``meta``."""
     backbone = TimmBackbone("test_vit", out_indices=(2,), remaps=("level",), strides=(16,))
     assert not any(x.is_meta for x in itertools.chain(backbone.parameters(), backbone.buffers()))
 
 
-def test_a_second_backbone_finds_everything_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_backbone_uses_cached_results(monkeypatch: pytest.MonkeyPatch) -> None:
     TimmBackbone("test_efficientnet", strides=[4, 8, 16, 32])
-    made: list[str] = []
+    created: list[str] = []
     create_model = timm.create_model
 
-    def counted(model_name: str, *args: Any, **kwargs: Any) -> Any:
-        made.append(model_name)
+    def record(model_name: str, *args: Any, **kwargs: Any) -> Any:
+        created.append(model_name)
         return create_model(model_name, *args, **kwargs)
 
-    monkeypatch.setattr(timm, "create_model", counted)
+    monkeypatch.setattr(timm, "create_model", record)
     TimmBackbone("test_efficientnet")
-    assert made == ["test_efficientnet"]  # only the model itself
+    assert created == ["test_efficientnet"]  # only the model itself
     TimmBackbone("test_efficientnet", out_indices=(0, 1, 2, 3))
-    assert len(made) == 3  # other features: another twin to find out what they need
+    assert len(created) == 3  # other features need another trial on meta

@@ -1,4 +1,4 @@
-"""Feature maps are brought onto the stride grid of the image, where they belong."""
+"""Feature maps are resampled to the stride grid of the image, without moving in the image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPEATABLE = settings(deadline=None, derandomize=True, database=None)
 
 
 def ramp(cells: int, cell: float) -> Tensor:
-    """The coordinates of the centres of cells, in image pixels."""
+    """Coordinates of the centres of cells in image pixels."""
     return cell * (torch.arange(cells, dtype=torch.float64) + 0.5)
 
 
@@ -49,13 +49,13 @@ def ramp(cells: int, cell: float) -> Tensor:
         (4, 20, 5),
     ],
 )
-def test_base_is_the_nearest_power_of_two_times_the_target(native: float, target: int, base: int) -> None:
+def test_base_is_a_power_of_two_times_the_target(native: float, target: int, base: int) -> None:
     assert base_stride(native, target) == base
 
 
 @given(st.sampled_from(NATIVE), st.sampled_from(TARGET))
 @REPEATABLE
-def test_base_is_reached_by_doubling_or_halving(native: float, target: int) -> None:
+def test_doubling_or_halving_leads_from_base_to_target(native: float, target: int) -> None:
     base = base_stride(native, target)
     assert isinstance(base, int)
     ratio = base / target if base >= target else target / base
@@ -67,7 +67,7 @@ def test_base_is_reached_by_doubling_or_halving(native: float, target: int) -> N
 
 @given(native=st.sampled_from(NATIVE), target=st.sampled_from(TARGET), height=sides, width=sides)
 @settings(REPEATABLE, max_examples=300)
-def test_grid_is_the_ceiling_at_every_size(native: float, target: int, height: int, width: int) -> None:
+def test_grid_is_the_ceiling_at_any_size(native: float, target: int, height: int, width: int) -> None:
     base = base_stride(native, target)
     size = (height, width)
     with torch.device("meta"):
@@ -85,7 +85,7 @@ def test_grid_is_the_ceiling_at_every_size(native: float, target: int, height: i
     width=sides,
 )
 @settings(REPEATABLE, max_examples=300)
-def test_grid_is_the_ceiling_however_the_map_is_stretched(
+def test_grid_is_the_ceiling_for_any_stretched_map(
     cells: tuple[int, int], target: int, height: int, width: int
 ) -> None:
     base = base_stride(max(height, width) / max(cells), target)
@@ -105,8 +105,8 @@ def test_grid_is_the_ceiling_however_the_map_is_stretched(
     width=st.integers(150, 500),
 )
 @REPEATABLE
-def test_a_ramp_over_the_image_stays_that_ramp(cell: tuple[float, float], height: int, width: int) -> None:
-    """Cells of 14 pixels, or stretched ones, become cells of 16 that see what lies under them."""
+def test_features_do_not_move_in_the_image(cell: tuple[float, float], height: int, width: int) -> None:
+    """A ramp in cells of 14 pixels, or stretched ones, is the same ramp in cells of 16 pixels."""
     rows, columns = (math.ceil(side / size) + 1 for side, size in zip((height, width), cell, strict=True))
     y, x = ramp(rows, cell[0])[:, None], ramp(columns, cell[1])
     image = torch.stack([y + 0 * x, 0 * y + x, 3 * y - 2 * x])[None]
@@ -115,32 +115,32 @@ def test_a_ramp_over_the_image_stays_that_ramp(cell: tuple[float, float], height
 
     y, x = ramp(math.ceil(height / 16), 16)[:, None], ramp(math.ceil(width / 16), 16)
     expected = torch.stack([y + 0 * x, 0 * y + x, 3 * y - 2 * x])
-    inside = (..., slice(1, -1), slice(1, -1))  # at the border there is nothing to interpolate with
+    inside = (..., slice(1, -1), slice(1, -1))  # the border cannot be interpolated
     assert (output - expected)[inside].abs().max() < 1e-6
 
 
-def test_cells_of_another_size_move_even_if_there_are_as_many() -> None:
-    """8 cells of 20 pixels under an image of 8 cells of 16: its end lies in the 7th."""
+def test_cells_of_another_size_are_interpolated_even_if_their_number_is_the_same() -> None:
+    """8 cells of 20 pixels cover an image of 8 cells of 16 pixels, which ends in the 7th cell."""
     x = ramp(8, 20)[:, None] + 0 * ramp(8, 20)
     y = Resample(1, 16, 16)(x[None, None], (20, 20), (128, 128))[0, 0]
     assert (y[1:, 0] - ramp(8, 16)[1:]).abs().max() < 1e-6
 
 
-def test_a_map_of_the_right_stride_is_only_cut() -> None:
+def test_map_with_the_target_stride_is_only_cropped() -> None:
     x = torch.randn(1, 3, 10, 12)
     y = Resample(3, 16, 16)(x, (16, 16), (97, 131))
     assert torch.equal(y, x[..., :7, :9])
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Each cell by the mean and deviation of its channels."""
+    """Normalise each cell over its channels."""
     return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=1e-6).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_doublings_begin_as_nearest_neighbours_of_what_is_normalised(steps: int) -> None:
-    """Each cell is repeated, and the same function of its channels lies between the doublings."""
-    x = 1000 * torch.randn(2, 5, 4, 6)  # as large as what comes out of a plain transformer's blocks
+def test_doubling_starts_as_nearest_neighbour_up_sampling_of_the_normalised_map(steps: int) -> None:
+    """Each cell is repeated, with a function of its channels between two doublings."""
+    x = 1000 * torch.randn(2, 5, 4, 6)  # as large as the output of a plain transformer's block
     y = Resample(5, 32, 32 // 2**steps)(x, (32, 32), (128, 192))
     value = normalised(x)
     for _ in range(steps - 1):
@@ -149,7 +149,7 @@ def test_doublings_begin_as_nearest_neighbours_of_what_is_normalised(steps: int)
     assert (y - expected).abs().max() < 1e-5
 
 
-def test_doublings_are_learned() -> None:
+def test_doubling_is_learned() -> None:
     level = Resample(4, 16, 4)
     parameters = list(level.parameters())
     assert sum(isinstance(module, nn.ConvTranspose2d) for module in level.modules()) == 2
@@ -159,7 +159,7 @@ def test_doublings_are_learned() -> None:
 
 
 @pytest.mark.parametrize(("target", "factor"), [(32, 2), (64, 4)])
-def test_coarser_levels_are_normalised_and_pooled_by_their_maximum(target: int, factor: int) -> None:
+def test_coarser_levels_are_normalised_and_max_pooled(target: int, factor: int) -> None:
     level = Resample(3, 16, target)
     x = torch.randn(1, 3, 7, 9)
     y = level(x, (16, 16), (112, 144))
@@ -172,32 +172,32 @@ def test_coarser_levels_are_normalised_and_pooled_by_their_maximum(target: int, 
             torch.testing.assert_close(y[..., row, column], expected, rtol=0, atol=1e-6)
 
 
-def test_a_level_at_its_own_stride_has_no_layers() -> None:
+def test_level_at_the_stride_of_its_feature_has_no_layers() -> None:
     assert not list(Resample(3, 16, 16).parameters())
     assert list(Resample(3, 16, 8).parameters())
 
 
 @pytest.mark.parametrize("target", [4, 8, 16, 32])
-def test_norms_before_all_levels_or_none(target: int) -> None:
+def test_level_norm_all_or_none(target: int) -> None:
     first = {kind: [*Resample(3, 16, target, level_norm=kind).scale][:1] for kind in ("all", "none")}
     assert isinstance(first["all"][0], nn.LayerNorm)
     assert not any(isinstance(layer, nn.LayerNorm) for layer in first["none"])
 
 
-def test_normalised_level_at_its_own_stride_is_the_normalised_map() -> None:
+def test_level_norm_all_normalises_a_level_at_the_stride_of_its_feature() -> None:
     x = 100 * torch.randn(2, 5, 7, 9)
     y = Resample(5, 16, 16, level_norm="all")(x, (16, 16), (112, 144))
     torch.testing.assert_close(y, normalised(x), rtol=0, atol=1e-5)
 
 
-def test_fine_level_of_xcit_is_made_as_in_its_detector() -> None:
+def test_fine_level_is_as_in_the_detector_of_xcit() -> None:
     """A transposed convolution, batch norm, GELU, a transposed convolution."""
     layers = Resample(3, 16, 4, level_norm="none", doubling_norm="BN").scale
     kinds = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.GELU, nn.ConvTranspose2d]
     assert all(isinstance(layer, kind) for layer, kind in zip(layers, kinds, strict=True))
 
 
-def test_epsilon_is_that_of_the_models_own_layer_norms() -> None:
+def test_epsilon_is_that_of_the_models_layer_norms() -> None:
     assert norm_epsilon(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2, eps=1e-3))) == 1e-3
     assert norm_epsilon(nn.Linear(2, 2)) == 1e-6
     levels = Resample(3, 16, 4, epsilon=1e-3).scale
@@ -205,8 +205,8 @@ def test_epsilon_is_that_of_the_models_own_layer_norms() -> None:
 
 
 @pytest.mark.parametrize(("level_norm", "doubling_norm"), [("ln", "LN"), ("all", "GN")])
-def test_norms_that_there_are_not(level_norm: str, doubling_norm: str) -> None:
-    with pytest.raises(ConfigError, match=r"^(level_norm='ln'|doubling_norm='GN'): one of "):
+def test_unknown_norms(level_norm: str, doubling_norm: str) -> None:
+    with pytest.raises(ConfigError, match=r"level_norm='ln'.* all|doubling_norm='GN'.* LN"):
         check_norms(level_norm, doubling_norm)
 
 
@@ -214,17 +214,17 @@ def test_norms_that_there_are_not(level_norm: str, doubling_norm: str) -> None:
 
 
 @pytest.mark.parametrize(("lost", "before"), [(1, 0), (2, 1), (3, 1), (4, 2)])
-def test_lost_cells_are_put_back_at_both_ends(lost: int, before: int) -> None:
+def test_lost_cells_are_restored_at_both_ends(lost: int, before: int) -> None:
     x = torch.randn(2, 3, 5, 6)
     y = restore(x, lost)
     assert tuple(y.shape) == (2, 3, 5 + lost, 6 + lost)
     assert torch.equal(y[..., before : before + 5, before : before + 6], x)
-    source = [min(max(cell - before, 0), 4) for cell in range(5 + lost)]  # each cell's nearest
-    assert torch.equal(y[..., before : before + 6], x[..., source, :])
-    source = [min(max(cell - before, 0), 5) for cell in range(6 + lost)]
-    assert torch.equal(y[..., before : before + 5, :], x[..., source])
+    nearest = [min(max(cell - before, 0), 4) for cell in range(5 + lost)]
+    assert torch.equal(y[..., before : before + 6], x[..., nearest, :])
+    nearest = [min(max(cell - before, 0), 5) for cell in range(6 + lost)]
+    assert torch.equal(y[..., before : before + 5, :], x[..., nearest])
 
 
-def test_nothing_lost_is_nothing_done() -> None:
+def test_map_without_lost_cells_is_not_changed() -> None:
     x = torch.randn(1, 2, 3, 4)
     assert restore(x, 0) is x

@@ -1,4 +1,4 @@
-"""From a config to objects, and what is found wrong before anything is made."""
+"""Detectors and optimizers from a config, and errors before anything is created."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MASK = "mask_rcnn_timm.py"
 
 
 @pytest.mark.parametrize("recipe", ["faster_rcnn_timm.py", MASK])
-def test_check_makes_a_model_without_numbers_and_leaves_the_config(
+def test_check_builds_on_meta_and_does_not_change_the_config(
     recipe: str, tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     cfg = tiny(recipe, tmp_path / "run")
@@ -33,7 +33,7 @@ def test_check_makes_a_model_without_numbers_and_leaves_the_config(
     assert not list(tmp_path.iterdir())
 
 
-def test_settle_chooses_the_set() -> None:
+def test_resolve_dataset() -> None:
     cfg = get_config(MASK)
     assert cfg.data.name == "auto"
     resolve_dataset(cfg)
@@ -46,28 +46,25 @@ def test_settle_chooses_the_set() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model_name=xcit_smal_12_p8_224", "is not in timm .*: did you mean .*xcit_small_12_p8_224"),
-        (
-            "out_indices=[0,1,2,9]",
-            r"out_indices=\[0, 1, 2, 9\]: 9 is out of range, the model has 5 features: 0 to 4",
-        ),
-        ("remaps=[a,b,b,c]", r"remaps=\['a', 'b', 'b', 'c'\]: two outputs have the same name"),
-        ("remaps=[a,b,c]", "remaps has 3, strides has 4"),
-        ("out_indices=[0,1]", "remaps has 4, strides has 4, out_indices has 2"),
-        ("strides=[4,8,16,24]", r"strides=\[4, 8, 16, 24\]: the levels of a neck are powers of two"),
-        ("strides=[4,8,16]", "remaps has 4, strides has 3"),
-        ("fixed_input_size=[1,2,3]", r"fixed_input_size=.*a side or \(height, width\)"),
+        ("model_name=xcit_smal_12_p8_224", "xcit_smal_12_p8_224.* did you mean .*xcit_small_12_p8_224"),
+        ("out_indices=[0,1,2,9]", r"out_indices=\[0, 1, 2, 9\]: .*9.* 5 .*0 to 4"),
+        ("remaps=[a,b,b,c]", r"remaps=\['a', 'b', 'b', 'c'\]: "),
+        ("remaps=[a,b,c]", "remaps has 3.*strides has 4"),
+        ("out_indices=[0,1]", "remaps has 4.*strides has 4.*out_indices has 2"),
+        ("strides=[4,8,16,24]", r"strides=\[4, 8, 16, 24\]: .*powers of two"),
+        ("strides=[4,8,16]", "remaps has 4.*strides has 3"),
+        ("fixed_input_size=[1,2,3]", r"fixed_input_size=.*\(height, width\)"),
         ("timm_kwargs={no_such_option: 1}", "no_such_option"),
     ],
 )
-def test_wrong_backbone_is_one_line(
+def test_wrong_backbone_is_an_error_of_one_line(
     override: str, message: str, tiny: Callable[..., Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cfg = tiny(MASK, tmp_path / "run", f"model.backbone.bottom_up.{override}")
     with pytest.raises(ConfigError, match=message) as caught:
         check(cfg, ["train", "val"])
     assert "\n" not in str(caught.value)
-    assert capfd.readouterr().err == "", "the error is told once, by whoever catches it"
+    assert capfd.readouterr().err == "", "only the caller prints the error"
     assert not list(tmp_path.iterdir())
 
 
@@ -81,18 +78,18 @@ def test_wrong_backbone_is_one_line(
         "model.backbone._target_=no.such.module",
     ],
 )
-def test_model_that_cannot_be_built_is_one_line(
+def test_model_that_cannot_be_built_is_an_error_of_one_line(
     override: str, tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     cfg = tiny(MASK, tmp_path / "run", override)
     level = logging.getLogger("detectron2.config.instantiate").level
-    with pytest.raises(ConfigError, match=r"the model cannot be built: .") as caught:
+    with pytest.raises(ConfigError, match=r"cannot be built: .") as caught:
         build_on_meta(cfg)
     assert "\n" not in str(caught.value)
     assert logging.getLogger("detectron2.config.instantiate").level == level
 
 
-def test_model_with_a_checkpoint_of_its_own_needs_no_weights_of_timm(
+def test_model_for_a_checkpoint_needs_no_pretrained_weights(
     tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
@@ -104,12 +101,12 @@ def test_model_with_a_checkpoint_of_its_own_needs_no_weights_of_timm(
         timm, "create_model", lambda *a, **k: refuse() if k.get("pretrained") else create(*a, **k)
     )
     build_model(cfg, weights=False)
-    assert cfg.model.backbone.bottom_up.pretrained is True, "the config is as it was"
-    with pytest.raises(ConfigError, match=r"no network.*: give checkpoint_path=FILE, .* pretrained=False"):
+    assert cfg.model.backbone.bottom_up.pretrained is True, "the config is not changed"
+    with pytest.raises(ConfigError, match=r"no network.*checkpoint_path=.*pretrained=False"):
         build_model(cfg)
 
 
-def test_same_seed_same_model(tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_model(tiny: Callable[..., Any], tmp_path: Path) -> None:
     cfg = tiny(MASK, tmp_path)
     states = []
     for seed in (1, 1, 2):
@@ -124,7 +121,7 @@ def test_optimizer_of_the_config(tiny: Callable[..., Any], tmp_path: Path) -> No
     before = copy.deepcopy(cfg)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
-    assert cfg == before, "the model is not left in the config"
+    assert cfg == before, "the model does not remain in the config"
     assert isinstance(optimizer, torch.optim.AdamW)
     assert {group["lr"] for group in optimizer.param_groups} == {0.25}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.125}

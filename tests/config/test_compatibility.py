@@ -1,16 +1,19 @@
-"""Choices that do not go together are refused by name; all others build and train."""
+"""Parts that do not fit together are refused with options that do; all others build and train."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.modeling import FPN, GeneralizedRCNN
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from helpers.choices import BOTTOM_UP, COMBINATIONS, compose, fits, options
@@ -18,27 +21,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from d2timm import ConfigError
 from d2timm.config.build import build_on_meta
-from d2timm.config.compatibility import check_fit
+from d2timm.config.compatibility import check_compatibility
 from d2timm.config.groups import read_nodes
 from d2timm.config.lazy import to_plain
-from d2timm.engine.preflight import check
+from d2timm.engine.run import start
 
 
-def refusal(*choices: str) -> str:
-    """The line that a composition is refused with, in both forms that a tree comes in."""
+def assert_refused(choices: Sequence[str], facts: Sequence[str]) -> None:
+    """Assert that a combination is refused by one line with these facts, as a recipe and as a saved config."""
     cfg = compose(*choices)
-    texts = []
-    for tree in (cfg, OmegaConf.create(to_plain(cfg))):  # as a recipe gives it, and as a saved one
+    messages = []
+    for tree in (cfg, OmegaConf.create(to_plain(cfg))):
         with pytest.raises(ConfigError) as caught:
-            check_fit(tree)
-        texts.append(str(caught.value))
-    assert texts[0] == texts[1]
-    assert "\n" not in texts[0]
-    return texts[0]
+            check_compatibility(tree)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "\n" not in messages[0]
+    assert [fact for fact in facts if fact not in messages[0]] == []
 
 
 def train_once(cfg: DictConfig) -> torch.nn.Module:
-    """A forward and a backward pass of an image of two objects, with all truth that a detector may ask."""
+    """A forward and a backward pass on an image of two objects, with annotations for all tasks."""
     torch.manual_seed(0)
     model: torch.nn.Module = instantiate(cfg.model)
     polygons = PolygonMasks([[[4.0, 8.0, 60.0, 8.0, 60.0, 60.0]], [[50.0, 2.0, 90.0, 2.0, 90.0, 30.0]]])
@@ -63,76 +66,127 @@ def train_once(cfg: DictConfig) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("choices", COMBINATIONS, ids="-".join)
-def test_options_are_refused_or_fit(choices: tuple[str, str, str]) -> None:
-    """Those that fit are trained in test_product.py."""
+def test_options_fit_or_are_refused(choices: tuple[str, str, str]) -> None:
+    """Combinations that fit are trained in tests/engine/test_product.py."""
     cfg = compose(*choices)
     before = to_plain(cfg)
     if fits(*choices):
-        check_fit(cfg)
+        check_compatibility(cfg)
     else:
-        with pytest.raises(ConfigError, match=r"use .*=|give model\."):
-            check_fit(cfg)
+        with pytest.raises(ConfigError, match=r"use .*=|set model\."):
+            check_compatibility(cfg)
     assert to_plain(cfg) == before
 
 
+ALL_HEADS = (
+    "roi_heads=box|cascade_box|cascade_mask|cascade_mask_4conv1fc|cascade_mask_mmdet|keypoint|mask|"
+    "mask_4conv1fc|mask_agnostic|point_rend"
+)
+MASK_HEADS = "roi_heads=cascade_mask|cascade_mask_4conv1fc|cascade_mask_mmdet|mask|mask_4conv1fc|mask_agnostic|point_rend"
+
+
 @pytest.mark.parametrize(
-    ("choices", "message"),
+    ("choices", "facts"),
     [
         (
             ("retinanet", "fpn_p6p7", "mask"),
-            "model=retinanet has no ROI heads: use roi_heads=none, or model=panoptic_fpn|rcnn",
+            ["model=retinanet has no ROI heads", "use roi_heads=none, or model=panoptic_fpn|rcnn"],
         ),
-        (("fcos", "fpn", "box"), "model=fcos has no ROI heads: use roi_heads=none, or model=rcnn"),
         (
-            ("semantic_fpn", "fpn_p6p7", "keypoint"),  # the levels come second
-            "model=semantic_fpn has no ROI heads: use roi_heads=none, or model=rcnn",
+            ("fcos", "fpn", "box"),
+            ["model=fcos has no ROI heads", "use roi_heads=none, or model=rcnn"],
+        ),
+        (
+            ("semantic_fpn", "fpn_p6p7", "keypoint"),  # its levels do not fit either, which comes second
+            ["model=semantic_fpn has no ROI heads", "use roi_heads=none, or model=rcnn"],
         ),
         (
             ("rcnn", "fpn", "none"),
-            "model=rcnn needs ROI heads: use roi_heads=box|cascade_box|cascade_mask|cascade_mask_4conv1fc|"
-            "cascade_mask_mmdet|keypoint|mask|mask_4conv1fc|mask_agnostic|point_rend, or model=fcos|"
-            "retinanet|semantic_fpn",
+            ["model=rcnn needs ROI heads", f"use {ALL_HEADS}, or model=fcos|retinanet|semantic_fpn"],
         ),
         (
             ("panoptic_fpn", "fpn", "box"),
-            "model=panoptic_fpn needs ROI heads with masks: use roi_heads=cascade_mask|cascade_mask_4conv1fc|"
-            "cascade_mask_mmdet|mask|mask_4conv1fc|mask_agnostic|point_rend, or model=rcnn",
+            ["model=panoptic_fpn needs ROI heads with masks", f"use {MASK_HEADS}, or model=rcnn"],
         ),
         (
             ("semantic_fpn", "fpn_p6p7", "none"),
-            "model=semantic_fpn uses p3, p4, p5 and neck=fpn_p6p7 gives p3, p4, p5, p6, p7: parameters of "
-            "p6, p7 would have no gradient; use neck=bifpn|fpn|fpn_gn|none|pafpn|simple_feature_pyramid, or "
-            "give model.backbone.top_block=null",
+            [
+                "model=semantic_fpn uses p3, p4, p5 and neck=fpn_p6p7 has p3, p4, p5, p6, p7",
+                "p6, p7 would have no gradient",
+                "use neck=bifpn|fpn|fpn_gn|none|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",
+            ],
         ),
     ],
 )
-def test_what_would_go_together(choices: tuple[str, str, str], message: str) -> None:
-    assert refusal(*choices) == message
+def test_refused_options_and_those_that_fit(choices: tuple[str, ...], facts: list[str]) -> None:
+    assert_refused(choices, facts)
 
 
-def test_fix_that_is_told_is_one() -> None:
+def test_suggested_fix_works() -> None:
     cfg = compose("semantic_fpn", "fpn_p6p7", "none", "model.backbone.top_block=null")
-    check_fit(cfg)
+    check_compatibility(cfg)
     model = train_once(cfg)
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_no_roi_heads_for_a_detector_that_needs_them() -> None:
-    for checked in (lambda cfg: check(cfg, ["train", "val"]), build_on_meta):
-        with pytest.raises(ConfigError, match="needs ROI heads"):
-            checked(compose("rcnn", "fpn", "none"))
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_run_starts_with_the_check(dry_run: bool) -> None:
+    with pytest.raises(ConfigError, match="model=rcnn needs ROI heads"):
+        start(compose("rcnn", "fpn", "none"), Namespace(dry_run=dry_run), [])
 
 
-def test_detector_of_a_users_own_is_named_by_its_target() -> None:
+def test_refused_run_writes_nothing(tmp_path: Path, tiny: Callable[..., Any]) -> None:
+    cfg = tiny("mask_rcnn_timm.py", tmp_path / "run", "model.roi_heads=null")
+    with pytest.raises(ConfigError, match="model=rcnn needs ROI heads"):
+        start(cfg, Namespace(dry_run=True), [])
+    assert not list(tmp_path.iterdir())
+
+
+# Classes of a user's
+
+
+@pytest.fixture
+def own_package(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A package of a user's, with subclasses of a detector and a neck, and a class without traits."""
+    package = ModuleType("own_package")
+    for name, base in {"Detector": GeneralizedRCNN, "Neck": FPN, "Undeclared": torch.nn.Module}.items():
+        setattr(package, name, type(name, (base,), {"__module__": "own_package"}))
+    monkeypatch.setitem(sys.modules, "own_package", package)
+    return package
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_subclass_of_a_detector_is_checked_and_named_by_its_target(
+    as_text: bool, own_package: ModuleType
+) -> None:
     cfg = compose("rcnn", "fpn", "none")
-    cfg.model._target_ = "my.package.Detector"
-    with pytest.raises(ConfigError, match=r"^model\._target_=Detector needs ROI heads: use roi_heads=box\|"):
-        check_fit(cfg)
+    cfg.model._target_ = "own_package.Detector" if as_text else own_package.Detector
+    with pytest.raises(
+        ConfigError, match=r"^model\._target_=own_package\.Detector needs ROI heads: .*roi_heads=box\|"
+    ):
+        check_compatibility(cfg)
+
+
+def test_subclass_of_a_neck_is_checked_and_named_by_its_target(own_package: ModuleType) -> None:
+    cfg = compose("retinanet", "fpn", "none", "model.head_in_features=[p7]")
+    cfg.model.backbone._target_ = "own_package.Neck"
+    with pytest.raises(ConfigError, match=r"model\.backbone\._target_=own_package\.Neck has .*neck=fpn_p6p7"):
+        check_compatibility(cfg)
+
+
+@pytest.mark.parametrize("target", ["own_package.Undeclared", "own_package.NoSuchClass", "no.such.Class"])
+def test_class_without_traits_is_accepted(target: str, own_package: ModuleType) -> None:
+    cfg = compose("rcnn", "fpn", "none")
+    cfg.model._target_ = target
+    check_compatibility(cfg)
+
+
+# Levels
 
 
 @pytest.mark.parametrize("model", ["retinanet", "fcos"])
 @pytest.mark.parametrize("neck", ["fpn", "pafpn", "bifpn", "simple_feature_pyramid"])
-def test_dense_detectors_begin_at_p3_whatever_the_neck(model: str, neck: str) -> None:
+def test_dense_detectors_start_at_p3_with_any_neck(model: str, neck: str) -> None:
     cfg = compose(model, neck, "none")
     for tree in (cfg, OmegaConf.create(to_plain(cfg))):
         built = build_on_meta(tree)
@@ -141,9 +195,9 @@ def test_dense_detectors_begin_at_p3_whatever_the_neck(model: str, neck: str) ->
 
 
 @pytest.mark.parametrize("neck", ["pafpn", "bifpn"])
-def test_finer_levels_that_feed_those_that_are_used(neck: str) -> None:
+def test_finer_levels_that_contribute_to_used_ones_are_accepted(neck: str) -> None:
     cfg = compose("retinanet", neck, "none", "model.backbone.in_features=[res2,res3,res4,res5]")
-    check_fit(cfg)
+    check_compatibility(cfg)
     model = train_once(cfg)
     idle = [name for name, p in model.named_parameters() if p.grad is None]
     assert idle == []
@@ -177,94 +231,111 @@ RPN_ON_FOUR_LEVELS = [
 
 
 @pytest.mark.parametrize(
-    ("choices", "message"),
+    ("choices", "facts"),
     [
         (
             ("retinanet", "fpn", "none", "model.head_in_features=[p3,p4,p5,p6,p7]"),
-            "model.head_in_features=[p3, p4, p5, p6, p7]: neck=fpn gives p3, p4, p5, p6, not p7; use "
-            "neck=fpn_p6p7, or leave model.head_in_features out, it follows from the neck",
+            [
+                "model.head_in_features=[p3, p4, p5, p6, p7]: neck=fpn has p3, p4, p5, p6, not p7",
+                "use neck=fpn_p6p7, or leave model.head_in_features out",
+            ],
         ),
         (
             ("rcnn", "fpn", "box", "model.proposal_generator.in_features=[p2,p3,p4,p5,p6,p7]"),
-            "model.proposal_generator.in_features=[p2, p3, p4, p5, p6, p7]: neck=fpn gives p2, p3, p4, p5, "
-            "p6, not p7; leave model.proposal_generator.in_features out, it follows from the neck",
+            [
+                "model.proposal_generator.in_features=[p2, p3, p4, p5, p6, p7]: neck=fpn has p2, p3, p4, p5, p6, "
+                "not p7; leave model.proposal_generator.in_features out",
+            ],
         ),
         (
             ("retinanet", "fpn_p6p7", "none", "model.backbone.in_features=[res2,res3,res4,res5]"),
-            "model=retinanet uses p3, p4, p5, p6, p7 and neck=fpn_p6p7 gives p2, p3, p4, p5, p6, p7: "
-            "parameters of p2 would have no gradient; use neck=bifpn|pafpn, or give "
-            "model.backbone.in_features=[res3,res4,res5]",
+            [
+                "model=retinanet uses p3, p4, p5, p6, p7 and neck=fpn_p6p7 has p2, p3, p4, p5, p6, p7",
+                "p2 would have no gradient",
+                "use neck=bifpn|pafpn, or set model.backbone.in_features=[res3,res4,res5]",
+            ],
         ),
         (
             ("fcos", "simple_feature_pyramid", "none", "model.backbone.scale_factors=[4,2,1,0.5]"),
-            "model=fcos uses p3, p4, p5, p6 and neck=simple_feature_pyramid gives p2, p3, p4, p5, p6: "
-            "parameters of p2 would have no gradient; use neck=bifpn|fpn|fpn_gn|fpn_p6p7|none|pafpn, or give "
-            "model.backbone.scale_factors=[2,1,0.5]",
+            [
+                "model=fcos uses p3, p4, p5, p6 and neck=simple_feature_pyramid has p2, p3, p4, p5, p6",
+                "p2 would have no gradient",
+                "use neck=bifpn|fpn|fpn_gn|fpn_p6p7|none|pafpn, or set model.backbone.scale_factors=[2,1,0.5]",
+            ],
         ),
         (
             ("rcnn", "simple_feature_pyramid", "box", "model.backbone.in_features=[res4,res5]"),
-            "model.backbone.in_features=['res4', 'res5']: scale_factors make all levels of one output",
+            ["model.backbone.in_features=['res4', 'res5']", "scale_factors"],
         ),
         (
             ("rcnn", "bifpn", "box", "model.backbone.out_channels=48"),
-            "model.backbone.out_channels=48 and model.backbone.norm=GN: group norm takes multiples of 32",
+            ["model.backbone.out_channels=48 and model.backbone.norm=GN", "32"],
         ),
         (
             ("fcos", "fpn", "none", "model.head.conv_dims=[32,40]"),
-            "model.head.conv_dims=40 and model.head.norm=GN: group norm takes multiples of 32",
+            ["model.head.conv_dims=40 and model.head.norm=GN", "32"],
         ),
         (
             ("rcnn", "fpn_p6p7", "box", *RPN_ON_FOUR_LEVELS),
-            "model=rcnn uses p3, p4, p5, p6 and neck=fpn_p6p7 gives p3, p4, p5, p6, p7: parameters of p7 "
-            "would have no gradient; use neck=bifpn|fpn|fpn_gn|pafpn|simple_feature_pyramid, or give "
-            "model.backbone.top_block=null",
+            [
+                "model=rcnn uses p3, p4, p5, p6 and neck=fpn_p6p7 has p3, p4, p5, p6, p7",
+                "p7 would have no gradient",
+                "use neck=bifpn|fpn|fpn_gn|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",
+            ],
         ),
         (
             ("rcnn", "pafpn", "mask", "model.roi_heads.mask_in_features=[p1,p2]"),
-            "model.roi_heads.mask_in_features=[p1, p2]: neck=pafpn gives p2, p3, p4, p5, p6, not p1; leave "
-            "model.roi_heads.mask_in_features out, it follows from the neck",
+            [
+                "model.roi_heads.mask_in_features=[p1, p2]: neck=pafpn has p2, p3, p4, p5, p6, not p1; leave "
+                "model.roi_heads.mask_in_features out",
+            ],
         ),
         (
             ("rcnn", "fpn", "box", "model.roi_heads.box_pooler.scales=[0.25,0.125]"),
-            "model.roi_heads.box_pooler.scales=[0.25, 0.125]: p2, p3, p4, p5 have [0.25, 0.125, 0.0625, "
-            "0.03125]; leave it and model.roi_heads.box_in_features out, both follow from the neck",
+            [
+                "model.roi_heads.box_pooler.scales=[0.25, 0.125]: p2, p3, p4, p5 have [0.25, 0.125, 0.0625, 0.03125]",
+                "model.roi_heads.box_in_features",
+            ],
         ),
         (
             ("retinanet", "fpn_p6p7", "none", "model.anchor_generator.strides=[4,8,16,32,64]"),
-            "model.anchor_generator.strides=[4, 8, 16, 32, 64]: p3, p4, p5, p6, p7 have [8, 16, 32, 64, "
-            "128]; leave it and model.head_in_features out, both follow from the neck",
+            [
+                "model.anchor_generator.strides=[4, 8, 16, 32, 64]: p3, p4, p5, p6, p7 have [8, 16, 32, 64, 128]",
+                "model.head_in_features",
+            ],
         ),
         (
             ("retinanet", "fpn_p6p7", "none", "model.anchor_generator.sizes=[[32],[64]]"),
-            "model.anchor_generator.sizes has 2 entries, and the levels are 5, p3, p4, p5, p6, p7; give one "
-            "entry for each level, or one for all",
+            ["model.anchor_generator.sizes has 2 entries", "5 levels, p3, p4, p5, p6, p7"],
         ),
         (
             ("rcnn", "fpn", "box", f"{BOTTOM_UP}.strides=[8,16]", f"{BOTTOM_UP}.remaps=[a,b]"),
-            "model.backbone.top_block makes more levels of p5, and the last one that neck=fpn has is p4; use "
-            "neck=bifpn|fpn_p6p7|none|pafpn|simple_feature_pyramid, or give model.backbone.top_block=null",
+            [
+                "model.backbone.top_block starts from p5",
+                "neck=fpn is p4",
+                "use neck=bifpn|fpn_p6p7|none|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",
+            ],
         ),
         (
             ("rcnn", "fpn", "box", f"{BOTTOM_UP}.strides=[4,8,16,24]"),
-            "strides=[4, 8, 16, 24]: the levels of a neck are powers of two, such as 4, 8, 16, 32",
+            ["strides=[4, 8, 16, 24]", "powers of two"],
         ),
         (
             ("rcnn", "fpn", "box", "model.backbone.in_features=[res2,res4]"),
-            "strides=[4, 16]: each level of a neck has double the stride of the one before",
+            ["strides=[4, 16]", "double the stride"],
         ),
         (
             ("rcnn", "pafpn", "box", "model.backbone.in_features=[res2,res9]"),
-            "model.backbone.in_features=['res2', 'res9']: the backbone has no 'res9', it gives res2, res3, "
-            "res4, res5",
+            ["model.backbone.in_features=['res2', 'res9']: ", "'res9'", "res2, res3, res4, res5"],
         ),
         (
             ("retinanet", "fpn_p6p7", "none", f"{BOTTOM_UP}.strides=[2,4]", f"{BOTTOM_UP}.remaps=[a,b]"),
-            "strides=[2, 4]: the neck needs at least one of >= 8",
+            ["strides=[2, 4]: ", ">= 8"],
         ),
     ],
 )
-def test_levels_that_the_neck_does_not_give(choices: tuple[str, ...], message: str) -> None:
-    assert refusal(*choices) == message
+def test_refused_levels_and_their_fix(choices: tuple[str, ...], facts: list[str]) -> None:
+    assert_refused(choices, facts)
 
 
 @pytest.mark.parametrize(
@@ -288,9 +359,9 @@ def test_levels_that_the_neck_does_not_give(choices: tuple[str, ...], message: s
     ],
     ids=lambda choices: "-".join(choices[:3]),
 )
-def test_everything_follows_from_other_levels(choices: tuple[str, ...]) -> None:
+def test_detector_follows_from_other_levels(choices: tuple[str, ...]) -> None:
     cfg = compose(*choices)
-    check_fit(cfg)
+    check_compatibility(cfg)
     model = train_once(cfg)
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
@@ -312,23 +383,23 @@ def test_everything_follows_from_other_levels(choices: tuple[str, ...]) -> None:
         "~model",
     ],
 )
-def test_what_is_not_known_lightly_is_left_to_the_builder(override: str) -> None:
+def test_values_that_are_not_cheap_are_accepted(override: str) -> None:
     for neck in options("neck"):
-        check_fit(compose("rcnn", neck, "box", override))
+        check_compatibility(compose("rcnn", neck, "box", override))
 
 
 @pytest.mark.parametrize("neck", options("neck"))
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("remaps=[a,b,c]", "remaps has 3, strides has 4"), ("strides=null", "strides=None: a list is needed")],
+    [("remaps=[a,b,c]", "remaps has 3.*strides has 4"), ("strides=null", "strides=None: ")],
 )
-def test_outputs_without_their_strides(neck: str, override: str, message: str) -> None:
+def test_builder_refuses_outputs_without_strides(neck: str, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_on_meta(compose("rcnn", neck, "box", f"{BOTTOM_UP}.{override}"))
 
 
 def test_no_heavy_import(tmp_path: Path) -> None:
-    """A front-end may ask before torch is imported, of trees that fit and that do not."""
+    """A front-end checks trees before it imports torch, whether they fit or not."""
     read_nodes()  # into the cache
     trees = []
     for i, choices in enumerate(
@@ -337,9 +408,9 @@ def test_no_heavy_import(tmp_path: Path) -> None:
         trees.append(tmp_path / f"{i}.yaml")
         OmegaConf.save(OmegaConf.create(to_plain(compose(*choices))), trees[-1])
     program = (
-        "import sys; from omegaconf import OmegaConf; from d2timm.config.compatibility import check_fit\n"
+        "import sys; from omegaconf import OmegaConf; from d2timm.config.compatibility import check_compatibility\n"
         "for file in sys.argv[1:]:\n"
-        "    try: check_fit(OmegaConf.load(file)); print('fits')\n"
+        "    try: check_compatibility(OmegaConf.load(file)); print('fits')\n"
         "    except ValueError: print('refused')\n"
         "print([name for name in ('torch', 'timm', 'detectron2') if name in sys.modules])"
     )
@@ -347,10 +418,3 @@ def test_no_heavy_import(tmp_path: Path) -> None:
         [sys.executable, "-c", program, *map(str, trees)], capture_output=True, text=True, check=True
     )
     assert result.stdout.split("\n")[:4] == ["fits", "refused", "refused", "[]"]
-
-
-def test_dry_run_refuses(tmp_path: Path, tiny: Callable[..., Any]) -> None:
-    cfg = tiny("mask_rcnn_timm.py", tmp_path / "run", "model.roi_heads=null")
-    with pytest.raises(ConfigError, match="model=rcnn needs ROI heads"):
-        build_on_meta(cfg)
-    assert not list(tmp_path.iterdir())

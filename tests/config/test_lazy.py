@@ -1,4 +1,4 @@
-"""Configs: strict overrides, errors that name the fix, and a saved file that is the config again."""
+"""Configs: strict overrides, errors that name the fix, and saved files that load as the same config."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TREE = {
 }
 
 
-def changed(override: str) -> DictConfig:
+def overridden(override: str) -> DictConfig:
     return apply_overrides(OmegaConf.create(TREE), [override])
 
 
 def leaves(node: Any) -> Iterator[Any]:
-    """The values of a tree of dicts and lists, and its keys."""
+    """Keys and values of a tree of dicts and lists."""
     if isinstance(node, dict):
         yield from node
         node = list(node.values())
@@ -43,12 +43,12 @@ def leaves(node: Any) -> Iterator[Any]:
 
 
 def shapes(cfg: DictConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters of a config's model."""
+    """Name -> shape of the parameters of a config's model."""
     return {name: tuple(p.shape) for name, p in build_on_meta(cfg).named_parameters()}
 
 
 def refusal(function: Callable[..., Any], *arguments: Any) -> str | None:
-    """The text of the ConfigError that a call raises, or None."""
+    """The message of the ConfigError that a call raises, or None."""
     try:
         function(*arguments)
     except ConfigError as error:
@@ -81,7 +81,7 @@ def refusal(function: Callable[..., Any], *arguments: Any) -> str | None:
     ],
 )
 def test_override_changes_one_value(override: str, key: str, value: Any) -> None:
-    cfg = changed(override)
+    cfg = overridden(override)
     assert OmegaConf.select(cfg, key) == value
     assert type(OmegaConf.select(cfg, key)) is type(value) or OmegaConf.is_config(OmegaConf.select(cfg, key))
     group = key.split(".")[0]
@@ -92,26 +92,26 @@ def test_override_changes_one_value(override: str, key: str, value: Any) -> None
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.max_itr=10", "train has no key 'max_itr'; did you mean max_iter"),
-        ("trian.max_iter=10", "there is no key 'trian'; did you mean train"),
+        ("train.max_itr=10", "train has no key 'max_itr'; .*max_iter"),
+        ("trian.max_iter=10", "no key 'trian'; .*train"),
         ("train.max_itr=10", r"\(\+train.max_itr=10 adds it\)"),
-        ("~train.max_itr", "train has no key 'max_itr'; did you mean max_iter"),
+        ("~train.max_itr", "train has no key 'max_itr'; .*max_iter"),
         ("model.sizes.2=5", "model.sizes has no key '2'"),
-        ("model.name.short=b", "model.name is 'a' and has no keys"),
-        ("train.max_iter=ten", "train.max_iter is a number, such as 10"),
-        ("model.same=deep", "model.same is a number, such as 3"),
+        ("model.name.short=b", r"model\.name is 'a' "),
+        ("train.max_iter=ten", "train.max_iter is a number.* 10"),
+        ("model.same=deep", "model.same is a number.* 3"),
         ("train.amp=ture", "train.amp is true or false"),
-        ("train.max_iter=10,20", "several values are a sweep, which scripts/hydra_train.py -m runs"),
-        ("train.max_iter=range(1,3)", "several values are a sweep"),
-        ("model.name=glob(*)", "several values are a sweep"),
-        ("train.max_iter", "an override is not key=value: .*train.max_iter"),
-        ("train.max_iter=${", "an override is not key=value"),
+        ("train.max_iter=10,20", "train.max_iter=10,20: .*d2timm sweep -m"),
+        ("train.max_iter=range(1,3)", "d2timm sweep -m"),
+        ("model.name=glob(*)", "d2timm sweep -m"),
+        ("train.max_iter", "key=value: .*train.max_iter"),
+        ("train.max_iter=${", "key=value"),
         ("+model.sizes.x=1", r"\+model.sizes.x=1: "),
         ("+model.sizes.5=1", r"\+model.sizes.5=1: "),
         ("train.max_iter@model=20", "train.max_iter@model=20: "),
     ],
 )
-def test_bad_override_is_one_line_and_changes_nothing(override: str, message: str) -> None:
+def test_bad_override_is_an_error_of_one_line_and_changes_nothing(override: str, message: str) -> None:
     cfg = OmegaConf.create(TREE)
     with pytest.raises(ConfigError, match=message) as caught:
         apply_overrides(cfg, [override])
@@ -120,16 +120,16 @@ def test_bad_override_is_one_line_and_changes_nothing(override: str, message: st
 
 
 @pytest.mark.parametrize("override", ["~train.max_itr", "+model.sizes.5=1"])
-def test_no_advice_to_add_where_that_does_not_help(override: str) -> None:
+def test_error_does_not_suggest_to_add_a_key_that_cannot_be_added(override: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        changed(override)
+        overridden(override)
     assert "adds it" not in str(caught.value)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_override_of_an_unknown_key_of_a_recipe(recipe: str) -> None:
     override = "model.backbone.bottom_up.model_nam=resnet18"
-    with pytest.raises(ConfigError, match="has no key 'model_nam'; did you mean model_name"):
+    with pytest.raises(ConfigError, match=r"no key 'model_nam'; .*model_name"):
         apply_overrides(get_config(recipe), [override])
 
 
@@ -158,7 +158,7 @@ OVERRIDES = st.one_of(
 @given(OVERRIDES)
 @example("+model.sizes.x=1")
 @example("model=${a.b.${")
-def test_any_text_is_an_override_or_a_config_error(override: str) -> None:
+def test_any_string_is_an_override_or_a_config_error(override: str) -> None:
     cfg = OmegaConf.create(TREE)
     refused = refusal(apply_overrides, cfg, [override])
     if refused is None:
@@ -180,8 +180,8 @@ def test_get_config_finds_a_part_of_a_recipe() -> None:
     assert set(get_config("common/neck/fpn.py")) == {"neck"}
 
 
-def test_get_config_tells_the_names_that_are_like_it() -> None:
-    with pytest.raises(ConfigError, match=r"no config 'mask_rcnn\.py': did you mean .*mask_rcnn_timm\.py"):
+def test_get_config_suggests_similar_names() -> None:
+    with pytest.raises(ConfigError, match=r"'mask_rcnn\.py': .*mask_rcnn_timm\.py"):
         get_config("mask_rcnn.py")
 
 
@@ -194,13 +194,15 @@ def test_get_config_tells_the_names_that_are_like_it() -> None:
         ("config.py", "from .common import model", "Relative import of directories is not allowed"),
         ("config.py", "raise ValueError('no GPU here')", "no GPU here"),
         ("config.yaml", "a: [1", r"line 1"),
-        ("config.yaml", "- a\n- b", "holds no config"),
-        ("config.yaml", "", "holds no config"),
+        ("config.yaml", "- a\n- b", "not a config"),
+        ("config.yaml", "", "not a config"),
         ("config.yaml", "a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("config.yaml", "a: '${b'", r"\$\{b"),
     ],
 )
-def test_unreadable_config_is_one_error(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_unreadable_config_is_an_error_of_one_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
     file = tmp_path / name
     file.write_text(text)
     (tmp_path / "common").mkdir()
@@ -209,10 +211,10 @@ def test_unreadable_config_is_one_error(tmp_path: Path, name: str, text: str, me
         load(file)
     assert str(caught.value).startswith(f"--config-file {file}: ")
     assert "\n" not in str(caught.value)
-    assert builtins.__import__ is original, "detectron2's import for config files stayed"
+    assert builtins.__import__ is original, "detectron2's import for config files is removed"
 
 
-def test_fault_in_the_code_of_a_config_is_told_as_it_is(tmp_path: Path) -> None:
+def test_exception_in_the_code_of_a_config_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("model = dict(depth=DEPTH)")
     original = builtins.__import__
     with pytest.raises(NameError, match="DEPTH"):
@@ -220,7 +222,7 @@ def test_fault_in_the_code_of_a_config_is_told_as_it_is(tmp_path: Path) -> None:
     assert builtins.__import__ is original
 
 
-def test_missing_config_is_one_error(tmp_path: Path) -> None:
+def test_missing_config_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--config-file .*nothing\.py: no such file"):
         load(tmp_path / "nothing.py")
 
@@ -228,11 +230,10 @@ def test_missing_config_is_one_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_is_plain_data(recipe: str) -> None:
     plain = to_plain(get_config(recipe))
-    found = set(map(type, leaves(plain)))
-    assert found <= {str, int, float, bool, type(None)}
-    texts = [value for value in leaves(plain) if isinstance(value, str)]
-    assert "_partial_" not in texts
-    assert not [text for text in texts if "lambda" in text]
+    assert set(map(type, leaves(plain))) <= {str, int, float, bool, type(None)}
+    strings = [value for value in leaves(plain) if isinstance(value, str)]
+    assert "_partial_" not in strings
+    assert not [string for string in strings if "lambda" in string]
     assert yaml.safe_load(yaml.safe_dump(plain)) == plain
 
 
@@ -252,7 +253,7 @@ def test_saved_recipe_builds_the_same_model_and_optimizer(recipe: str, tmp_path:
 
 def test_saved_recipe_follows_the_model_name(tmp_path: Path) -> None:
     save(get_config("mask_rcnn_timm.py"), tmp_path / "config.yaml")
-    name = "vit_tiny_patch16_224"  # trained with other pixel statistics than resnet50
+    name = "vit_tiny_patch16_224"  # has other pixel statistics than resnet50
     overrides = [
         f"model.backbone.bottom_up.model_name={name}",
         "model.backbone.bottom_up.remaps=[a,b,c,d]",
@@ -280,7 +281,7 @@ def test_pixel_statistics_follow_the_model_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["shapes", "coco_2017", "custom", "auto"])
-def test_settings_follow_the_data(name: str) -> None:
+def test_settings_follow_the_dataset(name: str) -> None:
     cfg = apply_overrides(get_config("mask_rcnn_timm.py"), [f"data.name={name}"])
     settings = cfg.data.settings["shapes" if name == "auto" else name]
     assert cfg.train.max_iter == settings.max_iter
@@ -298,10 +299,10 @@ def test_settings_follow_the_data(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [lambda x: x, object(), {1, 2}, b"bytes"])
-def test_what_is_not_text_cannot_be_saved(value: Any) -> None:
-    with pytest.raises(ConfigError, match="a config cannot hold"):
+def test_other_objects_cannot_be_saved(value: Any) -> None:
+    with pytest.raises(ConfigError, match="config cannot hold"):
         to_plain({"a": [1, value]})
 
 
-def test_classes_and_functions_are_saved_by_name() -> None:
-    assert to_plain({"a": Path, "b": load}) == {"a": "pathlib.Path", "b": "d2timm.config.lazy.load"}
+def test_classes_and_functions_are_saved_by_their_shortest_name() -> None:
+    assert to_plain({"a": Path, "b": load}) == {"a": "pathlib.Path", "b": "d2timm.config.load"}

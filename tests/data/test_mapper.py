@@ -1,4 +1,4 @@
-"""What a detector gets of an image: truth that moves with its pixels, tight where a crop has cut it."""
+"""The mapper's output: annotations follow the pixels, and boxes fit the masks after a crop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pycocotools import mask as coco_mask
 
 from d2timm.config.build import instantiate
 from d2timm.config.groups import read_nodes
-from d2timm.config.lazy import get_config, load, root, to_plain
+from d2timm.config.lazy import get_config, load, to_plain
 from d2timm.data.mapper import Mapper
-from d2timm.sweep.hydra_app import CONFIG, conf
 from d2timm.sweep.hydra_groups import store_groups
+from d2timm.utils.files import resource_folder
 
 HEIGHT, WIDTH = 40, 60
-BOX = (12, 8, 32, 28)  # of an L: a bar on the left, and one at the bottom
+BOX = (12, 8, 32, 28)  # around an L: a bar on the left, and one at the bottom
 L_SHAPE = [12, 8, 18, 8, 18, 22, 32, 22, 32, 28, 12, 28]
 POINTS = ["left_end", "right_end", "corner"]
 
@@ -39,13 +39,13 @@ def bitmap() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def entry(tmp_path: Path) -> Entry:
-    """An image with one object, whose pixels are white, in every form of truth."""
+    """An image with one object, whose pixels are white, and annotations for every task."""
     image, segments = (np.zeros((HEIGHT, WIDTH, 3), np.uint8) for _ in range(2))
     image[bitmap() == 1] = 255
-    segments[..., 2] = bitmap()  # red, in OpenCV's order
+    segments[..., 2] = bitmap()  # red in OpenCV's channel order
     for name, pixels in (("image", image), ("segments", segments)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
-    thing = {
+    annotation = {
         "bbox": list(BOX),
         "bbox_mode": BoxMode.XYXY_ABS,
         "category_id": 3,
@@ -58,7 +58,7 @@ def entry(tmp_path: Path) -> Entry:
         "image_id": 1,
         "height": HEIGHT,
         "width": WIDTH,
-        "annotations": [thing],
+        "annotations": [annotation],
         "pan_seg_file_name": str(tmp_path / "segments.png"),
         "sem_seg_file_name": str(tmp_path / "segments.png"),
         "segments_info": [{"id": 1, "label": 7, "category_id": 3, "isthing": True, "iscrowd": 0}],
@@ -66,47 +66,47 @@ def entry(tmp_path: Path) -> Entry:
 
 
 def mapper(*augmentations: T.Augmentation | T.Transform, **more: Any) -> Mapper:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "is_train": True,
         "tasks": ["bbox", "segm", "keypoints", "sem_seg"],
         "image_format": "RGB",
         "keypoint_names": POINTS,
     }
-    return Mapper(augmentations=augmentations, **{**given, **more})
+    return Mapper(augmentations=augmentations, **{**defaults, **more})
 
 
-def agree(example: Entry) -> None:
-    """Mask, box and classes of pixels are where the white pixels are."""
+def assert_consistent(example: Entry) -> None:
+    """Assert that mask, box and pixel classes match the white pixels."""
     white = example["image"][0] > 160  # a crop is padded with 128
-    (thing,) = range(len(example["instances"]))
+    assert len(example["instances"]) == 1
     masks = example["instances"].gt_masks
     if isinstance(masks, PolygonMasks):
-        rles = coco_mask.frPyObjects(masks.polygons[thing], *white.shape)
+        rles = coco_mask.frPyObjects(masks.polygons[0], *white.shape)
         mask = torch.as_tensor(coco_mask.decode(coco_mask.merge(rles))).bool()
     else:
-        mask = masks.tensor[thing]
+        mask = masks.tensor[0]
     assert (mask == white).float().mean() > 0.99
     assert (mask & white).sum() / (mask | white).sum() > 0.9
     rows, columns = torch.nonzero(white.any(1)), torch.nonzero(white.any(0))
     tight = [float(v) for v in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
-    assert example["instances"].gt_boxes.tensor[thing].tolist() == pytest.approx(tight, abs=1.01)
+    assert example["instances"].gt_boxes.tensor[0].tolist() == pytest.approx(tight, abs=1.01)
     classes = example["sem_seg"]
     assert ((classes == 7) == white).float().mean() > 0.99
     assert set(classes.unique().tolist()) <= {7, 255}
 
 
-RUN_LENGTHS = {
+SEGMENTATIONS = {
     "polygons": lambda: [list(L_SHAPE)],
     "run lengths": lambda: coco_mask.encode(np.asfortranarray(bitmap())),
 }
 
 
-@pytest.mark.parametrize("form", RUN_LENGTHS)
+@pytest.mark.parametrize("form", SEGMENTATIONS)
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
 @pytest.mark.parametrize(
     "augmentations",
     [
-        pytest.param([], id="as it is"),
+        pytest.param([], id="none"),
         pytest.param([T.HFlipTransform(WIDTH)], id="flip"),
         pytest.param([T.ResizeTransform(HEIGHT, WIDTH, 80, 90)], id="resize"),
         pytest.param([T.CropTransform(16, 4, 30, 30)], id="crop"),
@@ -115,64 +115,68 @@ RUN_LENGTHS = {
         pytest.param([T.FixedSizeCrop((32, 80))], id="crop and pad"),
     ],
 )
-def test_truth_moves_with_the_pixels(
+def test_annotations_follow_the_pixels(
     entry: Entry, augmentations: Sequence[Any], mask_format: str, form: str
 ) -> None:
     np.random.seed(0)
-    entry["annotations"][0]["segmentation"] = RUN_LENGTHS[form]()
+    entry["annotations"][0]["segmentation"] = SEGMENTATIONS[form]()
     example = mapper(*augmentations, instance_mask_format=mask_format)(entry)
-    agree(example)
+    assert_consistent(example)
     polygons = mask_format == "polygon" and form == "polygons"
     assert isinstance(example["instances"].gt_masks, PolygonMasks if polygons else BitMasks)
 
 
-def test_boxes_are_tight_around_what_a_crop_leaves(entry: Entry) -> None:
-    crop = T.CropTransform(20, 0, 40, HEIGHT)  # leaves the bar at the bottom
+def test_boxes_fit_the_cropped_masks(entry: Entry) -> None:
+    crop = T.CropTransform(20, 0, 40, HEIGHT)  # contains only the bar at the bottom
     (box,) = mapper(crop)(entry)["instances"].gt_boxes.tensor.tolist()
     assert box == pytest.approx([0, 22, 12, 28])
     (box,) = mapper(crop, tasks=["bbox"])(entry)["instances"].gt_boxes.tensor.tolist()
-    assert box == pytest.approx([0, 8, 12, 28]), "without masks nothing else is known"
+    assert box == pytest.approx([0, 8, 12, 28]), "clipped, because there are no masks"
 
 
-def test_boxes_are_only_cut_if_asked(entry: Entry) -> None:
+def test_tight_boxes_false_clips_boxes(entry: Entry) -> None:
     crop = T.CropTransform(20, 0, 40, HEIGHT)
-    tight, cut = (mapper(crop, tight_boxes=tight)(entry)["instances"] for tight in (True, False))
-    (box,), (without_masks,) = cut.gt_boxes.tensor, mapper(crop, tasks=["bbox"])(entry)["instances"].gt_boxes
+    tight, clipped = (mapper(crop, tight_boxes=tight)(entry)["instances"] for tight in (True, False))
+    (without_masks,) = mapper(crop, tasks=["bbox"])(entry)["instances"].gt_boxes
+    (box,) = clipped.gt_boxes.tensor
     assert torch.equal(box, without_masks)
     assert not torch.equal(box, tight.gt_boxes.tensor[0])
-    assert len(cut.gt_masks) == 1
+    assert len(clipped.gt_masks) == 1
 
 
-def test_objects_that_a_crop_leaves_out_are_gone(entry: Entry) -> None:
+def test_objects_outside_a_crop_are_removed(entry: Entry) -> None:
     for tasks in (["bbox"], ["bbox", "segm"], ["bbox", "keypoints"]):
-        for x, y in ((0, 0), (20, 0)):  # outside of the box, and inside beside the mask
+        for x, y in ((0, 0), (20, 0)):  # outside the box; inside the box but outside the mask
             example = mapper(T.CropTransform(x, y, 10, 7 if x == 0 else 20), tasks=tasks)(entry)
-            gone = x == 0 or "segm" in tasks
-            assert len(example["instances"]) == (0 if gone else 1)
+            removed = x == 0 or "segm" in tasks
+            assert len(example["instances"]) == (0 if removed else 1)
             assert example["instances"].image_size == tuple(example["image"].shape[1:])
 
 
-def test_an_image_without_objects_is_no_mistake(entry: Entry) -> None:
+def test_image_without_objects(entry: Entry) -> None:
     entry["annotations"] = []
     example = mapper(T.FixedSizeCrop((32, 32)))(entry)
     assert len(example["instances"]) == 0
     assert example["instances"].gt_boxes.tensor.shape == (0, 4)
 
 
-def test_keypoints_move_with_the_pixels(entry: Entry) -> None:
+def test_keypoints_follow_the_pixels(entry: Entry) -> None:
     def points(*augmentations: Any) -> list[Any]:
         return mapper(*augmentations)(entry)["instances"].gt_keypoints.tensor[0].tolist()
 
     assert points() == [[15, 8, 2], [32, 25, 2], [15, 25, 1]]
-    assert points(T.HFlipTransform(WIDTH)) == [[28, 25, 2], [45, 8, 2], [45, 25, 1]], "ends change places"
+    assert points(T.HFlipTransform(WIDTH)) == [[28, 25, 2], [45, 8, 2], [45, 25, 1]], (
+        "left and right are swapped"
+    )
     assert points(T.HFlipTransform(WIDTH), T.HFlipTransform(WIDTH)) == points()
     assert points(T.CropTransform(14, 10, 40, 30)) == [[0, 0, 0], [18, 15, 2], [1, 15, 1]]
 
 
-def test_objects_that_cannot_be_learnt_are_left_out(entry: Entry) -> None:
-    thing = entry["annotations"][0]
-    bare = {key: value for key, value in thing.items() if key not in ("segmentation", "keypoints")}
-    entry["annotations"] = [bare, {**thing, "iscrowd": 1}, thing, {**thing, "bbox": [1, 1, 1, 9]}]
+def test_objects_without_needed_annotations_are_left_out(entry: Entry) -> None:
+    complete = entry["annotations"][0]
+    only_box = {key: value for key, value in complete.items() if key not in ("segmentation", "keypoints")}
+    crowd, empty = {**complete, "iscrowd": 1}, {**complete, "bbox": [1, 1, 1, 9]}
+    entry["annotations"] = [only_box, crowd, complete, empty]
     for tasks, count in ((["bbox"], 2), (["bbox", "segm"], 1), (["bbox", "keypoints"], 1)):
         instances = mapper(tasks=tasks)(entry)["instances"]
         assert len(instances) == count
@@ -180,46 +184,49 @@ def test_objects_that_cannot_be_learnt_are_left_out(entry: Entry) -> None:
         assert instances.has("gt_keypoints") == ("keypoints" in tasks)
 
 
-def test_a_set_is_left_as_it_is(entry: Entry) -> None:
+def test_entry_is_not_changed(entry: Entry) -> None:
     before = repr(entry)
     mapper(T.HFlipTransform(WIDTH), T.CropTransform(20, 0, 30, 30))(entry)
     assert repr(entry) == before
 
 
-def test_truth_that_is_not_needed_is_not_read(entry: Entry) -> None:
-    entry["pan_seg_file_name"] = entry["sem_seg_file_name"] = "gone.png"
+def test_unneeded_annotations_are_not_read(entry: Entry) -> None:
+    entry["pan_seg_file_name"] = entry["sem_seg_file_name"] = "missing.png"
     assert "sem_seg" not in mapper(tasks=["bbox"])(entry)
     entry["annotations"][0].update(segmentation="broken", keypoints="broken")
     example = mapper(is_train=False)(entry)
     assert {"instances", "sem_seg", "annotations"}.isdisjoint(example)
     assert example["image"].shape == (3, HEIGHT, WIDTH)
-    assert (example["height"], example["width"]) == (HEIGHT, WIDTH), "the size to give results in"
+    assert (example["height"], example["width"]) == (HEIGHT, WIDTH), "the size of the results"
 
 
-def test_images_are_read_in_the_order_of_the_model(entry: Entry) -> None:
+def test_image_format_determines_the_channel_order(entry: Entry) -> None:
     cv2.imwrite(entry["file_name"], np.full((HEIGHT, WIDTH, 3), (0, 0, 200), np.uint8))  # red
     for image_format, channel in (("RGB", 0), ("BGR", 2)):
         image = mapper(tasks=[], image_format=image_format)(entry)["image"]
         assert image.amax((1, 2)).tolist() == [200 if i == channel else 0 for i in range(3)]
 
 
-# The options of the group
+# The options of the group `augmentation`
 
 
-OPTIONS = sorted(path.stem for path in (root() / "common" / "augmentation").glob("*.py"))
-PARTS = {
+GROUP = resource_folder("lazy_configs") / "common" / "augmentation"
+OPTIONS = sorted(path.stem for path in GROUP.glob("*.py"))
+MASKS = {
     "mask_rcnn_timm.py": {"gt_masks"},
     "faster_rcnn_timm.py": set(),
 }
 
 
 def jitter(cfg: Any) -> None:
-    """Let a recipe train on images of large-scale jitter."""
-    cfg.dataloader.train.mapper.augmentations = load(root() / "common/augmentation/lsj.py").augmentation
+    """Select large-scale jitter in a config."""
+    cfg.dataloader.train.mapper.augmentations = load(GROUP / "lsj.py").augmentation
 
 
-@pytest.mark.parametrize("recipe", PARTS)
-def test_large_scale_jitter_gives_squares(recipe: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", MASKS)
+def test_large_scale_jitter_makes_square_images(
+    recipe: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
     cfg = tiny(recipe, tmp_path, "data.settings.custom.crop_size=96")
     jitter(cfg)
     mapped, dataset = (instantiate(cfg.dataloader.train[key]) for key in ("mapper", "dataset"))
@@ -231,12 +238,12 @@ def test_large_scale_jitter_gives_squares(recipe: str, tiny: Callable[..., Any],
         assert tuple(example["image"].shape[1:]) == instances.image_size == (96, 96)
         assert bool(boxes.nonempty().all())
         assert len(boxes) == 0 or (boxes.tensor.min() >= 0 and boxes.tensor.max() <= 96)
-        assert len(boxes) == 0 or {"gt_masks"} & set(instances.get_fields()) == PARTS[recipe]
+        assert len(boxes) == 0 or {"gt_masks"} & set(instances.get_fields()) == MASKS[recipe]
         padded.add(bool((example["image"][:, -1, -1] == 128).all()))
-    assert padded == {True, False}, "there are smaller and larger ones"
+    assert padded == {True, False}, "some images are smaller than the crop, others are not"
 
 
-def test_large_scale_jitter_for_every_kind_of_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_scale_jitter_for_every_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d2timm.data.datasets.shapes.COUNTS", {"train": 6, "val": 1})
     cfg = get_config("mask_rcnn_timm.py")
     cfg.data.update(name="shapes", tasks=["bbox", "segm", "keypoints", "sem_seg", "panoptic_seg"])
@@ -246,13 +253,13 @@ def test_large_scale_jitter_for_every_kind_of_truth(monkeypatch: pytest.MonkeyPa
     for entry in [*dataset] * 5:
         example = mapped(entry)
         classes, masks = example["sem_seg"], example["instances"].gt_masks
-        things = [
+        object_masks = [
             coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, 160, 160)))
             for polygons in masks.polygons
         ]
         assert classes.shape == (160, 160)
-        agreed = (classes == 0).numpy() == np.any(things, axis=0)
-        assert agreed.mean() > 0.97, "class 0 is that of all objects"
+        agreed = (classes == 0).numpy() == np.any(object_masks, axis=0)
+        assert agreed.mean() > 0.97, "class 0 stands for all objects"
         pad = (example["image"] == 128).all(0)
         assert ((classes == 255) == pad).float().mean() > 0.99
         points = example["instances"].gt_keypoints.tensor
@@ -260,48 +267,50 @@ def test_large_scale_jitter_for_every_kind_of_truth(monkeypatch: pytest.MonkeyPa
         assert inside.numel() == 0 or (inside.min() >= 0 and inside.max() <= 160)
 
 
-def test_images_are_resized_or_cropped_first(tiny: Callable[..., Any], tmp_path: Path) -> None:
-    """Half of the time what is seen is a part, and always the short side is one of those of the set."""
+def test_resize_crop_resizes_half_of_the_images_only(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """The other half is cropped before; every short side is one of the configured lengths."""
     cfg = tiny("mask_rcnn_timm.py", tmp_path, "data.settings.custom.train_short_edges=[48,64]")
-    cfg.dataloader.train.mapper.augmentations = load(
-        root() / "common/augmentation/resize_crop.py"
-    ).augmentation
+    cfg.dataloader.train.mapper.augmentations = load(GROUP / "resize_crop.py").augmentation
     augmentations = T.AugmentationList(instantiate(cfg.dataloader.train.mapper.augmentations))
     np.random.seed(0)
     cropped = []
     for _ in range(60):
-        given = T.AugInput(np.zeros((300, 300, 3), np.uint8))
-        transforms = augmentations(given).transforms
+        aug_input = T.AugInput(np.zeros((300, 300, 3), np.uint8))
+        transforms = augmentations(aug_input).transforms
         crops = [t for t in transforms if isinstance(t, T.CropTransform)]
         assert all(384 <= side <= 600 for t in crops for side in (t.h, t.w))
-        assert min(given.image.shape[:2]) in (48, 64) or max(given.image.shape[:2]) == 64
+        size = aug_input.image.shape[:2]
+        assert min(size) in (48, 64) or max(size) == 64
         cropped.append(bool(crops))
     assert 20 < sum(cropped) < 40
 
 
-def test_jitter_without_padding_flips_first(tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_unpadded_jitter_flips_first(tiny: Callable[..., Any], tmp_path: Path) -> None:
     cfg = tiny("mask_rcnn_timm.py", tmp_path, "data.settings.custom.crop_size=96")
-    node = load(root() / "common/augmentation/lsj_unpadded.py").augmentation
-    cfg.dataloader.train.mapper.augmentations = node
-    made = instantiate(cfg.dataloader.train.mapper.augmentations)
-    assert [type(augmentation) for augmentation in made] == [T.RandomFlip, T.ResizeScale, T.FixedSizeCrop]
+    cfg.dataloader.train.mapper.augmentations = load(GROUP / "lsj_unpadded.py").augmentation
+    augmentations = instantiate(cfg.dataloader.train.mapper.augmentations)
+    assert [type(augmentation) for augmentation in augmentations] == [
+        T.RandomFlip,
+        T.ResizeScale,
+        T.FixedSizeCrop,
+    ]
     np.random.seed(0)
     sides = []
     for _ in range(20):
-        given = T.AugInput(np.zeros((60, 90, 3), np.uint8))
-        T.AugmentationList(made)(given)
-        sides.append(given.image.shape[:2])
+        aug_input = T.AugInput(np.zeros((60, 90, 3), np.uint8))
+        T.AugmentationList(augmentations)(aug_input)
+        sides.append(aug_input.image.shape[:2])
     assert max(map(max, sides)) == 96
-    assert min(map(min, sides)) < 96, "smaller ones are not padded"
+    assert min(map(min, sides)) < 96, "smaller images are not padded"
 
 
-def test_hydra_has_every_option() -> None:
+def test_hydra_composes_every_option() -> None:
     store_groups(read_nodes())
     assert {"flip", "lsj"} <= set(OPTIONS)
-    with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
+    with hydra.initialize_config_dir(str(resource_folder("conf")), version_base="1.3"):
         for option in OPTIONS:
-            composed = hydra.compose(CONFIG, [f"augmentation={option}"])
-            node = load(root() / f"common/augmentation/{option}.py")
+            composed = hydra.compose("config", [f"augmentation={option}"])
+            node = load(GROUP / f"{option}.py")
             assert (
                 to_plain(composed)["dataloader"]["train"]["mapper"]["augmentations"]
                 == to_plain(node)["augmentation"]

@@ -1,4 +1,4 @@
-"""Which set is on this machine, asked when it is needed."""
+"""The default dataset and the paths of published datasets, which follow the environment at each call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from d2timm.data.paths import COCO, SPLITS, coco_2017, found
+from d2timm.data.paths import COCO, SPLITS, coco_2017, default_dataset
 
 
 def put_annotations(root: Path, *splits: str) -> None:
@@ -20,25 +20,25 @@ def put_annotations(root: Path, *splits: str) -> None:
     ("splits", "name"),
     [((), "shapes"), (("train",), "shapes"), (("val",), "shapes"), (SPLITS, COCO)],
 )
-def test_coco_is_found_when_it_is_whole(
+def test_coco_is_the_default_if_both_splits_exist(
     splits: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert found() == "shapes"
+    assert default_dataset() == "shapes"
     put_annotations(tmp_path, *splits)
-    assert found() == name
+    assert default_dataset() == name
 
 
-def test_coco_lies_below_the_working_folder_unless_told(
+def test_datasets_are_in_the_working_directory_by_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("DETECTRON2_DATASETS")
     monkeypatch.chdir(tmp_path)
     put_annotations(tmp_path / "datasets", *SPLITS)
-    assert found() == COCO
+    assert default_dataset() == COCO
 
 
-def test_places_are_those_of_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_follow_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("DETECTRON2_DATASETS", "~/sets")
     split = coco_2017("val")

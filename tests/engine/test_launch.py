@@ -1,4 +1,4 @@
-"""Several processes: over gloo on the CPU, started by the command itself or by torchrun."""
+"""Several processes on the CPU over gloo, started by the command itself or by torchrun."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from d2timm.engine.launch import DEFAULT_THREADS, launch, set_threads
-from d2timm.engine.run import run
+from d2timm.engine.launch import DEFAULT_THREADS, is_first_process, launch, num_processes, set_threads
+from d2timm.engine.process import run
 from d2timm.runs.record import Record
 
-ROOT = Path(__file__).parents[2]
 MASK = "mask_rcnn_timm.py"
 TWO = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
 # a CNN, XCiT with its class token and late blocks, a plain ViT
@@ -27,7 +26,7 @@ MODELS = ["resnet10t", "xcit_nano_12_p16_224", "vit_tiny_patch16_224"]
 
 
 def run_each(cfgs: list[Any]) -> None:
-    """What a process of the launch does; starting processes takes longer than the trainings."""
+    """Run several configs in each process, because starting processes takes longer than the trainings."""
     for cfg in cfgs:
         run(cfg)
 
@@ -41,12 +40,12 @@ def assert_trained(folder: Path, iterations: int) -> None:
     assert len(losses) >= iterations
     assert all(math.isfinite(loss) for loss in losses)
     assert set(record.metrics) == {"bbox", "segm"}
-    assert (folder / "log.txt.rank1").is_file(), "there was a second process"
+    assert (folder / "log.txt.rank1").is_file(), "a second process logged there"
 
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes started from here see no GPU."""
+    """Processes that the test starts see no GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
@@ -68,27 +67,35 @@ def test_two_processes_train_every_kind_of_model_without_unused_parameters(
 @pytest.mark.slow
 def test_torchrun(tiny_overrides: Callable[..., list[str]], tmp_path: Path, on_cpu: None) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(ROOT / "scripts" / "lazyconfig_train.py")]
-    command += ["--config-file", str(ROOT / "lazy_configs" / MASK), *tiny_overrides(MASK, tmp_path / "run")]
+    command += ["-m", "d2timm", "train", "--config-file", MASK, *tiny_overrides(MASK, tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert_trained(tmp_path / "run", 4)
 
 
-def test_one_process_runs_here() -> None:
+def test_single_process_is_this_process() -> None:
     called: list[tuple[int, str]] = []
     one = Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto")
     launch(lambda *args: called.append(args), one, 1, "a")
     assert called == [(1, "a")]
+    assert (num_processes(one), is_first_process(one)) == (1, True)
 
 
-def test_threads_are_those_that_are_asked_for() -> None:
+def test_processes_of_several_machines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = Namespace(num_gpus=2, num_machines=3, machine_rank=1, dist_url="auto")
+    assert (num_processes(second), is_first_process(second)) == (6, False)
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert (num_processes(second), is_first_process(second)) == (4, True), "torchrun decides"
+
+
+def test_number_of_threads_is_set() -> None:
     before = torch.get_num_threads()
     try:
         set_threads(before + 1)
         assert torch.get_num_threads() == before + 1
         set_threads(None)
-        assert torch.get_num_threads() == DEFAULT_THREADS, "not those of the run before"
+        assert torch.get_num_threads() == DEFAULT_THREADS, "not the threads of an earlier run"
     finally:
         torch.set_num_threads(before)
 
@@ -97,11 +104,11 @@ def test_threads_are_those_that_are_asked_for() -> None:
 def test_processes_on_the_cpu_divide_the_cores(
     processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     monkeypatch.setattr("d2timm.engine.launch.comm.get_local_size", lambda: processes)
     set_threads(None)
     set_threads(5)
-    assert given == [expected, 5], "what is asked for is not divided"
+    assert threads == [expected, 5], "an explicit number is not divided"

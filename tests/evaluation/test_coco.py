@@ -1,4 +1,4 @@
-"""The evaluators' numbers are pycocotools' own: boxes, masks and keypoints; and those of pixels."""
+"""The metrics of boxes, masks and keypoints equal those of pycocotools; semantic segmentation by hand."""
 
 from __future__ import annotations
 
@@ -26,102 +26,105 @@ from d2timm.evaluation.coco import KEYPOINTS, OBJECTS, CocoEvaluator, SemanticEv
 Coco = dict[str, Any]
 
 SIDE = 400
-FEW, MANY = 3, 130  # detections of an image; 100 count
+FEW, MANY = 3, 130  # detections of an image, of which 100 are evaluated
 
 
 @pytest.fixture(scope="module")
-def truth(small_coco: Any) -> COCO:
+def annotations(small_coco: Any) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(small_coco.val_json)
 
 
 @pytest.fixture
 def evaluator(tiny: Callable[..., Any], tmp_path: Path) -> CocoEvaluator:
-    """That of the mask recipe."""
-    loaders = tiny("mask_rcnn_timm.py", tmp_path).dataloader
-    instantiate(loaders.test.dataset)  # as in a run, where it is loaded first
-    made: CocoEvaluator
-    (made,) = instantiate(loaders.evaluator)
-    made.reset()
-    return made
+    """The evaluator of the Mask R-CNN recipe."""
+    return first_evaluator(tiny("mask_rcnn_timm.py", tmp_path))
 
 
-def class_number(truth: COCO, category_id: int) -> int:
-    return sorted(truth.getCatIds()).index(category_id)
+def first_evaluator(cfg: Any) -> CocoEvaluator:
+    instantiate(cfg.dataloader.test.dataset)  # as in a run, which loads it first
+    evaluator: CocoEvaluator
+    (evaluator,) = instantiate(cfg.dataloader.evaluator)
+    evaluator.reset()
+    return evaluator
 
 
-def perfect(truth: COCO, image: dict[str, Any]) -> Instances:
+def class_index(coco: COCO, category_id: int) -> int:
+    return sorted(coco.getCatIds()).index(category_id)
+
+
+def perfect(coco: COCO, image: dict[str, Any]) -> Instances:
     """The annotations of an image as detections."""
-    annotations = truth.imgToAnns[image["id"]]
+    annotations = coco.imgToAnns[image["id"]]
     corners = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in annotations)]
     return Instances(
         (image["height"], image["width"]),
         pred_boxes=Boxes(torch.tensor(corners, dtype=torch.float64)),
-        pred_masks=torch.tensor(np.stack([truth.annToMask(a) for a in annotations])).bool(),
-        pred_classes=torch.tensor([class_number(truth, a["category_id"]) for a in annotations]),
+        pred_masks=torch.tensor(np.stack([coco.annToMask(a) for a in annotations])).bool(),
+        pred_classes=torch.tensor([class_index(coco, a["category_id"]) for a in annotations]),
         scores=torch.linspace(0.9, 0.6, len(annotations)),
     )
 
 
-def disturbed(truth: COCO, image: dict[str, Any], rng: np.random.Generator) -> Instances:
-    """Detections of all qualities: moved, of wrong classes, doubled, and some of nothing."""
-    found = perfect(truth, image)
-    repeats = torch.tensor(rng.integers(0, len(found), 3 * len(found)))
-    found = found[repeats]
-    n = len(found)
-    found.pred_boxes = Boxes(found.pred_boxes.tensor + torch.tensor(rng.normal(0, 4, (n, 4))))
+def disturbed(coco: COCO, image: dict[str, Any], rng: np.random.Generator) -> Instances:
+    """Detections of all qualities: shifted, duplicated, and of wrong classes."""
+    detections = perfect(coco, image)
+    repeats = torch.tensor(rng.integers(0, len(detections), 3 * len(detections)))
+    detections = detections[repeats]
+    n = len(detections)
+    detections.pred_boxes = Boxes(detections.pred_boxes.tensor + torch.tensor(rng.normal(0, 4, (n, 4))))
     shifts = rng.integers(-5, 6, (n, 2)).tolist()
-    moved = [torch.roll(m, s, (0, 1)) for m, s in zip(found.pred_masks, shifts, strict=True)]
-    found.pred_masks = torch.stack(moved)
+    shifted = [torch.roll(m, s, (0, 1)) for m, s in zip(detections.pred_masks, shifts, strict=True)]
+    detections.pred_masks = torch.stack(shifted)
     wrong = torch.tensor(rng.random(n) < 0.2)
-    found.pred_classes[wrong] = (found.pred_classes[wrong] + 1) % 4
-    found.scores = torch.tensor(rng.random(n))
-    return found
+    detections.pred_classes[wrong] = (detections.pred_classes[wrong] + 1) % 4
+    detections.scores = torch.tensor(rng.random(n))
+    return detections
 
 
 def evaluate(
-    evaluator: CocoEvaluator, truth: COCO, detections: Callable[[dict[str, Any]], Instances]
+    evaluator: CocoEvaluator, coco: COCO, detect: Callable[[dict[str, Any]], Instances]
 ) -> dict[str, dict[str, float]]:
-    for image in truth.dataset["images"]:
+    for image in coco.dataset["images"]:
         inputs = {"image_id": image["id"], "height": image["height"], "width": image["width"]}
-        evaluator.process([inputs], [{"instances": detections(image)}])
+        evaluator.process([inputs], [{"instances": detect(image)}])
     return dict(evaluator.evaluate())
 
 
 def reference(
-    truth: COCO, results: list[dict[str, Any]], task: str, sigmas: Sequence[float] = ()
+    coco: COCO, results: list[dict[str, Any]], task: str, sigmas: Sequence[float] = ()
 ) -> dict[str, float]:
-    """The numbers of COCO's summary and AP of each class, by pycocotools."""
-    # with boxes, areas would be theirs; copied because loadRes adds to them
+    """The metrics of COCO's summary and the AP of each class, by pycocotools."""
+    # with boxes, areas of masks would be computed from them; copied because loadRes changes them
     unused = {"bbox"} if task == "segm" else set()
     results = [{k: v for k, v in r.items() if k not in unused} for r in results]
     with contextlib.redirect_stdout(io.StringIO()):
-        coco_eval = COCOeval(truth, truth.loadRes(results), task)
+        coco_eval = COCOeval(coco, coco.loadRes(results), task)
         if sigmas:
             coco_eval.params.kpt_oks_sigmas = np.array(sigmas)
         coco_eval.evaluate()
         coco_eval.accumulate()
         coco_eval.summarize()
     names = KEYPOINTS if task == "keypoints" else OBJECTS
-    numbers = {k: v * 100 if v >= 0 else math.nan for k, v in zip(names, coco_eval.stats, strict=True)}
+    metrics = {k: v * 100 if v >= 0 else math.nan for k, v in zip(names, coco_eval.stats, strict=True)}
     if len(coco_eval.params.catIds) == 1:
-        return numbers
+        return metrics
     for k, category in enumerate(coco_eval.params.catIds):
         precision = coco_eval.eval["precision"][:, :, k, 0, -1]  # all areas, most detections
         valid = precision[precision > -1]
-        numbers[f"AP-{truth.cats[category]['name']}"] = valid.mean() * 100 if valid.size else math.nan
-    return numbers
+        metrics[f"AP-{coco.cats[category]['name']}"] = valid.mean() * 100 if valid.size else math.nan
+    return metrics
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_numbers_are_those_of_pycocotools(evaluator: CocoEvaluator, truth: COCO, seed: int) -> None:
+def test_metrics_equal_those_of_pycocotools(evaluator: CocoEvaluator, annotations: COCO, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    found = {image["id"]: disturbed(truth, image, rng) for image in truth.dataset["images"]}
-    numbers = evaluate(evaluator, truth, lambda image: found[image["id"]])
+    detections = {image["id"]: disturbed(annotations, image, rng) for image in annotations.dataset["images"]}
+    metrics = evaluate(evaluator, annotations, lambda image: detections[image["id"]])
 
-    categories = sorted(truth.getCatIds())
+    categories = sorted(annotations.getCatIds())
     results = []
-    for image_id, instances in found.items():
+    for image_id, instances in detections.items():
         for box, mask, label, score in zip(
             instances.pred_boxes.tensor.tolist(),
             instances.pred_masks,
@@ -139,57 +142,54 @@ def test_numbers_are_those_of_pycocotools(evaluator: CocoEvaluator, truth: COCO,
                     "score": score,
                 }
             )
-    assert set(numbers) == {"bbox", "segm"}
-    for task, got in numbers.items():
-        expected = reference(truth, results, task)
-        assert set(got) == set(expected)
-        assert 0 < expected["AP"] < 100, "neither nothing nor everything is right"
-        for key, value in expected.items():
-            assert got[key] == pytest.approx(value, abs=1e-6, nan_ok=True), f"{task} {key}"
+    assert set(metrics) == {"bbox", "segm"}
+    for task, of_task in metrics.items():
+        expected = reference(annotations, results, task)
+        assert 0 < expected["AP"] < 100, "some detections are right and some are wrong"
+        assert_same(of_task, expected)
 
 
-def test_perfect_detections_are_100(evaluator: CocoEvaluator, truth: COCO) -> None:
-    numbers = evaluate(evaluator, truth, lambda image: perfect(truth, image))
-    there = {truth.cats[a["category_id"]]["name"] for a in truth.dataset["annotations"]}
+def test_perfect_detections_score_100(evaluator: CocoEvaluator, annotations: COCO) -> None:
+    metrics = evaluate(evaluator, annotations, lambda image: perfect(annotations, image))
+    present = {annotations.cats[a["category_id"]]["name"] for a in annotations.dataset["annotations"]}
     for task in ("bbox", "segm"):
-        for key in ("AP", "AP50", "AP75", "APs", "AR100", *(f"AP-{name}" for name in there)):
-            assert numbers[task][key] == pytest.approx(100, abs=1e-6), f"{task} {key}"
+        for key in ("AP", "AP50", "AP75", "APs", "AR100", *(f"AP-{name}" for name in present)):
+            assert metrics[task][key] == pytest.approx(100, abs=1e-6), f"{task} {key}"
 
 
-def test_nothing_detected_is_0_for_every_task(evaluator: CocoEvaluator, truth: COCO) -> None:
-    numbers = evaluate(evaluator, truth, lambda image: perfect(truth, image)[:0])
-    expected = {*OBJECTS} | {f"AP-{category['name']}" for category in truth.cats.values()}
-    assert set(numbers) == {"bbox", "segm"}
-    for task in numbers.values():
-        assert task == dict.fromkeys(expected, 0.0)
+def test_no_detections_score_0_in_every_task(evaluator: CocoEvaluator, annotations: COCO) -> None:
+    metrics = evaluate(evaluator, annotations, lambda image: perfect(annotations, image)[:0])
+    expected = {*OBJECTS} | {f"AP-{category['name']}" for category in annotations.cats.values()}
+    assert set(metrics) == {"bbox", "segm"}
+    for of_task in metrics.values():
+        assert of_task == dict.fromkeys(expected, 0.0)
 
 
-def test_detections_are_written_in_coco_format(evaluator: CocoEvaluator, truth: COCO, tmp_path: Path) -> None:
-    evaluate(evaluator, truth, lambda image: perfect(truth, image))
+def test_detections_are_written_in_coco_format(
+    evaluator: CocoEvaluator, annotations: COCO, tmp_path: Path
+) -> None:
+    evaluate(evaluator, annotations, lambda image: perfect(annotations, image))
     written = json.loads((tmp_path / "inference" / "coco_instances_results.json").read_text())
-    assert len(written) == len(truth.anns)
-    assert {d["category_id"] for d in written} == {a["category_id"] for a in truth.anns.values()}
+    assert len(written) == len(annotations.anns)
+    assert {d["category_id"] for d in written} == {a["category_id"] for a in annotations.anns.values()}
 
 
 @pytest.mark.parametrize(
     ("recipe", "tasks"),
     [("faster_rcnn_timm.py", {"bbox"}), ("mask_rcnn_timm.py", {"bbox", "segm"})],
 )
-def test_what_the_detector_finds_is_evaluated(
-    recipe: str, tasks: set[str], tiny: Callable[..., Any], truth: COCO, tmp_path: Path
+def test_tasks_of_the_detector_are_evaluated(
+    recipe: str, tasks: set[str], tiny: Callable[..., Any], annotations: COCO, tmp_path: Path
 ) -> None:
-    loaders = tiny(recipe, tmp_path).dataloader
-    instantiate(loaders.test.dataset)
-    (made,) = instantiate(loaders.evaluator)
-    made.reset()
-    assert set(evaluate(made, truth, lambda image: perfect(truth, image))) == tasks
+    evaluator = first_evaluator(tiny(recipe, tmp_path))
+    assert set(evaluate(evaluator, annotations, lambda image: perfect(annotations, image))) == tasks
 
 
-# A set of every kind of object
+# A dataset with objects of all kinds
 
 
 def ellipse(box: Sequence[int]) -> NDArray[np.uint8]:
-    """The mask of an object."""
+    """The mask of an ellipse in a box."""
     x, y, w, h = box
     rows, columns = np.ogrid[:SIDE, :SIDE]
     inside = ((columns + 0.5 - x - w / 2) / (w / 2)) ** 2 + ((rows + 0.5 - y - h / 2) / (h / 2)) ** 2 <= 1
@@ -201,8 +201,8 @@ def run_lengths(mask: NDArray[np.uint8]) -> dict[str, Any]:
     return {**rle, "counts": rle["counts"].decode()}
 
 
-def anywhere(rng: np.random.Generator, sides: tuple[int, int]) -> list[int]:
-    """A box with whole numbers."""
+def random_box(rng: np.random.Generator, sides: tuple[int, int]) -> list[int]:
+    """A random box with integer coordinates."""
     w, h = rng.integers(*sides, 2).tolist()
     return [*rng.integers(0, (SIDE - w, SIDE - h)).tolist(), w, h]
 
@@ -213,10 +213,10 @@ def objects_of_all_sizes(rng: np.random.Generator) -> Coco:
     for image_id in (5, 2, 9, 4):
         for sides in [(8, 30), (8, 30), (34, 90), (34, 90), (100, 250)]:
             for crowd in (0, rng.random() < 0.2):
-                mask = ellipse(box := anywhere(rng, sides))
+                mask = ellipse(box := random_box(rng, sides))
                 annotations.append(
                     {
-                        "id": len(annotations),  # from 0: pycocotools gives wrong numbers for that
+                        "id": len(annotations),  # from 0, with which pycocotools gives wrong metrics
                         "image_id": image_id,
                         "category_id": int(rng.choice([3, 11, 20])),
                         "bbox": box,
@@ -231,41 +231,41 @@ def objects_of_all_sizes(rng: np.random.Generator) -> Coco:
 
 
 def detections_of_all_kinds(rng: np.random.Generator, coco: Coco, count: int) -> list[Coco]:
-    """Some like the truth, some of nothing, with the same score for many."""
-    found = []
+    """Detections near annotations and elsewhere, many of them with the same score."""
+    detections = []
     for image in coco["images"]:
-        near = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
+        annotations = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
         for _ in range(count):
-            if near and rng.random() < 0.6:
-                like = near[rng.integers(len(near))]
+            if annotations and rng.random() < 0.6:
+                annotation = annotations[rng.integers(len(annotations))]
                 shift = rng.integers(-3, 4, 4) * rng.integers(0, 4)
-                x, y, w, h = (int(v) for v in np.array(like["bbox"]) + shift)
-                box, kind = [max(x, 0), max(y, 0), max(w, 2), max(h, 2)], like["category_id"]
+                x, y, w, h = (int(v) for v in np.array(annotation["bbox"]) + shift)
+                box, category = [max(x, 0), max(y, 0), max(w, 2), max(h, 2)], annotation["category_id"]
             else:
-                box, kind = anywhere(rng, (8, 200)), int(rng.choice([3, 11, 20, 21]))
+                box, category = random_box(rng, (8, 200)), int(rng.choice([3, 11, 20, 21]))
             mask = run_lengths(ellipse(box))
             score = float(rng.integers(1, 10) / 8)
-            found.append(
+            detections.append(
                 {
                     "image_id": image["id"],
-                    "category_id": kind,
+                    "category_id": category,
                     "bbox": box,
                     "segmentation": mask,
                     "score": score,
                 }
             )
-    return found
+    return detections
 
 
 def registered(coco: Coco, folder: Path, tasks: list[str], **more: Any) -> tuple[CocoEvaluator, COCO]:
-    """An evaluator of a set, and its truth for pycocotools, whose ids count from 1."""
-    file = folder / "truth.json"
+    """An evaluator for a dataset, and its annotations for pycocotools, with ids that count from 1."""
+    file = folder / "annotations.json"
     file.write_text(json.dumps(coco))
-    kinds = {category["id"]: i for i, category in enumerate(coco["categories"])}
+    classes = {category["id"]: i for i, category in enumerate(coco["categories"])}
     MetadataCatalog.get(str(file)).set(
         json_file=str(file),
         thing_classes=[category["name"] for category in coco["categories"]],
-        thing_dataset_id_to_contiguous_id=kinds,
+        thing_dataset_id_to_contiguous_id=classes,
     )
     evaluator = CocoEvaluator(str(file), tasks, **more)
     evaluator.reset()
@@ -276,17 +276,17 @@ def registered(coco: Coco, folder: Path, tasks: list[str], **more: Any) -> tuple
         return evaluator, COCO(str(file))
 
 
-def process(evaluator: CocoEvaluator, coco: Coco, found: list[Coco]) -> dict[str, dict[str, float]]:
-    """Give detections to an evaluator as a model does."""
-    kinds = [category["id"] for category in coco["categories"]]
+def process(evaluator: CocoEvaluator, coco: Coco, detections: list[Coco]) -> dict[str, dict[str, float]]:
+    """Pass detections to an evaluator in the form in which a model returns them."""
+    category_ids = [category["id"] for category in coco["categories"]]
     for image in coco["images"]:
-        own = [d for d in found if d["image_id"] == image["id"]]
+        own = [d for d in detections if d["image_id"] == image["id"]]
         instances = Instances((SIDE, SIDE))
         boxes = np.array([d["bbox"] for d in own], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         instances.pred_boxes = Boxes(torch.tensor(boxes))
         instances.scores = torch.tensor([d["score"] for d in own], dtype=torch.float64)
-        instances.pred_classes = torch.tensor([kinds.index(d["category_id"]) for d in own])
+        instances.pred_classes = torch.tensor([category_ids.index(d["category_id"]) for d in own])
         if own and "segmentation" in own[0]:
             masks = [coco_mask.decode(d["segmentation"]) for d in own]
             instances.pred_masks = torch.tensor(np.stack(masks)).bool()
@@ -297,10 +297,10 @@ def process(evaluator: CocoEvaluator, coco: Coco, found: list[Coco]) -> dict[str
     return dict(evaluator.evaluate())
 
 
-def same(got: dict[str, float], expected: dict[str, float]) -> None:
-    assert got.keys() == expected.keys()
+def assert_same(metrics: dict[str, float], expected: dict[str, float]) -> None:
+    assert metrics.keys() == expected.keys()
     for key, value in expected.items():
-        assert got[key] == pytest.approx(value, abs=1e-6, nan_ok=True), key
+        assert metrics[key] == pytest.approx(value, abs=1e-6, nan_ok=True), key
 
 
 @pytest.mark.parametrize("count", [FEW, MANY])
@@ -308,15 +308,15 @@ def same(got: dict[str, float], expected: dict[str, float]) -> None:
 def test_crowds_sizes_ties_and_many_detections(tmp_path: Path, seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     coco = objects_of_all_sizes(rng)
-    found = detections_of_all_kinds(rng, coco, count)
-    evaluator, truth = registered(coco, tmp_path, ["bbox", "segm"])
-    numbers = process(evaluator, coco, found)
+    detections = detections_of_all_kinds(rng, coco, count)
+    evaluator, annotations = registered(coco, tmp_path, ["bbox", "segm"])
+    metrics = process(evaluator, coco, detections)
     for task in ("bbox", "segm"):
-        expected = reference(truth, found, task)
-        there = {key for key, value in expected.items() if not math.isnan(value)}
-        assert there == {*OBJECTS, "AP-class 3", "AP-class 11", "AP-class 20"}
+        expected = reference(annotations, detections, task)
+        numbers = {key for key, value in expected.items() if not math.isnan(value)}
+        assert numbers == {*OBJECTS, "AP-class 3", "AP-class 11", "AP-class 20"}
         assert 0 < expected["AP"] < 100
-        same(numbers[task], expected)
+        assert_same(metrics[task], expected)
 
 
 def test_annotations_may_lack_area_and_crowd(tmp_path: Path) -> None:
@@ -324,25 +324,25 @@ def test_annotations_may_lack_area_and_crowd(tmp_path: Path) -> None:
     coco = objects_of_all_sizes(rng)
     for annotation in coco["annotations"]:
         annotation.update(iscrowd=0, area=annotation["bbox"][2] * annotation["bbox"][3])
-    found = detections_of_all_kinds(rng, coco, 20)
+    detections = detections_of_all_kinds(rng, coco, 20)
     bare = {**coco, "annotations": [{**a} for a in coco["annotations"]]}
     for annotation in bare["annotations"]:
         del annotation["iscrowd"], annotation["area"]
     evaluator, _ = registered(bare, tmp_path, ["bbox", "segm"])
-    (tmp_path / "whole").mkdir()
-    _, truth = registered(coco, tmp_path / "whole", ["bbox", "segm"])
-    for task, numbers in process(evaluator, bare, found).items():
-        same(numbers, reference(truth, found, task))
+    (tmp_path / "complete").mkdir()
+    _, annotations = registered(coco, tmp_path / "complete", ["bbox", "segm"])
+    for task, metrics in process(evaluator, bare, detections).items():
+        assert_same(metrics, reference(annotations, detections, task))
 
 
 def points_in(box: Sequence[int], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(count, 3) of x, y and visibility."""
+    """Random x, y and visibility of keypoints in a box, (count, 3)."""
     x, y, w, h = box
     return rng.integers((x, y, 0), (x + w, y + h, 3), (count, 3))
 
 
 @pytest.mark.parametrize("names", [("left", "right", "top"), tuple("abcdefghijklmnopq")])
-def test_keypoints_are_those_of_pycocotools(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_keypoint_metrics_equal_those_of_pycocotools(tmp_path: Path, names: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     coco = objects_of_all_sizes(rng)
     coco["categories"] = coco["categories"][:1]
@@ -350,51 +350,51 @@ def test_keypoints_are_those_of_pycocotools(tmp_path: Path, names: tuple[str, ..
         points = points_in(annotation["bbox"], len(names), rng)
         annotation.update(category_id=3, keypoints=points.ravel().tolist())
         annotation["num_keypoints"] = int((points[:, 2] > 0).sum())
-    found = []
+    detections = []
     for annotation in coco["annotations"] * 2:
         points = np.array(annotation["keypoints"]).reshape(-1, 3)
         points[:, :2] += rng.integers(-6, 7, (len(names), 2))
         points[:, 2] = 1
         score = float(rng.integers(1, 30) / 32)
-        like = {key: annotation[key] for key in ("image_id", "category_id", "bbox")}
-        found.append({**like, "keypoints": points.ravel().tolist(), "score": score})
+        same = {key: annotation[key] for key in ("image_id", "category_id", "bbox")}
+        detections.append({**same, "keypoints": points.ravel().tolist(), "score": score})
     sigmas = keypoint_sigmas(names)
-    evaluator, truth = registered(coco, tmp_path, ["keypoints"], kpt_oks_sigmas=sigmas)
-    expected = reference(truth, found, "keypoints", sigmas)
+    evaluator, annotations = registered(coco, tmp_path, ["keypoints"], kpt_oks_sigmas=sigmas)
+    expected = reference(annotations, detections, "keypoints", sigmas)
     assert 0 < expected["AP"] < 100
-    same(process(evaluator, coco, found)["keypoints"], expected)
+    assert_same(process(evaluator, coco, detections)["keypoints"], expected)
 
 
-def test_sigmas_are_those_of_a_person_or_all_alike() -> None:
+def test_sigmas_are_equal_except_for_persons() -> None:
     assert keypoint_sigmas(["a"] * 17) == []
     assert keypoint_sigmas(["a", "b", "c", "d"]) == [0.25] * 4
 
 
-# Pixels
+# Semantic segmentation
 
 
-def test_pixels_are_counted(tmp_path: Path) -> None:
-    truth = np.array([[0, 0, 0, 1], [1, 1, 2, 255]])
-    found = np.array([[0, 0, 1, 1], [1, 0, 1, 2]])
+def test_iou_of_each_class(tmp_path: Path) -> None:
+    gt = np.array([[0, 0, 0, 1], [1, 1, 2, 255]])
+    predicted = np.array([[0, 0, 1, 1], [1, 0, 1, 2]])
     name = str(tmp_path)
-    entry = {"file_name": "image.png", "sem_seg_file_name": "truth.png"}
+    entry = {"file_name": "image.png", "sem_seg_file_name": "gt.png"}
     DatasetCatalog.register(name, lambda: [entry])
     MetadataCatalog.get(name).set(stuff_classes=["a", "b", "c", "d"], ignore_label=255)
     try:
-        read = {"truth.png": truth}
-        evaluator = SemanticEvaluator(name, lambda file, dtype: read[file].astype(dtype), str(tmp_path))
+        files = {"gt.png": gt}
+        evaluator = SemanticEvaluator(name, lambda file, dtype: files[file].astype(dtype), str(tmp_path))
         evaluator.reset()
-        scores = torch.nn.functional.one_hot(torch.tensor(found), 4).permute(2, 0, 1)
+        scores = torch.nn.functional.one_hot(torch.tensor(predicted), 4).permute(2, 0, 1)
         evaluator.process([entry], [{"sem_seg": scores}])
-        numbers = evaluator.evaluate()["sem_seg"]
+        metrics = evaluator.evaluate()["sem_seg"]
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    # a: 2 of 3 found, 1 too many; b: 2 of 3, 2 too many; c: 0 of 1; d is not there; one pixel has no truth
+    # true and false positives: a 2 of 3 and 1, b 2 of 3 and 2, c 0 of 1; d is absent, one pixel is unlabelled
     ious = {"a": 2 / 4, "b": 2 / 5, "c": 0}
-    for kind, iou in ious.items():
-        assert numbers[f"IoU-{kind}"] == pytest.approx(100 * iou)
-    assert math.isnan(numbers["IoU-d"])
-    assert numbers["mIoU"] == pytest.approx(100 * sum(ious.values()) / 3)
-    assert numbers["pACC"] == pytest.approx(100 * 4 / 7)
-    assert truth[1, 3] == 255, "the truth stays as it is"
+    for category, iou in ious.items():
+        assert metrics[f"IoU-{category}"] == pytest.approx(100 * iou)
+    assert math.isnan(metrics["IoU-d"])
+    assert metrics["mIoU"] == pytest.approx(100 * sum(ious.values()) / 3)
+    assert metrics["pACC"] == pytest.approx(100 * 4 / 7)
+    assert gt[1, 3] == 255, "the ground truth is not changed"

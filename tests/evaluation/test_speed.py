@@ -1,4 +1,4 @@
-"""Images a second: the detector alone, after it has warmed up."""
+"""Images per second of the detector alone, after it has warmed up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from d2timm.evaluation.speed import WARM_UP, Speed
 
 
 class Detector(nn.Module):
-    """Takes so many seconds for each call, in time that the test makes."""
+    """A model that takes ``seconds`` per call, on the clock of the test."""
 
     def __init__(self, clock: SimpleNamespace) -> None:
         super().__init__()
@@ -38,18 +38,18 @@ def hooks(model: nn.Module) -> int:
     return len(model._forward_hooks) + len(model._forward_pre_hooks)
 
 
-def test_images_are_counted_and_what_lies_between_calls_is_not(clock: SimpleNamespace) -> None:
+def test_time_between_calls_is_not_counted(clock: SimpleNamespace) -> None:
     model = Detector(clock)
     with Speed(model) as speed:
         for _ in range(WARM_UP):
             model([1])
         for images in ([1, 2, 3], [1], [1, 2]):
             model(images)
-            clock.now += 60  # reading the next ones, scoring these
+            clock.now += 60  # reading images and computing metrics
     assert speed.images_per_second == 6 / 1.5
 
 
-def test_slow_first_calls_are_left_out(clock: SimpleNamespace) -> None:
+def test_first_calls_are_not_counted(clock: SimpleNamespace) -> None:
     model = Detector(clock)
     with Speed(model) as speed:
         model.seconds = 30.0
@@ -60,7 +60,7 @@ def test_slow_first_calls_are_left_out(clock: SimpleNamespace) -> None:
     assert speed.images_per_second == 8
 
 
-def test_fewer_calls_than_warm_up_all_count(clock: SimpleNamespace) -> None:
+def test_all_calls_count_if_there_are_fewer_than_the_warm_up(clock: SimpleNamespace) -> None:
     model = Detector(clock)
     with Speed(model) as speed:
         model([1, 2])
@@ -68,13 +68,13 @@ def test_fewer_calls_than_warm_up_all_count(clock: SimpleNamespace) -> None:
     assert speed.images_per_second == 3
 
 
-def test_no_call_is_no_rate(clock: SimpleNamespace) -> None:
+def test_rate_without_calls_is_none(clock: SimpleNamespace) -> None:
     with Speed(Detector(clock)) as speed:
         pass
     assert speed.images_per_second is None
 
 
-def test_clock_that_does_not_move_is_no_rate(clock: SimpleNamespace) -> None:
+def test_rate_without_elapsed_time_is_none(clock: SimpleNamespace) -> None:
     model = Detector(clock)
     model.seconds = 0.0
     with Speed(model) as speed:
@@ -82,7 +82,7 @@ def test_clock_that_does_not_move_is_no_rate(clock: SimpleNamespace) -> None:
     assert speed.images_per_second is None
 
 
-def test_hooks_are_gone_afterwards(clock: SimpleNamespace) -> None:
+def test_hooks_are_removed_afterwards(clock: SimpleNamespace) -> None:
     model = Detector(clock)
     with Speed(model) as speed:
         assert hooks(model) == 2
@@ -92,14 +92,14 @@ def test_hooks_are_gone_afterwards(clock: SimpleNamespace) -> None:
     assert len(speed.calls) == 1
 
 
-def test_hooks_are_gone_after_an_error(clock: SimpleNamespace) -> None:
+def test_hooks_are_removed_after_an_error(clock: SimpleNamespace) -> None:
     model = Detector(clock)
     with pytest.raises(ValueError, match="unreadable"), Speed(model):
         raise ValueError("unreadable")
     assert hooks(model) == 0
 
 
-def test_call_that_fails_does_not_count(clock: SimpleNamespace) -> None:
+def test_failed_call_is_not_counted(clock: SimpleNamespace) -> None:
     model = Detector(clock)
     with Speed(model) as speed:
         with pytest.raises(TypeError):

@@ -1,25 +1,24 @@
-"""Exported files: what they compute, what they say of themselves, and what is not exported."""
+"""Exported files: their results, their metadata, and the errors of exporting."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.commands import load
 from helpers.exports import picture, untrained
 from safetensors import safe_open
 
 from d2timm import ConfigError
-from d2timm.config.lazy import lazy as config
-from d2timm.export.export import export as write
+from d2timm.cli import main, run_onnx
+from d2timm.config import lazy as config
+from d2timm.export import export
 from d2timm.export.export import export_run
 from d2timm.export.formats import open_program
-from d2timm.export.verify import compare, find_objects
+from d2timm.export.verify import compare, reference_result
 from d2timm.inference.trained import Trained, open_run
 
 SIZES = [(64, 64), (130, 70), (40, 200)]
@@ -33,55 +32,55 @@ def trained() -> Trained:
 
 @pytest.fixture(scope="module")
 def onnx_file(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Mask R-CNN as ONNX, for images of any size."""
+    """Mask R-CNN as an ONNX file for images of any size."""
     file = tmp_path_factory.mktemp("onnx") / "detector.onnx"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "open_run", lambda *_: trained)
-        patch.setattr(write, "NOISE", SIZES[:1])
+        patch.setattr(export, "open_run", lambda *_: trained)
+        patch.setattr(export, "NOISE", SIZES[:1])
         lines = export_run("run", file, score_threshold=0.2)
     assert len(lines) == 1
     assert lines[0].startswith("64x64: ")
     return file
 
 
-def test_onnx_finds_what_the_detector_finds(trained: Trained, onnx_file: Path) -> None:
-    file = open_program(onnx_file, ".onnx")
+def test_onnx_detects_the_same_objects(trained: Trained, onnx_file: Path) -> None:
+    program = open_program(onnx_file, ".onnx")
     counts = []
     for size in SIZES:
         image = picture(*size)
-        expected = find_objects(trained, image, 0.2)
-        outputs = [x.numpy() for x in file(torch.from_numpy(image))]
+        expected = reference_result(trained, image, 0.2)
+        outputs = [x.numpy() for x in program(torch.from_numpy(image))]
         difference = compare(expected, dict(zip(NAMES, outputs, strict=True)))
         assert difference.unmatched == 0
         assert difference.boxes < 0.01
         assert difference.scores < 1e-4
         assert difference.pixels <= 1e-3 * difference.area
-        counts.append(difference.found)
+        counts.append(difference.objects)
     assert max(counts) > 2
 
 
-def test_onnx_says_what_it_is(trained: Trained, onnx_file: Path) -> None:
-    session, classes = load("run_onnx").open_model(onnx_file)
+def test_onnx_has_config_and_class_names(trained: Trained, onnx_file: Path) -> None:
+    session, classes = run_onnx.open_model(onnx_file)
     assert classes == trained.labels["classes"]
-    told = session.get_modelmeta().custom_metadata_map
-    assert config.parse(told["config"], "x").model.roi_heads.mask_in_features
-    assert json.loads(told["labels"])["classes"] == classes
-    assert float(told["score_threshold"]) == 0.2
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert config.parse(metadata["config"], "x").model.roi_heads.mask_in_features
+    assert json.loads(metadata["labels"])["classes"] == classes
+    assert float(metadata["score_threshold"]) == 0.2
     assert [output.name for output in session.get_outputs()] == list(NAMES)
 
 
-def test_nothing_found_in_onnx(onnx_file: Path, trained: Trained) -> None:
-    file = open_program(onnx_file, ".onnx")
+def test_onnx_of_an_image_without_objects(onnx_file: Path, trained: Trained) -> None:
+    program = open_program(onnx_file, ".onnx")
     image = np.zeros((70, 60, 3), np.uint8)
-    expected = find_objects(trained, image, 0.2)
-    outputs = dict(zip(NAMES, (x.numpy() for x in file(torch.from_numpy(image))), strict=True))
+    expected = reference_result(trained, image, 0.2)
+    outputs = dict(zip(NAMES, (x.numpy() for x in program(torch.from_numpy(image))), strict=True))
     assert compare(expected, outputs).unmatched == 0
     assert outputs["masks"].shape == (len(expected["boxes"]), 70, 60)
 
 
 def test_torch_export_of_a_dense_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dense = untrained("retinanet", "none", "none")
-    monkeypatch.setattr(write, "open_run", lambda *_: dense)
+    monkeypatch.setattr(export, "open_run", lambda *_: dense)
     file = tmp_path / "detector.pt2"
     export_run("run", file, score_threshold=0.01)
     extra = {"classes": "", "config": ""}
@@ -89,19 +88,19 @@ def test_torch_export_of_a_dense_detector(tmp_path: Path, monkeypatch: pytest.Mo
         torch.export.load(opened, extra_files=extra)
     assert json.loads(extra["classes"]) == dense.labels["classes"]
     program = open_program(file, ".pt2")
-    found = 0
+    objects = 0
     for size in SIZES:
         image = picture(*size)
         outputs = [x.numpy() for x in program(torch.from_numpy(image))]
-        difference = compare(find_objects(dense, image, 0.01), dict(zip(NAMES, outputs, strict=False)))
+        difference = compare(reference_result(dense, image, 0.01), dict(zip(NAMES, outputs, strict=False)))
         assert (difference.unmatched, difference.boxes, difference.scores) == (0, 0, 0)
-        found += difference.found
-    assert found > 2
+        objects += difference.objects
+    assert objects > 2
     assert len(program(torch.zeros(50, 40, 3, dtype=torch.uint8))) == 3
 
 
 def test_one_size_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "open_run", lambda *_: untrained("rcnn", "none", "box"))
+    monkeypatch.setattr(export, "open_run", lambda *_: untrained("rcnn", "none", "box"))
     file = tmp_path / "detector.pt2"
     assert export_run("run", file, size=(60, 90), score_threshold=0.2)[0].startswith("60x90: ")
     with pytest.raises(Exception, match="60"):
@@ -109,17 +108,17 @@ def test_one_size_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_backbone_alone(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "open_run", lambda *_: trained)
+    monkeypatch.setattr(export, "open_run", lambda *_: trained)
     file = tmp_path / "backbone.onnx"
     export_run("run", file, part="backbone")
     images = torch.randn(3, 3, 64, 160)
     with torch.no_grad():
         expected = trained.model.backbone.bottom_up(images)
-    for found, level in zip(open_program(file, ".onnx")(images), expected.values(), strict=True):
-        torch.testing.assert_close(found, level, rtol=1e-3, atol=1e-4)
+    for output, level in zip(open_program(file, ".onnx")(images), expected.values(), strict=True):
+        torch.testing.assert_close(output, level, rtol=1e-3, atol=1e-4)
 
 
-def test_merged_weights_are_a_run(tiny_run: Path, tmp_path: Path) -> None:
+def test_exported_weights_open_like_a_run(tiny_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     export_run(tiny_run, file)
     original, again = open_run(tiny_run, device="cpu"), open_run(file, device="cpu")
@@ -132,15 +131,15 @@ def test_merged_weights_are_a_run(tiny_run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.safetensors").stat().st_size == file.stat().st_size
 
 
-def test_file_that_disagrees_is_not_left(
+def test_file_that_disagrees_is_not_left_behind(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = [torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0), torch.zeros(0, 9, 9) > 0]
-    monkeypatch.setattr(write, "open_run", lambda *_: trained)
-    monkeypatch.setattr(write, "trace", lambda *_: None)
-    monkeypatch.setattr(write, "save_program", lambda traced, file, *_: file.write_text("x"))
-    monkeypatch.setattr(write, "open_program", lambda *_: lambda x: nothing)
-    with pytest.raises(ConfigError, match="does not agree with the detector: 240x320"):
+    monkeypatch.setattr(export, "open_run", lambda *_: trained)
+    monkeypatch.setattr(export, "trace", lambda *_: None)
+    monkeypatch.setattr(export, "save_program", lambda traced, file, *_: file.write_text("x"))
+    monkeypatch.setattr(export, "open_program", lambda *_: lambda x: nothing)
+    with pytest.raises(ConfigError, match=r"x\.pt2: .*does not agree .*240x320"):
         export_run("run", tmp_path / "x.pt2", score_threshold=0.01)
     assert not list(tmp_path.iterdir())
 
@@ -148,45 +147,38 @@ def test_file_that_disagrees_is_not_left(
 @pytest.mark.parametrize(
     ("output", "options", "reason"),
     [
-        ("x.pth", {}, r"one of \.pt2, \.onnx, \.safetensors"),
-        ("no/x.pt2", {}, "in a folder that exists"),
-        ("x.pt2", {"part": "backbone"}, r"exported to \.onnx"),
-        ("x.onnx", {"part": "neck"}, "--part neck: one of detector, backbone"),
-        ("x.onnx", {"score_threshold": 1.5}, "at least 0 and less than 1"),
-        ("x.safetensors", {"size": (64, 64)}, "weights have no --size"),
-        ("x.onnx", {"size": (1, 64)}, "at least 2 pixels"),
+        ("x.pth", {}, r"x\.pth: .*\.pt2, \.onnx, \.safetensors"),
+        ("no/x.pt2", {}, r"no/x\.pt2: .*existing folder"),
+        ("x.pt2", {"part": "backbone"}, r"--part backbone: .*\.onnx"),
+        ("x.onnx", {"part": "neck"}, "--part neck: .*detector, backbone"),
+        ("x.onnx", {"score_threshold": 1.5}, "--score-threshold 1.5: "),
+        ("x.safetensors", {"size": (64, 64)}, r"x\.safetensors: --size"),
+        ("x.onnx", {"size": (1, 64)}, "--size 1x64: .*2 pixels"),
         ("x.onnx", {"images": ["no.jpg"]}, r"no\.jpg: no such file"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_read(
+def test_invalid_arguments_are_an_error_before_the_run_is_opened(
     output: str, options: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         export_run("no run", tmp_path / output, **options)
 
 
-def test_missing_packages_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"onnxruntime: pip install 'd2timm\[onnx\]'"):
         export_run("no run", tmp_path / "x.onnx")
 
 
-def test_command(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "weights.safetensors"
-    monkeypatch.setattr(sys, "argv", ["export.py", "--run", str(tiny_run), "--output", str(file)])
-    assert load("export").main() == 0
-    assert "all as in" in capsys.readouterr().out
+    assert main(["export", "--run", str(tiny_run), "--output", str(file)]) == 0
+    assert str(tiny_run / "model_final.pth") in capsys.readouterr().out
     assert file.is_file()
 
 
-def test_command_tells_mistakes_in_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(
-        sys, "argv", ["export.py", "--run", str(tmp_path / "no"), "--output", "x.safetensors"]
-    )
-    assert load("export").main() == 2
-    told = capsys.readouterr().err
-    assert told == f"error: {tmp_path / 'no'}: no such folder of a run\n"
+def test_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--run", str(tmp_path / "no"), "--output", "x.safetensors"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'no'}: ")
+    assert error.count("\n") == 1

@@ -1,34 +1,40 @@
-"""``scripts/run_onnx.py``, with a model that finds the bright half of an image."""
+"""``d2timm run-onnx``, with a model that marks the bright half of an image."""
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from helpers.commands import load, run
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from d2timm.cli import main, run_onnx
 from d2timm.utils.images import read_image
+
+SCRIPT = Path(str(run_onnx.__file__))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two objects of fixed boxes and scores, whose masks are where the image's first channel is above 100."""
-    constants = {
+    """Two objects with fixed boxes and scores, whose masks are the pixels with a red channel above 100."""
+    outputs = {
         "boxes": np.array([[1, 2, 30, 20], [5, 5, 9, 9]], np.float32),
         "classes": np.array([1, 0]),
         "scores": np.array([0.9, 0.2], np.float32),
     }
     nodes = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
-        for name, value in constants.items()
+        for name, value in outputs.items()
     ]
-    fixed = {
+    constants = {
         "zero": np.array(0),
         "level": np.array(100, np.uint8),
         "first": np.array([0]),
@@ -50,18 +56,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n"]),
             helper.make_tensor_value_info("masks", TensorProto.BOOL, ["n", "h", "w"]),
         ],
-        [numpy_helper.from_array(value, name) for name, value in fixed.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(made, {"classes": json.dumps(["cat", "dog"])})
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(proto, {"classes": json.dumps(["cat", "dog"])})
     file = tmp_path_factory.mktemp("model") / "bright.onnx"
-    onnx.save(made, file)
+    onnx.save(proto, file)
     return file
 
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """40 x 30 pixels, the right half bright; lying on its side, as its EXIF says."""
+    """40 x 30 pixels, the right half bright; stored rotated, with the EXIF orientation to undo it."""
     pixels = np.zeros((30, 40, 3), np.uint8)
     pixels[:, 20:] = 200
     file = tmp_path / "photo.png"
@@ -71,79 +77,87 @@ def photo(tmp_path: Path) -> Path:
     return file
 
 
-def test_objects_are_told_and_drawn(model: Path, photo: Path, tmp_path: Path) -> None:
-    found = run("run_onnx", str(model), str(photo), "--output", str(tmp_path / "out"))
-    assert found.returncode == 0, found.stderr
-    first, second = found.stdout.splitlines()
+def check_printed_and_drawn(printed: str, photo: Path, output: Path) -> None:
+    first, second = printed.splitlines()
     assert first.startswith(f"{photo}: 1 objects")
     assert second.split() == ["dog", "0.900", "[1.0,", "2.0,", "30.0,", "20.0]"]
-    picture = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
+    picture = np.asarray(Image.open(output / "photo.png"))
     assert picture.shape == (30, 40, 3)
-    assert (picture[25, 5] == 0).all()  # upright, and no mask there
+    assert (picture[25, 5] == 0).all()  # upright, and without a mask there
     assert len(set(picture[25, 35].tolist())) > 1  # coloured
 
 
-def test_lower_threshold_shows_more(model: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load("run_onnx")
-    session, classes = script.open_model(model)
+def test_objects_are_printed_and_drawn(
+    model: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run-onnx", str(model), str(photo), "--output", str(tmp_path / "out")]) == 0
+    check_printed_and_drawn(capsys.readouterr().out, photo, tmp_path / "out")
+
+
+def test_copy_of_the_file_runs_by_itself(model: Path, photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    shutil.copy(SCRIPT, folder)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-I", "-X", "importtime", SCRIPT.name, str(model), str(photo)]
+    done = subprocess.run(
+        [*command, "--output", "out"], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    check_printed_and_drawn(done.stdout, photo, folder / "out")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "numpy" in imported
+    assert not {"torch", "d2timm"} & imported
+
+
+def test_file_imports_three_packages_only() -> None:
+    modules = set()
+    for node in ast.walk(ast.parse(SCRIPT.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            modules.add(str(node.module))
+    packages = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names)
+    assert packages == {"numpy", "PIL", "onnxruntime"}
+
+
+def test_lower_threshold_shows_more(model: Path, photo: Path) -> None:
+    session, classes = run_onnx.open_model(model)
     assert classes == ["cat", "dog"]
-    found = script.detect(session, script.read(photo), 0.1)
-    assert found["masks"].shape == (2, 30, 40)
-    assert script.draw(script.read(photo), found, classes).size == (40, 30)
-    none = script.detect(session, script.read(photo), 0.95)
+    image = run_onnx.read(photo)
+    both = run_onnx.detect(session, image, 0.1)
+    assert both["masks"].shape == (2, 30, 40)
+    assert run_onnx.draw(image, both, classes).size == (40, 30)
+    none = run_onnx.detect(session, image, 0.95)
     assert none["boxes"].shape == (0, 4)
-    assert np.array_equal(np.asarray(script.draw(script.read(photo), none, classes)), script.read(photo))
+    assert np.array_equal(np.asarray(run_onnx.draw(image, none, classes)), image)
 
 
 def test_broken_image_does_not_stop_the_others(
-    model: Path,
-    photo: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    model: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_text("no image")
-    out = tmp_path / "out"
-    arguments = [
-        str(model),
-        str(broken),
-        str(photo),
-        str(photo),
-        str(tmp_path / "no.jpg"),
-        "--output",
-        str(out),
-    ]
-    monkeypatch.setattr(sys, "argv", ["run_onnx.py", *arguments])
-    assert load("run_onnx").main() == 1
-    told = capsys.readouterr()
-    assert told.err.count("error: ") == 2
-    assert told.out.count("1 objects") == 2
-    assert sorted(file.name for file in out.iterdir()) == ["photo.png", "photo_2.png"]
+    broken, missing, output = tmp_path / "broken.jpg", tmp_path / "no.jpg", tmp_path / "out"
+    broken.write_text("not an image")
+    images = [str(file) for file in (broken, photo, photo, missing)]
+    assert main(["run-onnx", str(model), *images, "--output", str(output)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("error: ") == 2
+    assert printed.out.count("1 objects") == 2
+    assert sorted(file.name for file in output.iterdir()) == ["photo.png", "photo_2.png"]
 
 
-@pytest.mark.parametrize("content", [None, b"no model"])
-def test_what_is_no_model_is_told(
-    content: bytes | None,
-    tmp_path: Path,
-    photo: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("content", [None, b"not a model"])
+def test_file_that_is_not_a_model_is_an_error(
+    content: bytes | None, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "model.onnx"
     if content:
         file.write_bytes(content)
-    monkeypatch.setattr(sys, "argv", ["run_onnx.py", str(file), str(photo)])
-    assert load("run_onnx").main() == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {file}: ")
-    assert told.count("\n") == 1
-
-
-def test_it_needs_neither_torch_nor_this_package() -> None:
-    text = (Path(__file__).parents[2] / "scripts" / "run_onnx.py").read_text()
-    assert "import torch" not in text
-    assert "d2timm" not in text.replace("d2timm[", "")
+    assert main(["run-onnx", str(file), str(photo)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {file}: ")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16", "1"])
@@ -155,4 +169,4 @@ def test_images_are_read_as_by_the_predictor(mode: str, tmp_path: Path) -> None:
         image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / "image.png")
     expected = read_image(tmp_path / "image.png", "RGB")
-    assert np.array_equal(load("run_onnx").read(tmp_path / "image.png"), expected)
+    assert np.array_equal(run_onnx.read(tmp_path / "image.png"), expected)

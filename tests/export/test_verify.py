@@ -1,4 +1,4 @@
-"""How far two results are apart."""
+"""Differences between two results."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ONE = result([[0, 0, 10, 10], [5, 5, 20, 20], [5, 5, 20, 20]], [1, 2, 3], [0.9, 
 
 
 def test_order_does_not_matter() -> None:
-    turned = {name: values[::-1] for name, values in ONE.items()}
-    assert compare(ONE, turned) == Difference(3, 0, 0.0, 0.0, 0, 30)
+    reversed_ = {name: values[::-1] for name, values in ONE.items()}
+    assert compare(ONE, reversed_) == Difference(3, 0, 0.0, 0.0, 0, 30)
 
 
 def test_differences_are_the_largest() -> None:
@@ -33,12 +33,12 @@ def test_differences_are_the_largest() -> None:
     assert (difference.boxes, round(difference.scores, 6), difference.pixels) == (0.25, 0.2, 1)
 
 
-def test_objects_of_one_side_are_counted() -> None:
+def test_unmatched_objects_are_counted() -> None:
     fewer = result([[0, 0, 10, 10]], [1], [0.9])
     assert compare(ONE, fewer).unmatched == compare(fewer, ONE).unmatched == 2
     wrong = result([[0, 0, 10, 10]], [2], [0.9])
     assert compare(fewer, wrong) == Difference(1, 2)
     none = result([], [], [])
     assert compare(none, none) == Difference(0, 0)
-    assert str(compare(none, none)) == "no object in either"
-    assert "2 objects are in one only" in str(compare(fewer, wrong))
+    assert str(compare(none, none)) == "no objects in either"
+    assert "2 objects are in one result only" in str(compare(fewer, wrong))

@@ -1,18 +1,18 @@
-"""Changes of the content of a COCO file, as mistakes make them."""
+"""Edits of the content of a COCO file, which simulate mistakes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-Change = Callable[[dict[str, Any]], Any]
+Edit = Callable[[dict[str, Any]], Any]
 
 ALL = slice(None)
 FIRST = slice(1)
 
 
-def drop(key: str, field: str, which: slice = ALL) -> Change:
-    """Take a field out of the entries of a list."""
+def drop(key: str, field: str, which: slice = ALL) -> Edit:
+    """An edit that removes a field from entries of a list."""
 
     def edit(coco: dict[str, Any]) -> None:
         for entry in coco[key][which]:
@@ -21,8 +21,8 @@ def drop(key: str, field: str, which: slice = ALL) -> Change:
     return edit
 
 
-def put(key: str, field: str, value: Any, which: slice = ALL) -> Change:
-    """Set a field of the entries of a list."""
+def put(key: str, field: str, value: Any, which: slice = ALL) -> Edit:
+    """An edit that sets a field of entries of a list."""
 
     def edit(coco: dict[str, Any]) -> None:
         for entry in coco[key][which]:

@@ -9,7 +9,7 @@ NAMES = ("res2", "res3", "res4", "res5")
 
 
 class Pools(Backbone):
-    """Maps of given strides, 2 channels each, without a parameter."""
+    """Average-pooled maps with the given strides in pixels, of 2 channels each, without parameters."""
 
     def __init__(self, *strides: int) -> None:
         super().__init__()

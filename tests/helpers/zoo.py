@@ -1,4 +1,4 @@
-"""What every backbone must do, as a class of tests whose subclasses only name models."""
+"""The contract of all backbones: a class of tests, whose subclasses only list models."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from d2timm import TimmBackbone
 
 NAMES = ("res2", "res3", "res4", "res5")
 STRIDES = (4, 8, 16, 32)
-#: Native to many, a multiple of 32 that is not square, and two that nothing divides
+#: (height, width) in pixels: native size of many models, multiples of 32, and two of no model's multiples
 SIZES = ((224, 224), (320, 448), (333, 500), (97, 131))
 SMALL = SIZES[-1]
 
-#: Where timm's models keep what only a classifier needs
+#: Prefixes of the parameters of timm's models that only a classifier uses
 HEADS = (
     "head.",
     "head_dist.",
@@ -32,14 +32,14 @@ HEADS = (
 
 
 def grid(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """(rows, columns) that an image of a size must have at a stride."""
+    """The (rows, columns) of a feature map with a stride, for an image of a size."""
     return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
 
 
 def assert_outputs(
     outputs: dict[str, Tensor], backbone: TimmBackbone, batch: int, size: tuple[int, int]
 ) -> None:
-    """Names in order, declared channels, grids of the image as given, and numbers where there are any."""
+    """Check names, channels and grids of outputs, and that their values are finite unless on ``meta``."""
     declared = backbone.output_shape()
     assert list(outputs) == list(declared)
     for name, x in outputs.items():
@@ -48,12 +48,12 @@ def assert_outputs(
         assert x.is_meta or x.isfinite().all(), f"{name} is not finite"
 
 
-def parameters_that_matter(backbone: TimmBackbone, model_name: str) -> set[str]:
-    """Names of the parameters of timm's whole model that a backward pass from the used features reaches."""
-    source = backbone.spec
+def reached_parameters(backbone: TimmBackbone, model_name: str) -> set[str]:
+    """Names of the parameters of timm's complete model on which the used features depend."""
+    spec = backbone.spec
     with torch.device("meta"):
-        model = timm.create_model(model_name, **dict(source.kwargs)).train()
-        images = torch.empty(2, source.channels, *source.trial_size)
+        model = timm.create_model(model_name, **dict(spec.kwargs)).train()
+        images = torch.empty(2, spec.channels, *spec.trial_size)
     features = model.forward_intermediates(
         images, indices=sorted(set(backbone.out_indices)), intermediates_only=True
     )
@@ -62,14 +62,14 @@ def parameters_that_matter(backbone: TimmBackbone, model_name: str) -> set[str]:
 
 
 def channels_of(model_name: str) -> list[int]:
-    """Channels of each feature, from timm's declaration."""
+    """Channels of each feature as timm declares them."""
     with torch.device("meta"):
         model: nn.Module = timm.create_model(model_name)
     return [info["num_chs"] for info in model.feature_info]
 
 
 class BackboneContract:
-    """Inherit, and parametrise with ``model_name`` at class scope, so that each model is built once."""
+    """Subclasses parametrise ``model_name`` at class scope, so that each model is built once."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -87,7 +87,7 @@ class BackboneContract:
         assert list(outputs) == list(NAMES)
         assert_outputs(outputs, backbone, 1, size)
 
-    def test_every_parameter_gets_a_gradient(self, backbone: TimmBackbone) -> None:
+    def test_every_parameter_has_a_gradient(self, backbone: TimmBackbone) -> None:
         torch.manual_seed(0)
         outputs = backbone.train()(torch.randn(1, 3, *SMALL))
         torch.stack([x.square().mean() for x in outputs.values()]).sum().backward()
@@ -95,9 +95,11 @@ class BackboneContract:
         backbone.zero_grad(set_to_none=True)
         assert [name for name, g in gradients.items() if g is None or not g.isfinite().all()] == []
 
-    def test_parameters_are_those_that_matter(self, backbone: TimmBackbone, model_name: str) -> None:
-        kept = {name for name, _ in backbone.model.named_parameters()}
-        assert kept == parameters_that_matter(backbone, model_name)
+    def test_parameters_are_those_that_features_depend_on(
+        self, backbone: TimmBackbone, model_name: str
+    ) -> None:
+        names = {name for name, _ in backbone.model.named_parameters()}
+        assert names == reached_parameters(backbone, model_name)
         assert all(p.requires_grad for p in backbone.parameters())
 
     def test_state_has_no_classifier(self, backbone: TimmBackbone) -> None:
@@ -106,12 +108,12 @@ class BackboneContract:
         heads = (*HEADS, *(f"{name}." for name in classifiers))
         assert [name for name in backbone.model.state_dict() if name.startswith(heads)] == []
 
-    def test_declares_what_it_gives(self, backbone: TimmBackbone, model_name: str) -> None:
+    def test_output_shape(self, backbone: TimmBackbone, model_name: str) -> None:
         channels = channels_of(model_name)
         assert backbone.output_shape() == {
             name: ShapeSpec(channels=channels[index], stride=stride)
             for name, stride, index in zip(NAMES, STRIDES, backbone.out_indices, strict=True)
         }
-        # it takes images of any size: a detector pads its batches for the neck only
+        # images may have any size, so a detector pads its batches only as the neck requires
         assert backbone.size_divisibility == 0
         assert not backbone.padding_constraints

@@ -1,13 +1,14 @@
-"""What a command line means: which files, and what their results are called."""
+"""Inputs that a command line names, and the names of their results."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from d2timm import ConfigError
-from d2timm.inference.inputs import find
+from d2timm.inference.inputs import find_inputs
 
 FILES = ["a/1.jpg", "a/1.png", "a/deep/2.JPG", "b/1.jpg", "clip.mp4", "notes.txt", ".hidden.jpg", ".x/3.jpg"]
 
@@ -23,11 +24,11 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(*arguments: str, output: str = "../out") -> list[str]:
-    return [given.name for given in find(arguments, Path(output))[1]]
+    return [item.name for item in find_inputs(arguments, Path(output))[1]]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "expected"),
     [
         (["a/1.jpg"], ["1.jpg"]),
         (["a"], ["1.jpg", "1.png", "deep/2.JPG"]),
@@ -36,28 +37,28 @@ def names(*arguments: str, output: str = "../out") -> list[str]:
         (["**/*.[jJ][pP]*"], ["a/1.jpg", "a/deep/2.JPG", "b/1.jpg"]),
         (["*"], ["clip.mp4"]),
         (["b/1.jpg", "a/1.png", "b", "./b/../b/1.jpg"], ["b/1.jpg", "a/1.png"]),
-        (["notes.txt", "a/1.jpg"], ["notes.txt", "a/1.jpg"]),  # what is named is taken, whatever its name
+        (["notes.txt", "a/1.jpg"], ["notes.txt", "a/1.jpg"]),  # a named file is taken, whatever its suffix
     ],
 )
-def test_files_folders_and_patterns(photos: Path, arguments: list[str], found: list[str]) -> None:
-    assert names(*arguments) == found
+def test_files_folders_and_patterns(photos: Path, arguments: list[str], expected: list[str]) -> None:
+    assert names(*arguments) == expected
 
 
-def test_root_holds_all(photos: Path) -> None:
-    assert find(["a/deep"], Path("../out"))[0] == photos / "a" / "deep"
-    assert find(["a/deep", "b"], Path("../out"))[0] == photos
+def test_root_contains_all_inputs(photos: Path) -> None:
+    assert find_inputs(["a/deep"], Path("../out"))[0] == photos / "a" / "deep"
+    assert find_inputs(["a/deep", "b"], Path("../out"))[0] == photos
 
 
-def test_results_are_named_apart(photos: Path) -> None:
+def test_results_have_different_names(photos: Path) -> None:
     (photos / "b" / "1.JPG").touch()
     (photos / "b" / "1.jpg.png").touch()
-    inputs = find(["."], Path("../out"))[1]
-    assert [given.result for given in inputs if given.name.startswith("a/")] == [
+    inputs = find_inputs(["."], Path("../out"))[1]
+    assert [item.result for item in inputs if item.name.startswith("a/")] == [
         "a/1.jpg",
         "a/1.png",
         "a/deep/2",
     ]
-    results = [given.result.casefold() for given in inputs]
+    results = [item.result.casefold() for item in inputs]
     assert len(set(results)) == len(results) == 7
 
 
@@ -66,11 +67,11 @@ def test_name_with_brackets_is_a_file(photos: Path) -> None:
     assert names("[1].jpg") == ["[1].jpg"]
 
 
-def test_videos_are_known(photos: Path) -> None:
-    assert [g.name for g in find(["."], Path("../out"))[1] if g.is_video] == ["clip.mp4"]
+def test_videos_are_recognised(photos: Path) -> None:
+    assert [item.name for item in find_inputs(["."], Path("../out"))[1] if item.is_video] == ["clip.mp4"]
 
 
-def test_earlier_results_are_no_inputs(photos: Path) -> None:
+def test_earlier_results_are_not_inputs(photos: Path) -> None:
     (photos / "out").mkdir()
     (photos / "out" / "1.jpg").touch()
     assert "out/1.jpg" in names(".")
@@ -83,23 +84,23 @@ def test_earlier_results_are_no_inputs(photos: Path) -> None:
     [("a", "a"), ("a", "."), ("a/1.jpg", "a"), ("a/*.jpg", "a"), ("a/deep", "a"), ("*/1.jpg", ".")],
 )
 def test_inputs_are_not_overwritten(photos: Path, argument: str, output: str) -> None:
-    with pytest.raises(ConfigError, match="holds the images themselves"):
-        find([argument], Path(output))
+    with pytest.raises(ConfigError, match=f"--output .* {re.escape(argument)}: choose another folder"):
+        find_inputs([argument], Path(output))
     (photos.parent / "link").symlink_to(photos / output)
-    with pytest.raises(ConfigError, match="holds the images themselves"):
-        find([argument], photos.parent / "link")
+    with pytest.raises(ConfigError, match="--output"):
+        find_inputs([argument], photos.parent / "link")
 
 
 @pytest.mark.parametrize(
     ("argument", "reason"),
     [
-        ("no.jpg", "no.jpg: no such file or folder"),
-        ("*.bmp", r"\*.bmp: no images or videos there"),
-        ("empty", "empty: no images or videos there"),
-        ("*.txt", "no images or videos there"),
+        ("no.jpg", "no such file or folder"),
+        ("*.bmp", "no images or videos"),
+        ("empty", "no images or videos"),
+        ("*.txt", "no images or videos"),
     ],
 )
-def test_nothing_there_is_told(photos: Path, argument: str, reason: str) -> None:
+def test_argument_without_inputs_is_an_error(photos: Path, argument: str, reason: str) -> None:
     (photos / "empty").mkdir()
-    with pytest.raises(ConfigError, match=reason):
-        find([argument, "a"], Path("../out"))
+    with pytest.raises(ConfigError, match=f"{re.escape(argument)}: {reason}"):
+        find_inputs([argument, "a"], Path("../out"))

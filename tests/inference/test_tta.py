@@ -1,4 +1,4 @@
-"""Test-time augmentation: views of an image, and one output made of theirs."""
+"""Test-time augmentation: several views of an image, merged into one output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Entry = dict[str, Any]
 
 @pytest.fixture
 def entry(tmp_path: Path) -> Entry:
-    """An image whose left half is white, so that its mirror image can be told from it."""
+    """An image whose left half is white, so that its mirror image differs."""
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     pixels[:, : WIDTH // 2] = 255
     cv2.imwrite(str(tmp_path / "image.png"), pixels)
@@ -54,7 +54,7 @@ def is_mirrored(image: Tensor) -> bool:
 
 
 def boxes_in(image: Tensor, count: int) -> Instances:
-    """The same objects at the size of the image, and mirrored where it is."""
+    """The same objects, at the image's size and mirrored if the image is."""
     height, width = image.shape[1:]
     boxes = BOXES[:count] / torch.tensor([WIDTH, HEIGHT] * 2) * torch.tensor([width, height] * 2)
     if is_mirrored(image):
@@ -65,24 +65,24 @@ def boxes_in(image: Tensor, count: int) -> Instances:
 
 
 class Dense(DenseDetector):
-    """Finds the objects in any view."""
+    """Detects the objects in any view."""
 
     def __init__(self, count: int = 3) -> None:
         nn.Module.__init__(self)
-        self.count, self.seen = count, list[tuple[int, ...]]()
+        self.count, self.sizes = count, list[tuple[int, ...]]()
         self.test_nms_thresh, self.max_detections_per_image = 0.5, 10
 
     def forward(self, batched_inputs: Sequence[Entry]) -> list[dict[str, Any]]:
-        self.seen += [tuple(x["image"].shape[1:]) for x in batched_inputs]
-        found = [boxes_in(x["image"], self.count) for x in batched_inputs]
+        self.sizes += [tuple(x["image"].shape[1:]) for x in batched_inputs]
+        detections = [boxes_in(x["image"], self.count) for x in batched_inputs]
         return [
             {"instances": detector_postprocess(instances, x["height"], x["width"])}
-            for instances, x in zip(found, batched_inputs, strict=True)
+            for instances, x in zip(detections, batched_inputs, strict=True)
         ]
 
 
 class RCNN(GeneralizedRCNN):
-    """Finds the objects in any view; the mask of each is its left half."""
+    """Detects the objects in any view; each mask is the left half of its box."""
 
     def __init__(self, count: int = 3, **heads: Any) -> None:
         nn.Module.__init__(self)
@@ -106,7 +106,7 @@ class RCNN(GeneralizedRCNN):
 
 
 class Segmentor(SemanticSegmentor):
-    """Class 1 where an image is bright."""
+    """Predicts class 1 for bright pixels."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -119,7 +119,7 @@ class Segmentor(SemanticSegmentor):
         ]
 
 
-def found_in(model: nn.Module, entry: Entry, **options: Any) -> Any:
+def run_with_tta(model: nn.Module, entry: Entry, **options: Any) -> Any:
     with torch.no_grad():
         (output,) = with_tta(model.eval(), **SIZES, **options)([entry])
     return output
@@ -135,87 +135,89 @@ def check_boxes(instances: Instances) -> None:
 # Views
 
 
-def test_views_are_of_all_scales_mirrored_or_not(entry: Entry) -> None:
+def test_views_have_all_scales_and_are_mirrored(entry: Entry) -> None:
     views = Views([(30, 60), (60, 80)], flip=True, image_format="RGB")(entry)
-    # the second is bounded by its long side
+    # the second one is limited by its long side
     assert [tuple(view["image"].shape) for view in views] == [(3, 30, 50)] * 2 + [(3, 48, 80)] * 2
     assert [is_mirrored(view["image"]) for view in views] == [False, True] * 2
     assert all((view["height"], view["width"]) == (HEIGHT, WIDTH) for view in views)
     assert len(Views([(30, 60)], flip=False, image_format="RGB")(entry)) == 1
 
 
-def test_view_is_resized_once_from_the_file(entry: Entry) -> None:
+def test_view_is_resized_only_once_from_the_file(entry: Entry) -> None:
     augmentations = [T.ResizeShortestEdge(45, 100)]
     loaded = DatasetMapper(is_train=False, augmentations=augmentations, image_format="RGB")(entry)
     once = Views([(45, 100)], flip=False, image_format="RGB")
     assert torch.equal(once({**entry, "image": torch.zeros(3, 6, 10)})[0]["image"], loaded["image"])
 
 
-def test_image_without_file_is_augmented_as_given(entry: Entry) -> None:
+def test_image_without_a_file_is_augmented(entry: Entry) -> None:
     image = torch.from_numpy(cv2.imread(entry.pop("file_name"))).permute(2, 0, 1)
     small = {**entry, "image": image[:, ::2, ::2]}
-    for given in (small, {**entry, "image": image}):
-        (view,) = Views([(45, 100)], flip=False, image_format="RGB")(given)
+    for dataset_dict in (small, {**entry, "image": image}):
+        (view,) = Views([(45, 100)], flip=False, image_format="RGB")(dataset_dict)
         assert tuple(view["image"].shape) == (3, 45, 75)
         moved = view["transforms"].apply_box(BOXES.numpy())
         np.testing.assert_allclose(moved, 0.75 * BOXES.numpy(), rtol=1e-5)
-    check_boxes(found_in(Dense(), small)["instances"])
+    check_boxes(run_with_tta(Dense(), small)["instances"])
 
 
-# Outputs of detectors that find the same in every view
+# Outputs of detectors that detect the same objects in every view
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("scales", [[1.0], [0.5, 1.0, 1.7]])
 @pytest.mark.parametrize("kind", [Dense, RCNN])
-def test_boxes_come_back_through_every_view(kind: Any, scales: list[float], flip: bool, entry: Entry) -> None:
-    check_boxes(found_in(kind(), entry, scales=scales, flip=flip)["instances"])
+def test_boxes_are_mapped_back_from_every_view(
+    kind: Any, scales: list[float], flip: bool, entry: Entry
+) -> None:
+    check_boxes(run_with_tta(kind(), entry, scales=scales, flip=flip)["instances"])
 
 
-def test_detector_sees_every_view_in_small_batches(entry: Entry) -> None:
+def test_views_are_batched(entry: Entry) -> None:
     model = Dense()
     batches: list[int] = []
     model.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
-    found_in(model, entry, scales=[0.5, 1], batch_size=3)
-    assert model.seen == [(15, 25)] * 2 + [(30, 50)] * 2
+    run_with_tta(model, entry, scales=[0.5, 1], batch_size=3)
+    assert model.sizes == [(15, 25)] * 2 + [(30, 50)] * 2
     assert batches == [3, 1]
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_masks_come_back_mirrored(flip: bool, entry: Entry) -> None:
-    instances = found_in(RCNN(), entry, flip=flip)["instances"]
+def test_masks_are_mirrored_back(flip: bool, entry: Entry) -> None:
+    instances = run_with_tta(RCNN(), entry, flip=flip)["instances"]
     for mask, (x0, y0, x1, y1) in zip(instances.pred_masks, BOXES.int().tolist(), strict=True):
         middle = (x0 + x1) // 2
         assert mask[y0 + 2 : y1 - 2, x0 + 2 : middle - 3].all()
         assert not mask[:, middle + 3 :].any()
 
 
-def test_detections_are_no_more_than_the_detector_allows(entry: Entry) -> None:
+def test_number_of_detections_is_limited_by_the_detector(entry: Entry) -> None:
     model = Dense()
     model.max_detections_per_image = 2
-    assert found_in(model, entry)["instances"].pred_classes.tolist() == [0, 1]
+    assert run_with_tta(model, entry)["instances"].pred_classes.tolist() == [0, 1]
     model.max_detections_per_image = 10
     model.test_nms_thresh = 1.0  # nothing is suppressed
-    assert len(found_in(model, entry)["instances"]) > 3
+    assert len(run_with_tta(model, entry)["instances"]) > 3
 
 
 @pytest.mark.parametrize("kind", [Dense, RCNN])
 def test_image_without_detections(kind: Any, entry: Entry) -> None:
-    assert len(found_in(kind(0), entry)["instances"]) == 0
+    assert len(run_with_tta(kind(0), entry)["instances"]) == 0
 
 
-def test_probabilities_of_pixels_are_averaged(entry: Entry) -> None:
-    whole = found_in(Segmentor(), entry)["sem_seg"]
-    assert whole.shape == (2, HEIGHT, WIDTH)
-    classes = whole.argmax(0)
+def test_pixel_probabilities_are_averaged(entry: Entry) -> None:
+    logits = run_with_tta(Segmentor(), entry)["sem_seg"]
+    assert logits.shape == (2, HEIGHT, WIDTH)
+    classes = logits.argmax(0)
     assert (classes[:, : WIDTH // 2 - 4] == 1).all()
     assert (classes[:, WIDTH // 2 + 4 :] == 0).all()
     apart = [
-        found_in(Segmentor(), entry, scales=[scale], flip=False)["sem_seg"].softmax(0)
+        run_with_tta(Segmentor(), entry, scales=[scale], flip=False)["sem_seg"].softmax(0)
         for scale in (0.3, 1.0, 1.5)
     ]
     assert not torch.allclose(apart[0], apart[2], atol=0.01)
-    together = found_in(Segmentor(), entry, scales=[0.3, 1.0, 1.5], flip=False)["sem_seg"].softmax(0)
+    together = run_with_tta(Segmentor(), entry, scales=[0.3, 1.0, 1.5], flip=False)["sem_seg"].softmax(0)
     torch.testing.assert_close(together, sum(apart) / 3)
 
 
@@ -224,7 +226,7 @@ def test_probabilities_of_pixels_are_averaged(entry: Entry) -> None:
 
 @pytest.fixture
 def tiny(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> Callable[..., Any]:
-    """A recipe made tiny by those overrides whose keys it has."""
+    """A recipe made tiny by the overrides that apply to it."""
 
     def compose(recipe: str, *more: str) -> Any:
         cfg = get_config(recipe)
@@ -239,15 +241,15 @@ def tiny(tiny_overrides: Callable[..., list[str]], tmp_path: Path) -> Callable[.
 
 
 def build(cfg: Any, scales: list[float], flip: bool, model: nn.Module | None = None) -> tuple[Any, Any]:
-    """A detector without and with augmentation."""
+    """A detector, and the same detector with augmentation."""
     model = model or instantiate(cfg.model)
     with open_dict(cfg):
         cfg.train.tta = {"enabled": True, "scales": scales, "flip": flip}
-    return model, tta_of(cfg, model.eval())
+    return model, tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model.eval())
 
 
 def run(model: Any, cfg: Any) -> list[dict[str, Any]]:
-    """Outputs for the validation images, which differ in size and proportions."""
+    """Outputs for the validation images, which differ in size and aspect ratio."""
     mapper = instantiate(cfg.dataloader.test.mapper)
     entries = [mapper(entry) for entry in instantiate(cfg.dataloader.test.dataset)]
     with torch.no_grad():
@@ -277,7 +279,7 @@ def fcos(cfg: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("kind", [retinanet, fcos])
-def test_one_view_is_what_a_dense_detector_finds(kind: Any, tiny: Callable[..., Any]) -> None:
+def test_one_view_equals_a_dense_detector(kind: Any, tiny: Callable[..., Any]) -> None:
     cfg = tiny("retinanet_timm.py")
     plain, augmented = build(cfg, [1.0], False, kind(cfg))
     for one, other in zip(run(plain, cfg), run(augmented, cfg), strict=True):
@@ -293,7 +295,7 @@ def test_one_view_is_what_a_dense_detector_finds(kind: Any, tiny: Callable[..., 
 
 
 @pytest.mark.parametrize("recipe", ["mask_rcnn_timm.py", "faster_rcnn_timm.py"])
-def test_one_view_is_nearly_what_an_rcnn_finds(recipe: str, tiny: Callable[..., Any]) -> None:
+def test_one_view_nearly_equals_an_rcnn(recipe: str, tiny: Callable[..., Any]) -> None:
     cfg = tiny(recipe)
     plain, augmented = build(cfg, [1.0], False)
     for one, other in zip(run(plain, cfg), run(augmented, cfg), strict=True):
@@ -309,7 +311,7 @@ def test_one_view_is_nearly_what_an_rcnn_finds(recipe: str, tiny: Callable[..., 
         assert 0 < len(output["instances"]) <= 10
 
 
-def test_rcnn_that_finds_nothing(tiny: Callable[..., Any]) -> None:
+def test_rcnn_without_detections(tiny: Callable[..., Any]) -> None:
     cfg = tiny("mask_rcnn_timm.py", "model.roi_heads.box_predictor.test_score_thresh=1.0")
     _, augmented = build(cfg, [1.0], True)
     for output in run(augmented, cfg):
@@ -336,58 +338,58 @@ def test_semantic_segmentation(tiny: Callable[..., Any]) -> None:
     ]
 
 
-# What wraps and what does not
+# Options and unsupported detectors
 
 
-def test_views_follow_the_sizes_of_the_set(tiny: Callable[..., Any]) -> None:
+def test_view_sizes_follow_the_test_mapper(tiny: Callable[..., Any]) -> None:
     cfg = tiny("retinanet_timm.py", "data.settings.custom.test_short_edge=50")
     model = Dense()
     _, augmented = build(cfg, [0.5, 2.0], False, model)
     mapper = instantiate(cfg.dataloader.test.mapper)
     with torch.no_grad():  # 80 x 96 pixels; max_size=64
         augmented([mapper(instantiate(cfg.dataloader.test.dataset)[0])])
-    assert model.seen == [(25, 30), (100, 120)]
+    assert model.sizes == [(25, 30), (100, 120)]
 
 
-def test_last_stage_of_a_cascade_decides(entry: Entry) -> None:
+def test_settings_come_from_the_last_stage_of_a_cascade(entry: Entry) -> None:
     stages = nn.ModuleList(nn.Identity() for _ in range(2))
     for stage, top in zip(stages, (1, 2), strict=True):
         vars(stage).update(test_nms_thresh=0.5, test_topk_per_image=top)
-    assert len(found_in(RCNN(box_predictor=stages), entry)["instances"]) == 2
+    assert len(run_with_tta(RCNN(box_predictor=stages), entry)["instances"]) == 2
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_mode_of_the_detector_stays(training: bool) -> None:
+def test_mode_of_the_detector_is_kept(training: bool) -> None:
     model = Dense().train(training)
     assert with_tta(model, **SIZES).training == model.training == training
 
 
-def test_parameters_are_the_detectors(tiny: Callable[..., Any]) -> None:
+def test_parameters_are_shared_with_the_detector(tiny: Callable[..., Any]) -> None:
     plain, augmented = build(tiny("faster_rcnn_timm.py"), [1.0], False)
     assert {id(p) for p in plain.parameters()} == {id(p) for p in augmented.parameters()}
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "reason"),
     [
-        (nn.Linear(1, 1), "Linear is not supported, but of GeneralizedRCNN, RetinaNet, FCOS"),
+        (nn.Linear(1, 1), "Linear is not supported .*GeneralizedRCNN, RetinaNet, FCOS"),
         (type("Both", (PanopticFPN,), {"__init__": nn.Module.__init__})(), "Both is not supported"),
-        (RCNN(keypoint_on=True), "has no keypoints"),
+        (RCNN(keypoint_on=True), "keypoints"),
     ],
 )
-def test_other_detectors_are_refused(model: nn.Module, told: str) -> None:
-    with pytest.raises(ConfigError, match=told) as error:
+def test_unsupported_detectors_are_refused(model: nn.Module, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as error:
         with_tta(model, **SIZES)
     assert "train.tta.enabled=False" in str(error.value)
 
 
 @pytest.mark.parametrize("scales", [[], [0.0], [1.0, -1.0], ["1.0"], 1.0, None])
-def test_scales_are_factors(scales: Any) -> None:
+def test_invalid_scales_are_an_error(scales: Any) -> None:
     with pytest.raises(ConfigError, match=r"train\.tta\.scales=.*factors > 0"):
         with_tta(Dense(), **SIZES, scales=scales)
 
 
-def test_results_have_names_of_their_own() -> None:
+def test_results_with_augmentation_have_other_names() -> None:
     plain, augmented = {"bbox": {"AP": 1.0}}, {"bbox": {"AP": 2.0}, "segm": {"AP": 3.0}}
     assert with_tta_results(plain, augmented) == {
         "bbox": {"AP": 1.0},

@@ -1,4 +1,4 @@
-"""Videos read and written frame by frame."""
+"""Videos are read and written frame by frame."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from d2timm import ConfigError
-from d2timm.inference.video import Video, written
+from d2timm.inference.video import Video, open_writer
 
 COLORS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90, 90)]
 
 
 def film(file: Path, size: tuple[int, int] = (64, 64), fps: float = 12.5) -> Path:
-    with written(file, fps) as write:
+    with open_writer(file, fps) as write:
         for color in COLORS:
             write(np.full((*size, 3), color, np.uint8))
     return file
@@ -30,25 +30,24 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
 
 
-def test_odd_sides_lose_a_row(tmp_path: Path) -> None:
+def test_odd_last_row_and_column_are_dropped(tmp_path: Path) -> None:
     assert next(iter(Video(film(tmp_path / "x.mp4", (63, 65))))).shape == (62, 64, 3)
 
 
-def test_file_is_whole_or_not_there(tmp_path: Path) -> None:
-
-    def broken() -> None:
-        with written(tmp_path / "x.mp4", 10) as write:
+def test_file_is_complete_or_absent(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with open_writer(tmp_path / "x.mp4", 10) as write:
             write(np.zeros((64, 64, 3), np.uint8))
             raise KeyError
 
     with pytest.raises(KeyError):
-        broken()
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no video", b"\0" * 1000])
-def test_what_is_no_video_is_told(content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"not a video", b"\0" * 1000])
+def test_other_files_are_an_error(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "x.mp4").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"x\.mp4: no video that can be read"):
+    with pytest.raises(ConfigError, match=r"x\.mp4: .*video"):
         Video(tmp_path / "x.mp4")

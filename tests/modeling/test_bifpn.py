@@ -1,4 +1,4 @@
-"""BiFPN: grids as declared, the paper's wiring, and no parameter without a gradient."""
+"""BiFPN: declared shapes, the connections of the paper, and gradients for all parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from d2timm.modeling.necks import named_shapes
 SIDE = 128
 
 
-def make(*strides: int, **kwargs: Any) -> BiFPN:
+def make_neck(*strides: int, **kwargs: Any) -> BiFPN:
     torch.manual_seed(0)
     kwargs = {"out_channels": 32, "top_block": LastLevelMaxPool(), **kwargs}
     return BiFPN(Pools(*strides), NAMES[: len(strides)], **kwargs)
@@ -28,10 +28,10 @@ def make(*strides: int, **kwargs: Any) -> BiFPN:
 @pytest.mark.parametrize("num_layers", [1, 3])
 @pytest.mark.parametrize("top_block", [None, LastLevelMaxPool(), LastLevelP6P7(32, 32, "p5")])
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16)])
-def test_levels_are_as_declared_and_all_parameters_learn(
+def test_levels_are_as_declared_and_all_parameters_get_gradients(
     strides: tuple[int, ...], top_block: Any, num_layers: int, norm: str
 ) -> None:
-    neck = make(*strides, top_block=top_block, num_layers=num_layers, norm=norm)
+    neck = make_neck(*strides, top_block=top_block, num_layers=num_layers, norm=norm)
     shapes = neck.output_shape()
     assert shapes == named_shapes(32, strides, top_block)
     coarsest = max(shape.stride for shape in shapes.values())
@@ -46,21 +46,17 @@ def test_levels_are_as_declared_and_all_parameters_learn(
 
 
 def simplified(neck: BiFPN) -> BiFPN:
-    """Its convolutions give what they are given, so that the wiring can be seen."""
-
-    class Same(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x
+    """Replace its convolutions by identities, so that only the connections remain."""
 
     for layer in neck.layers:
         for fusion in (*layer.downward, *layer.upward):
-            fusion.conv = Same()
+            fusion.conv = nn.Identity()
             nn.init.uniform_(fusion.weights, 0.5, 2.0)
     return neck
 
 
 def fuse(weights: Tensor, *maps: Tensor) -> Tensor:
-    """The paper's formula, weights and all."""
+    """The paper's fast normalized fusion."""
     return F.silu(sum(w * x for w, x in zip(weights, maps, strict=True)) / (weights.sum() + 1e-4))
 
 
@@ -72,12 +68,12 @@ def down(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, 2, 1)
 
 
-def test_wiring_of_the_paper() -> None:
-    neck = simplified(make(8, 16, 32, num_layers=1))
+def test_connections_are_as_in_the_paper() -> None:
+    neck = simplified(make_neck(8, 16, 32, num_layers=1))
     x = torch.randn(1, 3, SIDE, SIDE)
     features = neck.bottom_up(x)
     p3, p4, p5 = (conv(features[name]) for name, conv in zip(NAMES, neck.laterals, strict=False))
-    p6 = p5[..., ::2, ::2]  # the top block's, before the fusion
+    p6 = p5[..., ::2, ::2]  # from the top block, before the fusion
     (layer,) = neck.layers
     w3, w4, w5 = (fusion.weights for fusion in layer.downward)
     t5 = fuse(w5, p5, up(p6))
@@ -93,7 +89,7 @@ def test_wiring_of_the_paper() -> None:
 
 
 def test_two_levels() -> None:
-    neck = simplified(make(8, 16, top_block=None, num_layers=1))
+    neck = simplified(make_neck(8, 16, top_block=None, num_layers=1))
     x = torch.randn(1, 3, SIDE, SIDE)
     fine, coarse = (conv(y) for conv, y in zip(neck.laterals, neck.bottom_up(x).values(), strict=True))
     (layer,) = neck.layers
@@ -104,16 +100,16 @@ def test_two_levels() -> None:
     torch.testing.assert_close(outputs["p4"], second)
 
 
-def test_layers_follow_each_other() -> None:
-    neck, x = make(8, 16, 32, num_layers=2), torch.randn(1, 3, SIDE, SIDE)
+def test_layers_are_applied_in_turn() -> None:
+    neck, x = make_neck(8, 16, 32, num_layers=2), torch.randn(1, 3, SIDE, SIDE)
     twice = neck(x)
     second = neck.layers.pop(1)
     for y, expected in zip(second(list(neck(x).values())), twice.values(), strict=True):
         torch.testing.assert_close(y, expected)
 
 
-def test_weights_below_zero_count_as_zero() -> None:
-    neck = simplified(make(8, 16, top_block=None, num_layers=1))
+def test_negative_weights_count_as_zero() -> None:
+    neck = simplified(make_neck(8, 16, top_block=None, num_layers=1))
     (layer,) = neck.layers
     with torch.no_grad():
         layer.downward[0].weights.copy_(torch.tensor([2.0, -3.0]))
@@ -122,26 +118,28 @@ def test_weights_below_zero_count_as_zero() -> None:
     torch.testing.assert_close(neck(x)["p3"], F.silu(fine), rtol=1e-3, atol=1e-4)
 
 
-def test_sides_that_do_not_halve_keep_the_grids_of_the_levels() -> None:
-    neck = make(8, 16, 32)
+def test_sizes_are_rounded_up_if_a_grid_cannot_be_halved() -> None:
+    neck = make_neck(8, 16, 32)
     sides = {name: y.shape[-1] for name, y in neck(torch.randn(1, 3, 96, 96)).items()}
     assert sides == {"p3": 12, "p4": 6, "p5": 3, "p6": 2}
 
 
-def test_one_state_for_what_is_one_module() -> None:
-    state = make(4, 8, 16, 32, top_block=LastLevelP6P7(32, 32, "p5")).state_dict()
+def test_state_has_each_tensor_once() -> None:
+    state = make_neck(4, 8, 16, 32, top_block=LastLevelP6P7(32, 32, "p5")).state_dict()
     assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)
 
 
 @pytest.mark.parametrize(
     ("strides", "kwargs", "message"),
     [
-        ((16,), {"top_block": None}, "BiFPN fuses at least two levels"),
-        ((8, 16), {"num_layers": 0}, r"num_layers=0: .* at least one"),
-        ((8, 16), {"top_block": LastLevelP6P7(2, 32, "res3")}, r"in_feature=res3: .* in_feature=p4 with"),
+        ((16,), {"top_block": None}, "at least two levels"),
+        ((8, 16), {"num_layers": 0}, "num_layers=0: .*at least one"),
+        ((8, 16), {"top_block": LastLevelP6P7(2, 32, "res3")}, "in_feature=res3: .*in_feature=p4"),
         ((8, 32), {}, "double the stride"),
     ],
 )
-def test_pyramids_that_cannot_be(strides: tuple[int, ...], kwargs: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_refused(
+    strides: tuple[int, ...], kwargs: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        make(*strides, **kwargs)
+        make_neck(*strides, **kwargs)

@@ -1,4 +1,4 @@
-"""Detectors of detectron2 that say how images are read."""
+"""Detectors have the attribute input_format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs become entries: repeats in one, the best first, ties told."""
+"""Entries of a leaderboard: repeats are merged, the best comes first, ties share a rank."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from helpers.run_folders import put
 
-from d2timm.report.entries import Entry, best, leaderboard, metrics_compared, ranks
+from d2timm.report.entries import Entry, best, make_entries, metrics_compared, ranks
 from d2timm.runs.status import read_runs
 
 
 def entries_of(sweep: Path) -> list[Entry]:
-    return leaderboard(read_runs(sweep))
+    return make_entries(read_runs(sweep))
 
 
-def put_repeat(sweep: Path, seed: int, score: float | None, **told: Any) -> None:
-    command = ["python", "train.py", "neck=fpn", f"train.seed={seed}"]
-    put(sweep / f"neck=fpn,train.seed={seed}", score, **{"command": command, **told})
+def put_repeat(sweep: Path, seed: int, score: float | None, **fields: Any) -> None:
+    command = ["d2timm", "sweep", "neck=fpn", f"train.seed={seed}"]
+    put(sweep / f"neck=fpn,train.seed={seed}", score, **{"command": command, **fields})
 
 
-def test_repeats_that_differ_in_the_seed_are_one_entry(tmp_path: Path) -> None:
+def test_repeats_that_differ_only_in_the_seed_are_one_entry(tmp_path: Path) -> None:
     for seed, score in enumerate((10.0, 12.0, 14.0)):
         put_repeat(
             tmp_path,
@@ -41,14 +41,14 @@ def test_repeats_that_differ_in_the_seed_are_one_entry(tmp_path: Path) -> None:
     assert entry.peak_memory_bytes == 2**50 + 2
 
 
-def test_repeats_without_a_result_are_entries_of_their_own(tmp_path: Path) -> None:
+def test_repeats_without_a_result_are_separate_entries(tmp_path: Path) -> None:
     put_repeat(tmp_path, 0, 10.0)
     put_repeat(tmp_path, 1, 20.0, status="failed", error="x")
     put_repeat(tmp_path, 2, None)
     put_repeat(tmp_path, 3, 30.0, status="running")
     put_repeat(tmp_path, 4, 20.0)
-    told = entries_of(tmp_path)
-    assert [(entry.name, entry.score) for entry in told] == [
+    entries = entries_of(tmp_path)
+    assert [(entry.name, entry.score) for entry in entries] == [
         ("neck=fpn,train.seed=3", 30.0),
         ("neck=fpn,train.seed=1", 20.0),
         ("neck=fpn", 15.0),
@@ -58,7 +58,7 @@ def test_repeats_without_a_result_are_entries_of_their_own(tmp_path: Path) -> No
 
 def test_repeats_need_the_same_command_and_metric(tmp_path: Path) -> None:
     put(tmp_path / "a", 1, command=[])
-    put(tmp_path / "b", 1, command=[])  # nothing tells that it is a repeat
+    put(tmp_path / "b", 1, command=[])  # without a command, nothing shows that it is a repeat
     put(tmp_path / "c", 1, command=["t", "+train.seed=1", "x=1"])
     put(tmp_path / "d", 1, command=["t", "x=1", "++train.seed=2"])
     put(tmp_path / "e", 1, command=["t", "x=2", "train.seed=2"])
@@ -66,7 +66,7 @@ def test_repeats_need_the_same_command_and_metric(tmp_path: Path) -> None:
     assert [entry.name for entry in entries_of(tmp_path)] == ["f", "a", "b", "c", "e"]
 
 
-def test_an_entry_is_as_far_as_its_least_repeat(tmp_path: Path) -> None:
+def test_status_of_repeats_is_the_one_furthest_from_done(tmp_path: Path) -> None:
     put_repeat(tmp_path, 0, 10.0)
     put_repeat(tmp_path, 1, 20.0, iterations=50, stopped="AP has not risen")
     (entry,) = entries_of(tmp_path)
@@ -82,7 +82,7 @@ def test_an_entry_is_as_far_as_its_least_repeat(tmp_path: Path) -> None:
         ("{}", "0"),
     ],
 )
-def test_name_of_repeats(tmp_path: Path, name: str, common: str) -> None:
+def test_name_of_repeats_leaves_out_the_seed(tmp_path: Path, name: str, common: str) -> None:
     for seed in range(2):
         put(tmp_path / name.format(seed), 1, command=["t", f"train.seed={seed}"])
     assert [entry.name for entry in entries_of(tmp_path)] == [common]
@@ -97,12 +97,12 @@ def test_order_and_ranks(tmp_path: Path) -> None:
     put(tmp_path / "failed", status="failed")
     put(tmp_path / "killed", status="running")
     put(tmp_path / "none")
-    told = entries_of(tmp_path)
-    assert [entry.name for entry in told] == [
+    entries = entries_of(tmp_path)
+    assert [entry.name for entry in entries] == [
         *("top", "fast and small", "fast", "slow", "low"),
         *("none", "killed", "failed"),
     ]
-    assert ranks(told) == [(1, False), (2, True), (2, True), (2, True), (5, False), None, None, None]
+    assert ranks(entries) == [(1, False), (2, True), (2, True), (2, True), (5, False), None, None, None]
 
 
 def test_best_is_the_first_that_is_done(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_best_is_the_first_that_is_done(tmp_path: Path) -> None:
     assert first.name == "done"
 
 
-def test_metrics_compared_are_those_of_scores(tmp_path: Path) -> None:
+def test_metrics_without_a_score_are_not_compared(tmp_path: Path) -> None:
     put(tmp_path / "a", 1)
     put(tmp_path / "b", 1, metric="bbox/AP50")
     put(tmp_path / "c", metric="segm/AP")

@@ -1,4 +1,4 @@
-"""Checkpoints are whole, remembered only then, and nothing in them is executed."""
+"""Checkpoints are written atomically, and no code in them is executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from d2timm.runs.checkpoint import AtomicCheckpointer
 
 
 class Counter:
-    """Something with a state besides the model."""
+    """A checkpointable with a state."""
 
     def __init__(self, count: int = 0) -> None:
         self.count = count
@@ -28,7 +28,7 @@ class Counter:
 
 
 class Code:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -43,7 +43,7 @@ def linear(value: float) -> nn.Linear:
     return layer
 
 
-def test_resuming_restores_the_model_and_everything_else(tmp_path: Path) -> None:
+def test_resuming_restores_the_model_and_all_checkpointables(tmp_path: Path) -> None:
     AtomicCheckpointer(linear(3.0), str(tmp_path), trainer=Counter(7)).save("model_0000007", iteration=7)
     model, counter = linear(0.0), Counter()
     checkpointer = AtomicCheckpointer(model, str(tmp_path), trainer=counter)
@@ -53,9 +53,7 @@ def test_resuming_restores_the_model_and_everything_else(tmp_path: Path) -> None
     assert rest["iteration"] == 7
 
 
-def test_saving_that_is_cut_off_leaves_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_save_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpointer = AtomicCheckpointer(linear(1.0), str(tmp_path))
     checkpointer.save("model")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -72,7 +70,9 @@ def test_saving_that_is_cut_off_leaves_the_last_checkpoint(
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_checkpoint_is_whole_before_it_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_is_complete_before_it_becomes_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpointer = AtomicCheckpointer(linear(1.0), str(tmp_path))
     checkpointer.save("first")
 

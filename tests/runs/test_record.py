@@ -1,4 +1,4 @@
-"""result.json tells the state of a run at any moment."""
+"""result.json has the state of a run at any moment."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import pytest
 
 from d2timm import ConfigError
 from d2timm.runs.record import Record, is_held, move_aside, recorded
-from d2timm.utils.text import one_line
+from d2timm.utils.text import error_reason
 
 
 def strict_json(folder: Path) -> dict[str, Any]:
-    """result.json, read as other languages do: without NaN and Infinity."""
+    """result.json, parsed strictly: without NaN and Infinity."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -36,9 +36,9 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
     with recorded(record, tmp_path):
         assert strict_json(tmp_path)["status"] == "running"
         record.iterations = 3
-    told = strict_json(tmp_path)
-    assert told.pop("peak_memory_bytes") > 1e6
-    assert told == {
+    result = strict_json(tmp_path)
+    assert result.pop("peak_memory_bytes") > 1e6
+    assert result == {
         "status": "done",
         "command": ["python", "train.py"],
         "model_name": "resnet18",
@@ -72,25 +72,28 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_run_that_ends_early_tells_the_reason_in_a_line(
+def test_reason_of_an_early_end_is_recorded_in_one_line(
     tmp_path: Path, error: BaseException, status: str, reason: str
 ) -> None:
-    """What is interrupted has not failed: it is cut off, and can go on."""
+    """An interrupted run has not failed: it can be resumed."""
     with pytest.raises(type(error)), recorded(Record(iterations=2), tmp_path):
         raise error
-    told = strict_json(tmp_path)
-    assert (told["status"], told["error"], told["iterations"]) == (status, reason, 2)
-    assert told["peak_memory_bytes"] > 1e6
+    result = strict_json(tmp_path)
+    assert (result["status"], result["error"], result["iterations"]) == (status, reason, 2)
+    assert result["peak_memory_bytes"] > 1e6
     assert not is_held(tmp_path)
 
 
 @pytest.mark.parametrize("error", [Exception(), Exception("\n\nlate"), Exception("  "), ConfigError("")])
-def test_reason_is_one_line_whatever_the_error_says(error: Exception) -> None:
-    assert "\n" not in one_line(error)
-    assert one_line(error) == one_line(error).strip()
+def test_reason_is_one_line_for_any_message(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), recorded(Record(), tmp_path):
+        raise error
+    reason = strict_json(tmp_path)["error"]
+    assert reason == reason.strip() == error_reason(error)
+    assert "\n" not in reason
 
 
-def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
+def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     record = Record()
     record.set_metrics({"bbox": {"AP": 12.5, "APl": math.nan, "APs": math.inf, "AP50": None}})
     record.write(tmp_path)
@@ -98,7 +101,7 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
     assert metrics == {"bbox": {"AP": 12.5, "APl": None, "APs": None, "AP50": None}}
 
 
-def test_read_gives_what_was_written(tmp_path: Path) -> None:
+def test_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Record.read(tmp_path) is None
     record = Record(
         model_name="vit", iterations=5, train_seconds=1.5, metrics={"bbox": {"AP": None}}, scores=[(5, 1.5)]
@@ -114,13 +117,13 @@ def test_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
     assert Record.read(tmp_path) == Record(model_name="vit", iterations=5)
 
 
-def test_keys_of_an_older_version_are_enough(tmp_path: Path) -> None:
+def test_record_of_an_older_version_is_completed(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"status": "done", "model_name": "vit"}')
     record = Record.read(tmp_path)
     assert record == Record(status="done", model_name="vit", pid=0, host="")
 
 
-def test_peak_memory_never_falls(tmp_path: Path) -> None:
+def test_peak_memory_never_decreases(tmp_path: Path) -> None:
     record = Record(peak_memory_bytes=2**60)  # of an earlier part of the run
     with recorded(record, tmp_path):
         record.measure_memory()
@@ -149,54 +152,55 @@ def test_scores_are_a_series_over_iterations() -> None:
     assert record.scores == [(2, 10.0), (4, 21.0)], "evaluated again at the same iteration"
     record.iterations = 2
     record.set_metrics({"bbox": {"AP": 11.0}})
-    assert record.scores == [(2, 11.0)], "an earlier checkpoint was gone on with"
+    assert record.scores == [(2, 11.0)], "the run continued from an earlier checkpoint"
     record.iterations = 6
     record.set_metrics({"bbox": {"AP": math.nan}})
-    assert record.scores == [(2, 11.0)], "nothing to compare by"
+    assert record.scores == [(2, 11.0)], "nan is not a score"
 
 
 @pytest.mark.parametrize(
-    ("metric", "given", "told"),
+    ("metric", "metrics", "available"),
     [
-        ("segm/AP", {"bbox": {"AP": 3.0, "AP50": 4.0}}, "gives bbox/AP, bbox/AP50"),
-        ("bbox/ap", {"bbox": {"AP": 3.0}, "segm": {"AP": 2.0}}, "gives bbox/AP, segm/AP"),
-        ("bbox", {"bbox": {"AP": 3.0}}, "gives bbox/AP"),
-        ("bbox/AP", {}, "gives nothing"),
+        ("segm/AP", {"bbox": {"AP": 3.0, "AP50": 4.0}}, ["bbox/AP", "bbox/AP50"]),
+        ("bbox/ap", {"bbox": {"AP": 3.0}, "segm": {"AP": 2.0}}, ["bbox/AP", "segm/AP"]),
+        ("bbox", {"bbox": {"AP": 3.0}}, ["bbox/AP"]),
+        ("bbox/AP", {}, ["nothing"]),
     ],
 )
-def test_metric_that_an_evaluation_does_not_give(
-    metric: str, given: dict[str, dict[str, float | None]], told: str
+def test_missing_metric_is_an_error_that_lists_the_available_ones(
+    metric: str, metrics: dict[str, dict[str, float | None]], available: list[str]
 ) -> None:
     record = Record(metric=metric)
     with pytest.raises(ConfigError) as error:
-        record.set_metrics(given)
-    assert str(error.value) == f"train.metric={metric}: the evaluation {told}"
-    assert record.metrics == given, "what was measured is not lost"
+        record.set_metrics(metrics)
+    assert str(error.value).startswith(f"train.metric={metric}: ")
+    assert str(error.value).endswith(", ".join(available))
+    assert record.metrics == metrics, "the measured values are kept"
 
 
-def test_best_is_the_highest_and_of_equals_the_first() -> None:
-    record, noted = Record(), []
+def test_best_is_the_first_of_the_highest_scores() -> None:
+    record, is_best = Record(), []
     for iterations, score in ((2, 10.0), (4, 8.0), (6, math.nan), (8, 12.0), (10, 12.0)):
         record.iterations = iterations
         record.set_metrics({"bbox": {"AP": score}})
-        noted.append(record.note_best())
-    assert noted == [True, False, False, True, False]
+        is_best.append(record.note_best())
+    assert is_best == [True, False, False, True, False]
     assert (record.best_score, record.best_iterations) == (12.0, 8)
 
 
-def test_best_is_remembered_by_a_resumed_run(tmp_path: Path) -> None:
+def test_resumed_run_keeps_the_best_score(tmp_path: Path) -> None:
     scores = [(2, 30.0), (4, 20.0)]
     Record(iterations=6, scores=scores, best_score=30.0, best_iterations=2).write(tmp_path)
     earlier, record = Record.read(tmp_path), Record()
     assert earlier is not None
-    record.take_over(earlier)
+    record.continue_from(earlier)
     assert (record.scores, record.best_score, record.best_iterations) == (scores, 30.0, 2)
     record.iterations = 6
     record.set_metrics({"bbox": {"AP": 25.0}})
     assert not record.note_best()
 
 
-def test_scores_of_another_metric_are_forgotten() -> None:
+def test_scores_of_another_metric_are_dropped() -> None:
     record = Record(scores=[(2, 30.0)], best_score=30.0, best_iterations=2)
     record.compare_by("bbox/AP")
     assert (record.scores, record.best_score) == ([(2, 30.0)], 30.0)
@@ -205,7 +209,7 @@ def test_scores_of_another_metric_are_forgotten() -> None:
     assert record.best_iterations is None
 
 
-def test_scores_survive_the_disk_as_pairs_of_numbers(tmp_path: Path) -> None:
+def test_scores_are_read_as_pairs_of_numbers(tmp_path: Path) -> None:
     record = Record(scores=[(2, 10.0), (4, 20.5)])
     record.write(tmp_path)
     read = Record.read(tmp_path)
@@ -214,12 +218,12 @@ def test_scores_survive_the_disk_as_pairs_of_numbers(tmp_path: Path) -> None:
     assert dict(read.scores)[4] == 20.5
 
 
-# Held folders
+# Locked folders
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from d2timm.record import Record, recorded
+from d2timm.runs.record import Record, recorded
 with recorded(Record(), Path(sys.argv[1])):
     {inside}
     print(os.getpid(), flush=True)
@@ -229,7 +233,7 @@ with recorded(Record(), Path(sys.argv[1])):
 
 @contextmanager
 def holder(folder: Path, inside: str = "pass") -> Iterator[subprocess.Popen[str]]:
-    """Another process that trains in a folder, until its input ends."""
+    """Another process that trains in a folder until its stdin is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD.format(inside=inside), str(folder)],
         stdin=subprocess.PIPE,
@@ -238,46 +242,50 @@ def holder(folder: Path, inside: str = "pass") -> Iterator[subprocess.Popen[str]
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline(), "ended at once"
+        assert process.stdout.readline(), "it ended at once"
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
-def test_folder_is_held_while_its_run_goes_on_here(tmp_path: Path) -> None:
+def test_folder_is_held_while_this_process_trains_in_it(tmp_path: Path) -> None:
     assert not is_held(tmp_path)
     with recorded(Record(), tmp_path):
         for _ in range(3):
-            assert is_held(tmp_path), "to look does not let go"
+            assert is_held(tmp_path), "looking does not release the lock"
         link = tmp_path.with_name("link")
         link.symlink_to(tmp_path)
         assert is_held(link)
         assert not is_held(tmp_path / "other")
     assert not is_held(tmp_path)
     with recorded(Record(), tmp_path):
-        assert is_held(tmp_path), "it can be held again"
+        assert is_held(tmp_path), "it can be locked again"
 
 
-def test_looking_here_does_not_let_go_for_others(tmp_path: Path) -> None:
-    """A POSIX lock is gone when the process closes any file of that name."""
-    look = f"from d2timm.record import is_held; print(is_held(__import__('pathlib').Path({str(tmp_path)!r})))"
+def test_looking_in_this_process_does_not_release_the_lock(tmp_path: Path) -> None:
+    """A POSIX lock is released when the process closes any descriptor of the file."""
+    look = (
+        "import sys; from pathlib import Path; from d2timm.runs.record import is_held; "
+        "print(is_held(Path(sys.argv[1])))"
+    )
     with recorded(Record(), tmp_path):
         assert is_held(tmp_path)
-        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-c", look, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout == "True\n"
 
 
-def test_folder_that_another_process_holds_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_folder_of_another_process_is_refused(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         assert is_held(tmp_path)
         before = (tmp_path / "result.json").read_bytes()
         with pytest.raises(ConfigError) as refused, recorded(Record(), tmp_path):
-            pytest.fail("two in one folder")
-        assert str(refused.value) == f"{tmp_path}: another process trains there"
+            pytest.fail("two processes train in one folder")
+        assert str(refused.value).startswith(f"{tmp_path}: ")
         assert (tmp_path / "result.json").read_bytes() == before
         assert process.poll() is None
-        assert is_held(tmp_path), "the refusal has not let go of it"
+        assert is_held(tmp_path), "the refusal does not release the lock"
         process.communicate("")
         assert process.returncode == 0
     assert not is_held(tmp_path)
@@ -290,13 +298,13 @@ def test_folder_of_a_killed_process_is_free(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not is_held(tmp_path)
-    assert strict_json(tmp_path)["status"] == "running", "nobody was left to say more"
+    assert strict_json(tmp_path)["status"] == "running", "the killed process could not update it"
     with recorded(Record(), tmp_path):
         assert is_held(tmp_path)
 
 
-def test_forked_child_that_lives_on_does_not_hold_the_folder(tmp_path: Path) -> None:
-    """As the workers of a data loader may, after a kill."""
+def test_surviving_child_process_does_not_hold_the_folder(tmp_path: Path) -> None:
+    """Workers of a data loader may outlive a killed run."""
     fork = "os.fork() or (print(os.getpid(), flush=True), time.sleep(60), os._exit(0))"
     with holder(tmp_path, fork) as process:
         assert process.stdout is not None
@@ -307,14 +315,14 @@ def test_forked_child_that_lives_on_does_not_hold_the_folder(tmp_path: Path) -> 
             assert is_held(tmp_path)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            os.kill(child, 0)  # alive
+            os.kill(child, 0)  # it is alive
             assert not is_held(tmp_path)
         finally:
             os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder_can_be_looked_into(tmp_path: Path) -> None:
+def test_read_only_folder_can_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     with recorded(Record(), folder):
@@ -334,9 +342,9 @@ def test_folder_without_a_run_is_not_held(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_those_who_only_look_do_not_keep_a_run_from_starting(tmp_path: Path) -> None:
+def test_readers_do_not_prevent_a_run_from_starting(tmp_path: Path) -> None:
     look = (
-        "import sys, time\nfrom pathlib import Path\nfrom d2timm.record import is_held\n"
+        "import sys, time\nfrom pathlib import Path\nfrom d2timm.runs.record import is_held\n"
         "print('ready', flush=True)\n"
         "while True:\n    is_held(Path(sys.argv[1]))\n    time.sleep(0.01)"
     )
@@ -353,8 +361,8 @@ def test_those_who_only_look_do_not_keep_a_run_from_starting(tmp_path: Path) -> 
         looker.communicate()
 
 
-def test_records_written_by_two_threads_are_whole(tmp_path: Path) -> None:
-    """The one that trains, and the one that sees its parent end."""
+def test_records_written_by_two_threads_are_complete(tmp_path: Path) -> None:
+    """The training thread, and the one that notices the end of the parent process."""
     records = [Record(model_name=name, error=name * 1000) for name in ("a", "b")]
     failures: list[BaseException] = []
 
@@ -377,28 +385,28 @@ def test_records_written_by_two_threads_are_whole(tmp_path: Path) -> None:
 # Earlier runs
 
 
-def test_earlier_run_is_kept_under_the_first_free_number(
+def test_earlier_run_is_renamed_with_the_first_free_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     move_aside(folder)
-    assert folder.is_dir(), "nothing in it is a run"
+    assert folder.is_dir(), "it contains no run"
     for number in (1, 2):
         Record(iterations=number).write(folder)
         move_aside(folder)
         assert not folder.exists()
-        kept = Record.read(tmp_path / f"run~{number}")
-        assert kept is not None
-        assert kept.iterations == number
-        assert f"which is now {folder}~{number}" in capsys.readouterr().out
+        renamed = Record.read(tmp_path / f"run~{number}")
+        assert renamed is not None
+        assert renamed.iterations == number
+        assert f"{folder}~{number}" in capsys.readouterr().out
         folder.mkdir()
 
 
-def test_run_that_goes_on_is_not_moved_aside(tmp_path: Path) -> None:
-    """Two commands that start at once in one folder: the later one must not take it from the earlier one."""
+def test_running_run_is_not_moved_aside(tmp_path: Path) -> None:
+    """If two commands start at once in one folder, the later one must leave it to the earlier one."""
     with holder(tmp_path):
-        with pytest.raises(ConfigError, match="another process trains there"):
+        with pytest.raises(ConfigError, match="another process"):
             move_aside(tmp_path)
         assert is_held(tmp_path)
     assert not tmp_path.with_name(f"{tmp_path.name}~1").exists()

@@ -1,4 +1,4 @@
-"""The answer of a sweep: an exit code, and how to go on."""
+"""The end of a sweep: its leaderboard, the exit code, and how to continue it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from d2timm.runs.record import Record, recorded
-from d2timm.sweep.callback import Answer, answer
+from d2timm.sweep.callback import SweepFolder, print_leaderboard
 
 METRICS = {"metrics": {"bbox": {"AP": 12.0}}, "scores": [(4, 12.0)], "images_per_second": 9.0}
 DONE = {"status": "done", "iterations": 4, "max_iter": 4, **METRICS}
@@ -20,20 +20,20 @@ STATES: dict[str, dict[str, Any]] = {
     "killed": {"status": "running", "iterations": 2, "max_iter": 4, "error": "killed by SIGKILL"},
     "failed": {"status": "failed", "max_iter": 4, "error": "MemoryError"},
 }
-RESUME = "What was cut off goes on when the sweep is started again with hydra.sweep.dir="
-REPEAT = "What has failed runs again with --repeat-failed hydra.sweep.dir="
+CONTINUE = "To continue interrupted runs"
+REPEAT = "--repeat-failed hydra.sweep.dir="
 
 
 def fill(sweep: Path, *states: str) -> None:
-    """Run folders in these states."""
+    """Write run folders in these states."""
     for number, state in enumerate(states):
         folder = sweep / f"backbone=model{number}"
         folder.mkdir(parents=True)
-        Record(model_name=f"model{number}", command=["python", str(number)], **STATES[state]).write(folder)
+        Record(model_name=f"model{number}", command=["d2timm", str(number)], **STATES[state]).write(folder)
 
 
 @pytest.mark.parametrize(
-    ("states", "code", "resume", "repeat"),
+    ("states", "code", "interrupted", "failed"),
     [
         (["done"], 0, False, False),
         (["done", "stopped", "paused"], 0, False, False),
@@ -47,68 +47,70 @@ def fill(sweep: Path, *states: str) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
-def test_code_and_how_to_go_on(
+def test_exit_code_and_how_to_continue(
     states: list[str],
     code: int,
-    resume: bool,
-    repeat: bool,
+    interrupted: bool,
+    failed: bool,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     fill(tmp_path, *states)
-    assert answer(tmp_path) == code
-    told = capsys.readouterr().out
-    assert (f"{RESUME}{tmp_path}\n" in told) == resume
-    assert (f"{REPEAT}{tmp_path}\n" in told) == repeat
+    assert print_leaderboard(tmp_path) == code
+    output = capsys.readouterr().out
+    assert (CONTINUE in output) == interrupted
+    assert (f"{REPEAT}{tmp_path}\n" in output) == failed
+    assert (f"hydra.sweep.dir={tmp_path}\n" in output) == (interrupted or failed)
     for number in range(len(states)):
-        assert f"model{number}" in told
+        assert f"model{number}" in output
     for state in states:
-        assert f"{states.count(state)} {state}" in told
+        assert f"{states.count(state)} {state}" in output
     names = {file.name for file in tmp_path.iterdir() if file.is_file()}
     assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md"} <= names
 
 
-def test_run_that_another_process_trains_is_not_the_end(
+def test_run_that_another_process_trains_is_not_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(tmp_path, "done")
     folder = tmp_path / "backbone=other"
     folder.mkdir()
     with recorded(Record(max_iter=4), folder):
-        assert answer(tmp_path) == 1
-    told = capsys.readouterr().out
-    assert "1 done, 1 running" in told
-    assert RESUME not in told
-    assert REPEAT not in told
+        assert print_leaderboard(tmp_path) == 1
+    output = capsys.readouterr().out
+    assert "1 done, 1 running" in output
+    assert CONTINUE not in output
+    assert REPEAT not in output
 
 
 @pytest.mark.parametrize(
-    "there", [[], [".submitit"], ["backbone=model0"]], ids=["nothing", "hidden", "empty"]
+    "folders", [[], [".submitit"], ["backbone=model0"]], ids=["nothing", "hidden", "empty"]
 )
-def test_sweep_that_has_not_come_as_far_as_a_run(
-    there: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_sweep_without_a_run_has_no_leaderboard(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in there:
+    for name in folders:
         (tmp_path / name).mkdir()
-    assert answer(tmp_path) == 1
-    assert capsys.readouterr().out == "", "the reason has been told"
-    assert sorted(path.name for path in tmp_path.iterdir()) == there
+    assert print_leaderboard(tmp_path) == 1
+    assert capsys.readouterr().out == "", "the error has been printed before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == folders
 
 
-def test_earlier_tries_do_not_count(tmp_path: Path) -> None:
+def test_runs_that_were_moved_aside_do_not_count(tmp_path: Path) -> None:
     fill(tmp_path, "done")
     aside = tmp_path / "backbone=model0~1"
     aside.mkdir()
     Record(**STATES["failed"]).write(aside)
-    assert answer(tmp_path) == 0
+    assert print_leaderboard(tmp_path) == 0
 
 
-def test_folder_is_noted_when_the_sweep_starts(
+def test_folder_is_created_and_noted_when_the_sweep_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Answer, "folder", None)
+    monkeypatch.setattr(SweepFolder, "path", None)
     folder = tmp_path / "new" / "sweep"
-    Answer().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}), config_name="x")
-    assert Answer.folder == folder
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
+    SweepFolder().on_multirun_start(config, config_name="x")
+    assert SweepFolder.path == folder
     assert folder.is_dir()
-    assert capsys.readouterr().out == f"sweep folder: {folder}\n"
+    assert str(folder) in capsys.readouterr().out

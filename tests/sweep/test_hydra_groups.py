@@ -1,8 +1,8 @@
-"""Hydra's groups: a recipe and the same choices composed are the same tree."""
+"""Hydra's groups: a recipe and the composition of its options are the same tree."""
 
 from __future__ import annotations
 
-import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from d2timm import get_config
+from d2timm.backbone.zoo_table import read_rows
 from d2timm.config.groups import Nodes, read_nodes
-from d2timm.config.lazy import PLACES, load, root, save, to_plain
-from d2timm.sweep.hydra_app import CONFIG, conf
+from d2timm.config.lazy import PLACES, load, save, to_plain
 from d2timm.sweep.hydra_groups import replace_launchers, store_backbones, store_groups
+from d2timm.sweep.overrides import CONF, CONFIG
+from d2timm.utils.files import resource_folder
 
 MODEL_NAME = "model.backbone.bottom_up.model_name"
+RECIPE_FOLDER = resource_folder("lazy_configs")
 
 BOTTOM_UP = "model.backbone.bottom_up"
 MAPPER = "dataloader.train.mapper"
@@ -33,16 +36,16 @@ CROP_SIZE = "'${data.settings.${data.name}.crop_size}'"
 
 
 def schedule(iterations: int, warmup: int, *milestones: int) -> list[str]:
-    """A length of COCO's, and when the rate falls."""
-    falls = ",".join(map(str, milestones))
+    """A schedule for COCO, and the milestones of its learning rate."""
+    joined = ",".join(map(str, milestones))
     return [
         f"{COCO}.max_iter={iterations}",
         f"{COCO}.warmup={warmup / iterations}",
-        *([f"lr_multiplier.scheduler.milestones=[{falls}]"] if falls else []),
+        *([f"lr_multiplier.scheduler.milestones=[{joined}]"] if joined else []),
     ]
 
 
-#: Pieces of the published recipes
+#: Overrides that several published recipes share
 R50 = [
     "optimizer=sgd",
     "lr_multiplier=multistep",
@@ -100,9 +103,9 @@ VITDET = [
     "train.reference_batch_size=64",
     "train.ddp.fp16_compression=True",
 ]
-NORM_LAYER = "{_target_:timm.layers.create_norm.get_norm_layer,norm_layer:layernorm}"
+NORM_LAYER = "{_target_:timm.layers.get_norm_layer,norm_layer:layernorm}"
 
-#: What composes each recipe
+#: Recipe -> the overrides that compose it
 RECIPES = {
     "mask_rcnn_resnet50_1x.py": ONE_R50,
     "mask_rcnn_resnet50_3x.py": [*R50, *schedule(270000, 1000, 210000, 250000, 270000)],
@@ -181,27 +184,27 @@ def nodes() -> Nodes:
 
 @pytest.fixture(scope="module")
 def compose(nodes: Nodes) -> Iterator[Callable[..., DictConfig]]:
-    """Compose overrides as the front-end does."""
+    """Compose overrides in the way of ``d2timm sweep``."""
     store_groups(nodes)
-    replace_launchers(conf() / "hydra")
-    with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
+    replace_launchers(CONF / "hydra")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         yield lambda *overrides: hydra.compose(CONFIG, list(overrides))
 
 
 @pytest.fixture(scope="module")
 def compose_hydra(compose: Callable[..., DictConfig]) -> Callable[[str], DictConfig]:
-    """Compose what is Hydra's own and nothing else."""
+    """Compose only the config of Hydra itself."""
     return lambda override: hydra.compose(None, [override], return_hydra_config=True).hydra
 
 
 @pytest.fixture(scope="module")
 def composed(compose: Callable[..., DictConfig]) -> DictConfig:
-    """What is composed when nothing is said."""
+    """The tree without overrides."""
     return compose()
 
 
 def differing(tree: Any, node: Any, path: str) -> Iterator[str]:
-    """Places where a tree does not say what a node says; one where a node has nothing may be filled."""
+    """The paths at which a tree differs from a node; the tree may have values where the node has None."""
     if isinstance(node, dict) and isinstance(tree, dict):
         for key, value in node.items():
             yield from differing(tree.get(key), value, f"{path}.{key}")
@@ -218,18 +221,18 @@ def at(tree: Any, place: str) -> Any:
 # The contract
 
 
-@pytest.mark.parametrize("recipe", sorted(file.name for file in root().glob("*.py")))
-def test_recipe_is_its_composition(recipe: str, compose: Callable[..., DictConfig]) -> None:
-    assert recipe in RECIPES, "say here what composes the new recipe"
+@pytest.mark.parametrize("recipe", sorted(file.name for file in RECIPE_FOLDER.glob("*.py")))
+def test_recipe_equals_its_composition(recipe: str, compose: Callable[..., DictConfig]) -> None:
+    assert recipe in RECIPES, "add the overrides that compose the new recipe to RECIPES"
     assert to_plain(compose(*RECIPES[recipe])) == to_plain(get_config(recipe))
 
 
-def test_no_recipe_is_gone() -> None:
-    assert {file.name for file in root().glob("*.py")} == set(RECIPES)
+def test_every_listed_recipe_exists() -> None:
+    assert {file.name for file in RECIPE_FOLDER.glob("*.py")} == set(RECIPES)
 
 
 @pytest.mark.parametrize(
-    "number", range(max(len(list(group.glob("*.py"))) for group in root().glob("common/*")))
+    "number", range(max(len(list(group.glob("*.py"))) for group in RECIPE_FOLDER.glob("common/*")))
 )
 def test_every_option_composes(number: int, nodes: Nodes, compose: Callable[..., DictConfig]) -> None:
     chosen = {
@@ -238,12 +241,12 @@ def test_every_option_composes(number: int, nodes: Nodes, compose: Callable[...,
     tree = to_plain(compose(*(f"{group}={option}" for group, option in chosen.items())))
     for group, option in chosen.items():
         for place, node in nodes.options[group][option].items():
-            others = set(PLACES.values()) - {place}  # which a later group may fill
+            others = set(PLACES.values()) - {place}  # another group may set these
             wrong = [path for path in differing(at(tree, place), node, place) if path not in others]
             assert not wrong, f"{group}={option}"
 
 
-def test_composed_tree_is_saved_and_loaded(
+def test_composed_tree_is_the_same_after_saving_and_loading(
     composed: DictConfig, compose: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     for tree in (composed, compose(*RECIPES["retinanet_timm.py"])):
@@ -252,7 +255,7 @@ def test_composed_tree_is_saved_and_loaded(
         assert to_plain(load(tmp_path / "config.yaml")) == to_plain(tree)
 
 
-def test_nothing_of_hydra_is_in_the_tree(composed: DictConfig) -> None:
+def test_tree_has_no_keys_of_hydra(composed: DictConfig) -> None:
     assert set(composed) == {"model", "data", "dataloader", "optimizer", "lr_multiplier", "train"}
     assert "hydra" not in yaml.safe_dump(to_plain(composed))
 
@@ -260,12 +263,12 @@ def test_nothing_of_hydra_is_in_the_tree(composed: DictConfig) -> None:
 # Backbones
 
 
-def test_every_model_is_an_option(compose: Callable[..., DictConfig]) -> None:
+def test_every_timm_model_is_an_option(compose: Callable[..., DictConfig]) -> None:
     options = {name.removesuffix(".yaml") for name in ConfigStore.instance().repo["backbone"]}
     assert options == {"timm", *timm.list_models()}
 
 
-def test_backbone_is_the_node_of_timm_with_its_name(
+def test_option_of_a_model_sets_only_the_model_name(
     composed: DictConfig, compose: Callable[..., DictConfig]
 ) -> None:
     name = "xcit_small_12_p8_224"
@@ -276,7 +279,7 @@ def test_backbone_is_the_node_of_timm_with_its_name(
     assert tree == to_plain(compose(f"{MODEL_NAME}={name}"))
 
 
-def test_backbone_takes_further_values(compose: Callable[..., DictConfig]) -> None:
+def test_values_of_the_backbone_can_be_overridden(compose: Callable[..., DictConfig]) -> None:
     tree = compose(
         "backbone=test_vit",
         "model.backbone.bottom_up.freeze_at=2",
@@ -288,20 +291,24 @@ def test_backbone_takes_further_values(compose: Callable[..., DictConfig]) -> No
     assert instantiate(tree.model.backbone.in_features) == ["a", "b"]
 
 
-def test_name_with_a_tag(compose: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_with_a_tag_can_be_added(
+    compose: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     repo = ConfigStore.instance().repo
     monkeypatch.setitem(repo, "backbone", dict(repo["backbone"]))
     store_backbones(["resnet50.a1_in1k"])
     assert compose("backbone=resnet50.a1_in1k").model.backbone.bottom_up.model_name == "resnet50.a1_in1k"
 
 
-# Launchers, sweepers, sweeps
+# Launchers, sweepers and named sweeps
 
 
 @pytest.mark.parametrize(
-    "file", sorted((conf() / "hydra").glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}"
+    "file", sorted((CONF / "hydra").glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}"
 )
-def test_launcher_or_sweeper_is_ours_alone(file: Path, compose_hydra: Callable[[str], DictConfig]) -> None:
+def test_launcher_or_sweeper_has_only_our_values(
+    file: Path, compose_hydra: Callable[[str], DictConfig]
+) -> None:
     kind = file.parent.name
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -312,14 +319,28 @@ def test_launcher_or_sweeper_is_ours_alone(file: Path, compose_hydra: Callable[[
     assert to_plain(tree.job.env_set) == ours.get("job", {}).get("env_set", {})
 
 
-def test_only_those_of_our_names_are_replaced(compose: Callable[..., DictConfig]) -> None:
+def test_other_launchers_are_not_replaced(compose: Callable[..., DictConfig]) -> None:
     launchers = ConfigStore.instance().repo["hydra"]["launcher"]
     assert "basic.yaml" in launchers
-    assert not {file.name for file in (conf() / "hydra" / "launcher").iterdir()} & set(launchers)
+    assert not {file.name for file in (CONF / "hydra" / "launcher").iterdir()} & set(launchers)
 
 
-@pytest.mark.parametrize("sweep", sorted(file.stem for file in (conf() / "sweep").glob("*.yaml")))
-def test_named_sweep_is_a_sweep(sweep: str, compose_hydra: Callable[[str], DictConfig]) -> None:
+@pytest.mark.parametrize(
+    "file", sorted((CONF / "hydra").glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}"
+)
+def test_file_of_a_plugin_names_the_extra_that_installs_it(file: Path) -> None:
+    text = file.read_text()
+    target = re.search(r"_target_: (\S+)", text)
+    assert target
+    if target[1].startswith(("hydra.", "hydra_plugins.d2timm_")):
+        return
+    (extra,) = re.findall(r"^# @extra (\w+)$", text, re.MULTILINE)
+    pyproject = (CONF.parent / "pyproject.toml").read_text()
+    assert re.search(rf"^{extra} = \[", pyproject, re.MULTILINE)
+
+
+@pytest.mark.parametrize("sweep", sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
+def test_named_sweep_is_a_multirun(sweep: str, compose_hydra: Callable[[str], DictConfig]) -> None:
     assert compose_hydra(f"+sweep={sweep}").mode == RunMode.MULTIRUN
 
 
@@ -329,8 +350,7 @@ def test_small_backbones_are_ten_small_ones_of_ten_families(
     params = compose_hydra("+sweep=small_backbones").sweeper.params
     assert list(params) == ["backbone"]
     names = [name.strip() for name in params.backbone.split(",")]
-    zoo = json.loads((conf().parent / "docs" / "zoo.json").read_text())["models"]
-    parameters = {model["model_name"]: model["parameters"] for model in zoo}
+    parameters = {row["model_name"]: row["parameters"] for row in read_rows()}
     assert len(names) == 10
     assert set(names) <= set(timm.list_models())
     assert max(parameters[name] for name in names) < 12e6

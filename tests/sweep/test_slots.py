@@ -1,4 +1,4 @@
-"""Slots of a sweep: never more runs at once than there are, each with its share of the machine."""
+"""Slots of a sweep limit the runs at the same time, and give each a share of the machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2timm.sweep.callback import slots as module
-from d2timm.sweep.slots import share, slot, slots
+from d2timm.sweep.slots import count_slots, share, slot
 
-FORK = multiprocessing.get_context("fork")  # locks are a process's, so threads would share theirs
+FORK = multiprocessing.get_context("fork")  # locks belong to a process, so threads would share one
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def take(folder: Path, count: int, taken: Any, seconds: float) -> None:
-    """Hold a slot for a while; tell its number and when it was taken and given back."""
+    """Hold a slot for a while; report its number and the times of taking and releasing it."""
     with slot(folder, count) as number:
         start = time.monotonic()
         taken.put((os.getpid(), number, start, None))
@@ -33,7 +32,7 @@ def take(folder: Path, count: int, taken: Any, seconds: float) -> None:
 
 @pytest.fixture
 def processes() -> Iterator[list[Any]]:
-    """Those that a test starts; none is left."""
+    """The processes that a test starts; they are killed at its end."""
     started: list[Any] = []
     yield started
     for process in started:
@@ -49,21 +48,21 @@ def start(processes: list[Any], *args: Any) -> Any:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_never_more_at_once_than_there_are_slots(count: int, tmp_path: Path, processes: list[Any]) -> None:
+def test_no_more_processes_at_a_time_than_slots(count: int, tmp_path: Path, processes: list[Any]) -> None:
     taken = FORK.Queue()
     for _ in range(6):
         start(processes, tmp_path, count, taken, 0.05)
-    told = [taken.get(timeout=30) for _ in range(12)]
-    times = [(begin, end, number) for _, number, begin, end in told if end is not None]
+    reports = [taken.get(timeout=30) for _ in range(12)]
+    times = [(begin, end, number) for _, number, begin, end in reports if end is not None]
     assert len(times) == 6
     for begin, _, _ in times:
         at_once = [number for other, end, number in times if other <= begin < end]
         assert len(at_once) <= count
-        assert len(set(at_once)) == len(at_once), "each has a slot of its own"
+        assert len(set(at_once)) == len(at_once), "no two processes hold the same slot"
         assert set(at_once) <= set(range(count))
 
 
-def test_killed_holder_gives_its_slot_back(tmp_path: Path, processes: list[Any]) -> None:
+def test_killed_process_releases_its_slot(tmp_path: Path, processes: list[Any]) -> None:
     taken = FORK.Queue()
     holder = start(processes, tmp_path, 1, taken, 60)
     assert taken.get(timeout=30)[0] == holder.pid
@@ -75,7 +74,7 @@ def test_killed_holder_gives_its_slot_back(tmp_path: Path, processes: list[Any])
     assert (pid, number) == (waiting.pid, 0)
 
 
-def test_slot_is_free_after_an_error(tmp_path: Path, processes: list[Any]) -> None:
+def test_slot_is_released_after_an_error(tmp_path: Path, processes: list[Any]) -> None:
     with pytest.raises(ValueError, match="run"), slot(tmp_path, 1):
         raise ValueError("run")
     taken = FORK.Queue()
@@ -83,7 +82,7 @@ def test_slot_is_free_after_an_error(tmp_path: Path, processes: list[Any]) -> No
     assert taken.get(timeout=30)[1] == 0
 
 
-def test_sweeps_have_slots_of_their_own(tmp_path: Path, processes: list[Any]) -> None:
+def test_each_sweep_has_its_own_slots(tmp_path: Path, processes: list[Any]) -> None:
     taken = FORK.Queue()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -95,18 +94,18 @@ def test_sweeps_have_slots_of_their_own(tmp_path: Path, processes: list[Any]) ->
     ("cores", "jobs", "expected"),
     [(8, 3, 3), (8, -1, 8), (8, -2, 7), (2, -1, 2), (2, -2, 1), (2, -9, 1), (1, -1, 1), (1, 4, 4)],
 )
-def test_jobs_are_counted_as_joblib_does(
+def test_slots_are_counted_as_in_joblib(
     cores: int, jobs: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_cores", lambda: cores)
-    assert slots(jobs) == expected
+    monkeypatch.setattr("d2timm.sweep.slots._cores", lambda: cores)
+    assert count_slots(jobs) == expected
 
 
 @pytest.mark.parametrize(
     ("cores", "count", "threads"), [(8, 2, 4), (8, 3, 2), (2, 2, 1), (2, 5, 1), (1, 1, 1)]
 )
 def test_threads_are_divided(cores: int, count: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_cores", lambda: cores)
+    monkeypatch.setattr("d2timm.sweep.slots._cores", lambda: cores)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for number in range(count):
         assert share(number, count) == dict.fromkeys(THREADS, str(threads))
@@ -125,8 +124,7 @@ def test_threads_are_divided(cores: int, count: int, threads: int, monkeypatch: 
 )
 def test_gpus_are_divided(gpus: str, shares: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    given = [share(number, len(shares))["CUDA_VISIBLE_DEVICES"] for number in range(len(shares))]
-    assert given == shares
+    assert [share(number, len(shares))["CUDA_VISIBLE_DEVICES"] for number in range(len(shares))] == shares
 
 
 @given(gpus=st.integers(1, 16), count=st.integers(1, 16))
@@ -134,16 +132,16 @@ def test_every_gpu_is_used_and_every_run_has_one(gpus: int, count: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
         shares = [share(number, count)["CUDA_VISIBLE_DEVICES"].split(",") for number in range(count)]
-    used = [gpu for mine in shares for gpu in mine]
+    used = [gpu for own in shares for gpu in own]
     assert all(shares)
     if count <= gpus:
-        assert sorted(used) == sorted(map(str, range(gpus))), "each is one run's"
+        assert sorted(used) == sorted(map(str, range(gpus))), "no GPU is shared"
     else:
         assert set(used) == set(map(str, range(gpus)))
-        assert max(map(used.count, used)) <= -(-count // gpus), "shared evenly"
+        assert max(map(used.count, used)) <= -(-count // gpus), "GPUs are shared evenly"
 
 
-def test_machine_without_a_gpu_tells_nothing_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_without_a_gpu_sets_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))
     assert "CUDA_VISIBLE_DEVICES" not in share(0, 2)

@@ -1,4 +1,4 @@
-"""Sheets of feature maps: each level without its padding, in colours that follow its components."""
+"""Feature maps: each level without its padding, coloured by its principal components."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from d2timm.visualize.feature_maps import (
     principal_colors,
 )
 
-SIZE = (140, 180)  # no multiple of a stride
+SIZE = (140, 180)  # not a multiple of any stride
 LABELS = {"classes": ["a", "b"], "stuff": ["sky"], "keypoints": []}
 
 
@@ -58,21 +58,18 @@ def test_levels_of_backbone_and_neck(choice: str, neck: dict[str, int], entry: d
     for level in (*levels.backbone, *levels.neck):
         assert level.map.shape[1:] == tuple(-(-side // level.stride) for side in SIZE)
     with torch.no_grad():
-        expected = model.backbone(levels.seen)
+        expected = model.backbone(levels.input)
     for level in levels.neck:
         _, height, width = level.map.shape
         assert torch.equal(expected[level.name][0, :, :height, :width], level.map)
 
 
-def test_nothing_is_left_in_the_detector(entry: dict[str, Any]) -> None:
+def test_hooks_are_removed(entry: dict[str, Any]) -> None:
     model = detector("rcnn fpn box")
     levels_of(model, entry)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with pytest.raises(KeyError):
-        levels_of(
-            model,
-            {"image": entry["image"], "instances": None} | {"image": entry["image"][:0]} | {"x": 1} and {},
-        )
+        levels_of(model, {})
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
@@ -97,7 +94,7 @@ def test_backbone_without_a_neck(entry: dict[str, Any]) -> None:
 
 
 def regions(channels: int) -> torch.Tensor:
-    """A map of four quarters, each of its own features, and a little noise."""
+    """A map of four quarters with different features, and a little noise."""
     generator = torch.Generator().manual_seed(1)
     kinds = torch.randn(4, channels, generator=generator)
     quarters = torch.arange(4).view(2, 2).repeat_interleave(5, 0).repeat_interleave(6, 1)
@@ -105,7 +102,7 @@ def regions(channels: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("channels", [8, 64, 500])
-def test_like_cells_have_like_colours(channels: int) -> None:
+def test_similar_cells_have_similar_colours(channels: int) -> None:
     colors = principal_colors(regions(channels)).astype(int)
     assert colors.shape == (10, 12, 3)
     quarters = [colors[y : y + 5, x : x + 6].reshape(-1, 3) for y in (0, 5) for x in (0, 6)]
@@ -116,20 +113,20 @@ def test_like_cells_have_like_colours(channels: int) -> None:
     assert (colors.max((0, 1)) == 255).all()
 
 
-def test_components_are_those_of_the_definition() -> None:
+def test_components_equal_those_of_an_svd() -> None:
     features = regions(16)
     cells = features.flatten(1).T.double().numpy()
     _, _, components = np.linalg.svd(cells - cells.mean(0))
     colors = principal_colors(features).reshape(-1, 3).astype(float)
     for i in range(3):
-        shown = (cells - cells.mean(0)) @ components[i]
-        assert abs(np.corrcoef(shown, colors[:, i])[0, 1]) > 0.99
-    wide = torch.cat([features] * 20)  # more channels than cells, and the same components
+        expected = (cells - cells.mean(0)) @ components[i]
+        assert abs(np.corrcoef(expected, colors[:, i])[0, 1]) > 0.99
+    wide = torch.cat([features] * 20)  # more channels than cells, but the same components
     assert np.abs(principal_colors(wide).reshape(-1, 3) - colors).max() <= 1
 
 
 @pytest.mark.parametrize("channels", [1, 2, 8])
-def test_maps_without_three_components(channels: int) -> None:
+def test_maps_with_fewer_than_three_components(channels: int) -> None:
     assert (np.abs(principal_colors(torch.ones(channels, 4, 5)).astype(int) - 128) <= 1).all()
     ramp = torch.arange(20.0).view(1, 4, 5).repeat(channels, 1, 1)
     colors = principal_colors(ramp)
@@ -138,10 +135,10 @@ def test_maps_without_three_components(channels: int) -> None:
     assert colors[..., 0].max() == 255
 
 
-# The sheet
+# The grid
 
 
-def test_sheet_has_the_image_and_a_tile_a_level(entry: dict[str, Any], tmp_path: Path) -> None:
+def test_grid_has_the_image_and_one_tile_per_level(entry: dict[str, Any], tmp_path: Path) -> None:
     image = image_tile(entry, "RGB")
     assert image.title == "image: 140×180"
     assert np.array_equal(image.pixels, entry["image"].permute(1, 2, 0).numpy())
@@ -157,7 +154,7 @@ def test_sheet_has_the_image_and_a_tile_a_level(entry: dict[str, Any], tmp_path:
 
 
 @pytest.mark.parametrize(("image_format", "channel"), [("RGB", 0), ("BGR", 2), ("L", None)])
-def test_image_is_shown_in_its_colours(image_format: str, channel: int | None) -> None:
+def test_image_tile_is_rgb(image_format: str, channel: int | None) -> None:
     pixels = torch.zeros(1 if image_format == "L" else 3, 4, 5, dtype=torch.uint8)
     pixels[0] = 200
     shown = image_tile({"image": pixels}, image_format).pixels[0, 0].tolist()

@@ -1,4 +1,4 @@
-"""Pictures: a class has one colour, in all of them."""
+"""Pictures of detections: a class has the same colour in all of them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ GREY = np.full((*SIZE, 3), 128, np.uint8)
 NAMES = Metadata(thing_classes=["boat", "buoy"], stuff_classes=["things", "sea"], keypoint_names=["bow"])
 
 
-def found(*classes: int, masks: bool = True) -> dict[str, Any]:
-    """Objects side by side."""
+def objects(*classes: int, masks: bool = True) -> dict[str, Any]:
+    """An output with objects from left to right."""
     boxes = [[10.0 + 50 * i, 10.0, 50.0 + 50 * i, 100.0] for i in range(len(classes))]
     instances = Instances(SIZE, pred_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)))
     instances.scores, instances.pred_classes = torch.full((len(classes),), 0.9), torch.tensor(classes).long()
@@ -33,12 +33,12 @@ def found(*classes: int, masks: bool = True) -> dict[str, Any]:
 
 
 def spot(picture: np.ndarray, object_: int) -> np.ndarray:
-    """The colour low in the middle of an object, beside its label."""
+    """The mean colour at the bottom of an object, away from its label."""
     return picture[70:90, 20 + 50 * object_ : 40 + 50 * object_].mean((0, 1))
 
 
 def test_class_has_one_colour_in_all_pictures() -> None:
-    first, second = draw(GREY, found(0, 1, 0), NAMES), draw(GREY, found(1, 0), NAMES)
+    first, second = draw(GREY, objects(0, 1, 0), NAMES), draw(GREY, objects(1, 0), NAMES)
     assert first.shape == GREY.shape
     np.testing.assert_allclose(spot(first, 0), spot(first, 2), atol=2)
     np.testing.assert_allclose(spot(first, 1), spot(second, 0), atol=2)
@@ -46,27 +46,27 @@ def test_class_has_one_colour_in_all_pictures() -> None:
     for place, picture in ((0, first), (1, second)):
         expected = (1 - ALPHA) * 128 + ALPHA * colormap(rgb=True)[0]
         np.testing.assert_allclose(spot(picture, place), expected, atol=3)
-    assert np.array_equal(first, draw(GREY, found(0, 1, 0), NAMES)), "nothing is left to chance"
+    assert np.array_equal(first, draw(GREY, objects(0, 1, 0), NAMES)), "drawing is deterministic"
 
 
-def test_colours_of_the_set_are_kept() -> None:
+def test_colours_of_the_dataset_are_kept() -> None:
     names = Metadata(**NAMES.as_dict(), thing_colors=[(255, 0, 0), (0, 0, 255)])
-    red, _, blue = spot(draw(GREY, found(1), names), 0)
+    red, _, blue = spot(draw(GREY, objects(1), names), 0)
     assert blue > 180 > 80 > red
 
 
-def test_boxes_without_masks_are_see_through() -> None:
-    picture = draw(GREY, found(0, masks=False), NAMES)
+def test_boxes_without_masks_are_not_filled() -> None:
+    picture = draw(GREY, objects(0, masks=False), NAMES)
     np.testing.assert_allclose(spot(picture, 0), 128, atol=2)
-    assert not np.array_equal(picture, draw(GREY, found(), NAMES))
+    assert not np.array_equal(picture, draw(GREY, objects(), NAMES))
 
 
 def test_small_images_are_enlarged() -> None:
-    assert draw(GREY, found(0), NAMES, 400).shape == (360, 480, 3)
-    assert draw(GREY, found(0), NAMES, 160).shape == (120, 160, 3)
+    assert draw(GREY, objects(0), NAMES, 400).shape == (360, 480, 3)
+    assert draw(GREY, objects(0), NAMES, 160).shape == (120, 160, 3)
 
 
-def test_regions_are_drawn() -> None:
+def test_semantic_and_panoptic_regions_are_drawn() -> None:
     logits = torch.zeros(2, *SIZE)
     logits[1, :60] = 1
     logits[0, 60:] = 1
@@ -75,13 +75,13 @@ def test_regions_are_drawn() -> None:
     segments = torch.zeros(SIZE, dtype=torch.int32)
     segments[:60] = 1
     infos = [{"id": 1, "isthing": False, "category_id": 1, "area": 60 * 160}]
-    panoptic = draw(GREY, {"panoptic_seg": (segments, infos), **found(0)}, NAMES)
+    panoptic = draw(GREY, {"panoptic_seg": (segments, infos), **objects(0)}, NAMES)
     np.testing.assert_allclose(panoptic[10].mean(0), picture[10].mean(0), atol=2)
     np.testing.assert_allclose(panoptic[110].mean(0), 128, atol=2)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_pictures_are_written_whole(suffix: str, tmp_path: Path) -> None:
+def test_pictures_are_written(suffix: str, tmp_path: Path) -> None:
     picture = np.full((20, 30, 3), (200, 100, 0), np.uint8)
     write_picture(tmp_path / f"x{suffix}", picture)
     read = cv2.imread(str(tmp_path / f"x{suffix}"))

@@ -1,4 +1,4 @@
-"""From an old config to a LazyConfig file of ours: a short change of one of our recipes."""
+"""Convert an old config into a LazyConfig file: one of d2timm's recipes, and the settings that change it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -16,182 +14,137 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ...config.build import build_on_meta, instantiate
+from ...config.compatibility import check_compatibility
 from ...config.lazy import load
 from ...engine.optim import build_optimizer
 from ...errors import ConfigError
 from ...utils.files import atomic_write
-from .account import Account
-from .apply import apply_rules, equal, value_at
-from .backbone import backbone_settings, model_name
-from .parts import Parts, choose_parts
+from ...utils.text import one_line
+from .account import Account, apply_rules, differs
+from .backbone import backbone_settings
+from .parts import Parts, choose_parts, model_name
 from .read import read
-from .rule import Quotient
-from .rules import LOST, NEEDLESS, RULES
 
-__all__ = ["Converted", "convert_config", "translate"]
+__all__ = ["convert_config", "translate"]
 
-WIDTH = 100  # of the lines that are written
-SECTIONS = ("model.backbone", "model", "data", "dataloader", "optimizer", "lr_multiplier", "train")
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A config as a file of ours.
-
-    Attributes:
-        text: the file.
-        account: what has become of each key.
-    """
-
-    text: str
-    account: Account
-
-    def report(self) -> str:
-        """What was converted and what was not, for the screen."""
-        number = len(self.account.converted & {*self.account.old.changed, *self.account.old.given})
-        lines = [f"converted: {number} keys"]
-        for heading, reasons in self.account.told().items():
-            if reasons:
-                lines.append(f"{heading}:")
-                lines += [f"  {key}\n      {why}" for key, why in reasons.items()]
-        return "\n".join(lines)
+WIDTH = 100  # characters in a line of a comment
+PIXELS = ("model.input_format", "model.pixel_mean", "model.pixel_std")
+CLIP = "SOLVER.CLIP_GRADIENTS"
 
 
-def convert_config(path: Path, out: Path, opts: Sequence[str] = ()) -> Converted:
+def convert_config(path: Path, out: Path, opts: Sequence[str] = ()) -> Account:
     """Convert a config into a file.
 
     Args:
         path: the old config, .yaml.
-        out: the file to write, .py, which must not be there yet.
-        opts: old keys and values in turn, which come last.
+        out: the file to write, .py; it must not exist.
+        opts: alternating old keys and values, which override the file.
+
+    Returns:
+        What became of each old key.
 
     Raises:
-        ConfigError: what is wrong with the old config or the new file; nothing is written then.
+        ConfigError: the old config or the path of the new file is invalid; nothing is written then.
     """
     if out.suffix != ".py":
-        raise ConfigError(f"{out}: a LazyConfig file ends in .py")
+        raise ConfigError(f"{out}: the name of a LazyConfig file ends in .py")
     if out.exists():
-        raise ConfigError(f"{out} is there already: give another name")
+        raise ConfigError(f"{out} exists already: give another name")
     if not out.parent.is_dir():
-        raise ConfigError(f"{out}: there is no folder {out.parent}")
-    converted = translate(path, opts)
+        raise ConfigError(f"{out}: the folder {out.parent} does not exist")
+    text, account = translate(path, opts)
     with atomic_write(out) as partial:
-        partial.write_text(converted.text)
-    return converted
+        partial.write_text(text)
+    return account
 
 
-def translate(path: Path, opts: Sequence[str] = ()) -> Converted:
-    """Convert a config of detectron2_timm, or of detectron2 with a backbone of timm.
+def translate(path: Path, opts: Sequence[str] = ()) -> tuple[str, Account]:
+    """Translate a config of detectron2_timm, or of detectron2 with a timm backbone.
 
     Args:
         path: the old config, .yaml.
-        opts: old keys and values in turn, which come last.
+        opts: alternating old keys and values, which override the file.
+
+    Returns:
+        The content of the new file, and what became of each old key.
 
     Raises:
-        ConfigError: a config that cannot be read, or that makes no detector here.
+        ConfigError: the config cannot be read, or d2timm cannot build what it describes.
     """
     account = Account(read(path, opts))
     name = model_name(account)
     parts = choose_parts(account)
     head = "\n".join(_head(parts))
     tree = _load(head)
-    changes: dict[str, Any] = {"data.name": parts.data, "model.backbone.bottom_up.model_name": name}
-    _update(tree, changes)
+    values = {"data.name": parts.data, "model.backbone.bottom_up.model_name": name}
     for key, value in backbone_settings(account, name, parts).items():
-        if not equal(value, value_at(tree, key)):
-            changes[key] = value
-    _update(tree, changes)  # levels, and so anchors, follow from the backbone
-    changes |= apply_rules(account, tree)
-    _explain(account, name, changes)
-    account.settle(NEEDLESS, LOST, [key for rule in RULES for key in rule.old.split()])
-    text = "\n".join(_comments(account)) + head + _statements(changes)
-    _check(_load(text), parts)
-    return Converted(text, account)
-
-
-def _update(tree: DictConfig, changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
+        if differs(tree, key, value):
+            values[key] = value
+    for key, value in values.items():  # levels, and so anchors, follow from the backbone
         OmegaConf.update(tree, key, value, merge=False)
+    values |= apply_rules(account, tree)
+    if pixels := [key for key in PIXELS if key in values]:
+        text = (
+            f"timm trains {name} with other pixels: remove {', '.join(pixels)} to start from timm's weights"
+        )
+        account.note("INPUT.FORMAT", text)
+    if account.old[f"{CLIP}.ENABLED"] and account.old[f"{CLIP}.CLIP_TYPE"] != "full_model":
+        account.not_converted[f"{CLIP}.CLIP_TYPE"] = "optimizer.clip_norm clips the norm of all gradients"
+    account.finish()
+    text = "\n".join(_comments(account)) + head + _statements(values)
+    _check(_load(text), parts)
+    return text, account
 
 
 def _head(parts: Parts) -> Iterator[str]:
-    """The nodes of which the new config is made."""
+    """Lines that assemble the new config from d2timm's nodes."""
 
-    def node(group: str, option: str, key: str) -> str:
-        return f'get_config("common/{group}/{option}.py").{key}'
+    def node(group: str) -> str:
+        option = parts.options.get(group)
+        return f'get_config("common/{group}/{option}.py").{group}' if option else f"_cfg.{group}"
 
     yield "from d2timm import get_config\n"
     yield f'_cfg = get_config("{parts.recipe}")'
     yield "model, data, dataloader, train = _cfg.model, _cfg.data, _cfg.dataloader, _cfg.train"
-    yield f"optimizer = {node('optimizer', parts.optimizer, 'optimizer')}"
-    yield f"lr_multiplier = {node('lr_multiplier', parts.lr_multiplier, 'lr_multiplier')}"
-    if parts.neck:
-        yield f"_neck = {node('neck', parts.neck, 'neck')}"
+    yield f"optimizer = {node('optimizer')}"
+    yield f"lr_multiplier = {node('lr_multiplier')}"
+    if "neck" in parts.options:
+        yield f"_neck = {node('neck')}"
         yield "_neck.bottom_up = model.backbone.bottom_up"
         yield "model.backbone = _neck"
-    if parts.roi_heads:
-        yield f"model.roi_heads = {node('roi_heads', parts.roi_heads, 'roi_heads')}"
+    if "roi_heads" in parts.options:
+        yield f"model.roi_heads = {node('roi_heads')}"
     yield "\n"
 
 
-def _explain(account: Account, name: str, changes: Mapping[str, Any]) -> None:
-    """What a user should know of values that are not what they seem."""
-    old = account.old
-    pixels = ("model.input_format", "model.pixel_mean", "model.pixel_std")
-    if any(key in changes for key in pixels):
-        told = f"{name} is trained otherwise in timm: leave model.input_format, model.pixel_mean and "
-        account.note("INPUT.FORMAT", told + "model.pixel_std out to train on from timm's weights")
-    clip = "SOLVER.CLIP_GRADIENTS"
-    if not old[f"{clip}.ENABLED"]:
-        account.needless |= dict.fromkeys((f"{clip}.CLIP_TYPE", f"{clip}.NORM_TYPE"), "nothing is clipped")
-    elif old[f"{clip}.CLIP_TYPE"] == "full_model":
-        account.convert(f"{clip}.CLIP_TYPE")
-    else:
-        account.lost[f"{clip}.CLIP_TYPE"] = "optimizer.clip_norm, of all gradients together, stands in"
-    if not old["MODEL.WEIGHTS"]:
-        account.needless["MODEL.WEIGHTS"] = "it names no file"
-
-
 def _comments(account: Account) -> Iterator[str]:
-    """The top of the file."""
-    yield f"# Converted from {' '.join(account.old.name.split())} by scripts/convert_config.py"
-    for heading, reasons in account.told().items():
+    """Comments at the top of the new file."""
+    yield f"# Converted from {' '.join(account.old.name.split())} by d2timm convert-config. Keys that it does not"
+    yield "# set follow the recipe, except for some defaults of the old format (docs/convert_config.md)."
+    for heading, reasons in account.sections():
         if reasons and heading != "not needed":
             yield f"#\n# {heading.capitalize()}:"
-            for key, why in reasons.items():
-                yield from wrap(f"{key}: {why}", WIDTH, initial_indent="#   ", subsequent_indent="#     ")
+            for key, reason in reasons.items():
+                line = f"{key}: {reason}" if reason else key
+                yield from wrap(line, WIDTH, initial_indent="#   ", subsequent_indent="#     ")
     yield ""
 
 
-def _statements(changes: Mapping[str, Any]) -> str:
-    """Assignments, those of a part of the tree together."""
-
-    def section(key: str) -> int:
-        return next(i for i, name in enumerate(SECTIONS) if f"{key}.".startswith(f"{name}."))
-
-    ordered = sorted(changes, key=section)
-    blocks = ("".join(_statement(key, changes[key]) for key in keys) for _, keys in groupby(ordered, section))
-    return "\n".join(blocks)
-
-
-def _statement(key: str, value: Any) -> str:
-    path = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in key.split("."))[1:]
-    line = f"{path} = {_literal(value)}\n"
-    if len(line) <= WIDTH or not isinstance(value, (list, dict)):
-        return line
-    items = value if isinstance(value, list) else [f"{k}={_literal(v)}" for k, v in value.items()]
-    opening, closing = ("[", "]") if isinstance(value, list) else ("dict(", ")")
-    told = [item if isinstance(value, dict) else _literal(item) for item in items]
-    return f"{path} = {opening}\n" + "".join(f"    {item},\n" for item in told) + f"{closing}\n"
+def _statements(values: Mapping[str, Any]) -> str:
+    """Assignments, with an empty line between the nodes of the tree."""
+    blocks: dict[str, str] = {}
+    for key, value in values.items():
+        first, *parts = key.split(".")
+        path = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)
+        blocks[first] = blocks.get(first, "") + f"{first}{path} = {_literal(value)}\n"
+    return "\n".join(blocks.values())
 
 
 def _literal(value: Any) -> str:
     """A value as Python source."""
-    if isinstance(value, Quotient):
-        return f"{value.part} / {value.whole}"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
         return f"dict({', '.join(f'{key}={_literal(item)}' for key, item in value.items())})"
@@ -201,7 +154,7 @@ def _literal(value: Any) -> str:
 
 
 def _load(text: str) -> DictConfig:
-    """The tree of a config that is not a file yet."""
+    """The tree of a config that is not in a file yet."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.py")
         file.write_text(text)
@@ -210,10 +163,11 @@ def _load(text: str) -> DictConfig:
 
 def _check(cfg: DictConfig, parts: Parts) -> None:
     """Raise ConfigError unless detector, optimizer and schedule can be built."""
-    cfg.data.name = parts.known_data  # for a number of classes: files of the user's own are not named yet
+    cfg.data.name = parts.known_data  # determines the number of classes; the user's files are not named yet
+    check_compatibility(cfg)
     build_on_meta(cfg)
     build_optimizer(cfg, nn.Linear(1, 1))
     try:
         instantiate(cfg.lr_multiplier)
     except (ValueError, TypeError, AssertionError) as error:
-        raise ConfigError(f"SOLVER: the schedule cannot be built: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"SOLVER: the schedule cannot be built: {one_line(error)}") from None

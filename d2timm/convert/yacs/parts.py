@@ -1,21 +1,23 @@
-"""Which of our recipes and nodes an old config is a change of."""
+"""Choose what the new config is based on: the timm model, the recipe and the options of its parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from detectron2.modeling import BACKBONE_REGISTRY
 from timm.optim import list_optimizers
 
+from ...backbone.probing import pretrained_cfg
 from ...data.catalog import CUSTOM
 from ...data.paths import COCO
 from ...errors import ConfigError
 from ...utils.checks import suggest
 from .account import Account
-from .read import Old
+from .read import OldConfig
 
-__all__ = ["CLASSES", "Parts", "choose_parts"]
+__all__ = ["CLASSES", "Parts", "choose_parts", "model_name"]
 
-#: Keys that name a class -> the one that our nodes have
+#: Keys that name a class -> the class of d2timm's nodes
 CLASSES = {
     "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
@@ -25,8 +27,8 @@ CLASSES = {
     "MODEL.ROI_KEYPOINT_HEAD.NAME": "KRCNNConvDeconvUpsampleHead",
     "MODEL.SEM_SEG_HEAD.NAME": "SemSegFPNHead",
 }
-#: data.name -> names that detectron2 gives its training and validation sets
-SETS = {
+#: data.name -> names of its training and validation sets in detectron2
+DATASETS = {
     COCO: (["coco_2017_train"], ["coco_2017_val"]),
     "coco_2017_keypoints": (["keypoints_coco_2017_train"], ["keypoints_coco_2017_val"]),
     "coco_2017_panoptic": (["coco_2017_train_panoptic_separated"], ["coco_2017_val_panoptic_separated"]),
@@ -34,7 +36,7 @@ SETS = {
     "cityscapes": (["cityscapes_fine_instance_seg_train"], ["cityscapes_fine_instance_seg_val"]),
     "pascal_voc": (["voc_2007_trainval", "voc_2012_trainval"], ["voc_2007_test"]),
 }
-#: Detectors without choices of their own
+#: Meta-architectures for which there is one recipe
 RECIPES = {
     "RetinaNet": "retinanet_timm.py",
     "PanopticFPN": "panoptic_fpn_timm.py",
@@ -49,115 +51,146 @@ SCHEDULERS = {
 
 @dataclass(frozen=True)
 class Parts:
-    """What the new file begins with.
+    """What the new config is based on.
 
     Attributes:
-        recipe: a file of ``lazy_configs``.
-        neck: option that takes the place of the recipe's neck; None: none does.
-        roi_heads: option that takes the place of the recipe's; None: none does.
-        optimizer: option.
-        lr_multiplier: option.
+        recipe: a file in ``lazy_configs``.
+        options: group -> option that replaces the recipe's.
         data: ``data.name``.
-        known_data: a published set for such a detector, ``data`` itself if it is one.
+        known_data: ``data``, or a published dataset for such a detector if ``data`` is custom.
     """
 
     recipe: str
-    neck: str | None
-    roi_heads: str | None
-    optimizer: str
-    lr_multiplier: str
+    options: dict[str, str]
     data: str
     known_data: str
 
     @property
+    def pyramid(self) -> bool:
+        """Whether the neck is a feature pyramid."""
+        return self.options.get("neck") != "none"
+
+    @property
     def finest(self) -> int:
-        """The stride from which on the recipe's neck takes outputs of the backbone."""
+        """Stride of the finest output of the backbone that the recipe's neck takes."""
         return 8 if self.recipe == RECIPES["RetinaNet"] else 1
 
 
-def choose_parts(account: Account) -> Parts:
-    """Choose what an old config is a change of, and account for the keys that say so.
+def model_name(account: Account) -> str:
+    """The current timm name of the model in ``MODEL.BACKBONE.NAME``.
 
     Raises:
-        ConfigError: a detector or an optimizer that we do not have.
+        ConfigError: the value is not ``build_NAME_backbone`` or ``build_NAME_fpn_backbone`` with a timm NAME.
+    """
+    value = account.old["MODEL.BACKBONE.NAME"]
+    account.convert("MODEL.BACKBONE.NAME")
+    prefix = f"{account.old.name}: MODEL.BACKBONE.NAME={value}"
+    if value in BACKBONE_REGISTRY:
+        default = "" if "MODEL.BACKBONE.NAME" in account.old.given else "the default, "
+        raise ConfigError(
+            f"{prefix} is {default}a backbone of detectron2: name a timm model, such as "
+            "--opts MODEL.BACKBONE.NAME build_resnet50_fpn_backbone"
+        )
+    name = value.removeprefix("build_").removesuffix("_backbone").removesuffix("_fpn")
+    try:
+        facts = pretrained_cfg(name)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}: {error}") from None
+    now, tag = str(facts.get("architecture") or name), facts.get("tag")
+    if now != name.partition(".")[0]:
+        name = f"{now}.{tag}" if tag else now
+        account.note("MODEL.BACKBONE.NAME", f"timm has renamed the model to {name}")
+    return str(name)
+
+
+def choose_parts(account: Account) -> Parts:
+    """Choose what the new config is based on, and record the keys that determine it.
+
+    Raises:
+        ConfigError: d2timm does not have the detector or the optimizer.
     """
     old = account.old
-    recipe, roi_heads = _detector(account)
-    pyramid = old["MODEL.BACKBONE.NAME"].endswith("_fpn_backbone")
-    neck = None if pyramid or recipe in RECIPES.values() else "none"
+    recipe, options = _choose_detector(account)
+    if not old["MODEL.BACKBONE.NAME"].endswith("_fpn_backbone") and recipe not in RECIPES.values():
+        options["neck"] = "none"
+    if "SOLVER.OPTIMIZER" in account.keys:
+        options |= {"optimizer": _choose_optimizer(account), "lr_multiplier": _choose_scheduler(account)}
     for key, ours in CLASSES.items():
         if old[key] in (ours, ""):
             account.convert(key)
         else:
-            account.lost[key] = f"{ours} stands in"
-    usual = _usual_set(account.old)
-    data = _data(account, usual)
-    known = data if data in SETS else usual
-    return Parts(recipe, neck, roi_heads, _optimizer(account), _scheduler(account), data, known)
+            account.not_converted[key] = f"{ours} replaces it"
+    usual = _usual_dataset(old)
+    data = _choose_dataset(account, usual)
+    return Parts(recipe, options, data, data if data in DATASETS else usual)
 
 
-def _detector(account: Account) -> tuple[str, str | None]:
-    """A recipe, and the option of ROI heads that it is to have instead of its own."""
+def _choose_detector(account: Account) -> tuple[str, dict[str, str]]:
+    """The recipe, and the option of its ROI heads if it is not the recipe's own."""
     old = account.old
     arch, heads = old["MODEL.META_ARCHITECTURE"], old["MODEL.ROI_HEADS.NAME"]
     account.convert("MODEL.META_ARCHITECTURE")
     if arch in RECIPES:
-        return RECIPES[arch], None
+        return RECIPES[arch], {}
     if arch != "GeneralizedRCNN":
         known = ", ".join(["GeneralizedRCNN", *RECIPES])
-        raise ConfigError(f"MODEL.META_ARCHITECTURE={arch}: there are {known}")
+        raise ConfigError(f"MODEL.META_ARCHITECTURE={arch} cannot be converted; d2timm has {known}")
     masks, cascade = old["MODEL.MASK_ON"], heads == "CascadeROIHeads"
     account.convert("MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.ROI_HEADS.NAME")
     if old["MODEL.KEYPOINT_ON"]:
         if not masks and not cascade:
-            return "keypoint_rcnn_timm.py", None
-        account.lost["MODEL.KEYPOINT_ON"] = "there are keypoints without masks and cascade only"
+            return "keypoint_rcnn_timm.py", {}
+        account.not_converted["MODEL.KEYPOINT_ON"] = "d2timm has keypoints only without masks and cascade"
     if not cascade and heads != "StandardROIHeads":
-        account.lost["MODEL.ROI_HEADS.NAME"] = "StandardROIHeads stand in"
-        if heads == "Res5ROIHeads":  # whose box head is a stage of detectron2's ResNet
+        account.not_converted["MODEL.ROI_HEADS.NAME"] = "StandardROIHeads replaces it"
+        if heads == "Res5ROIHeads":  # its box head is a stage of detectron2's ResNet
             for key in old.values:
                 if key.startswith(("MODEL.ROI_BOX_HEAD.NUM_", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION")):
-                    account.needless[key] = "Res5ROIHeads have another head"
+                    account.not_needed[key] = "Res5ROIHeads have another box head"
     if cascade:
-        return ("cascade_mask_rcnn_timm.py", None) if masks else ("faster_rcnn_timm.py", "cascade_box")
-    return "mask_rcnn_timm.py" if masks else "faster_rcnn_timm.py", None
+        return (
+            ("cascade_mask_rcnn_timm.py", {})
+            if masks
+            else ("faster_rcnn_timm.py", {"roi_heads": "cascade_box"})
+        )
+    return "mask_rcnn_timm.py" if masks else "faster_rcnn_timm.py", {}
 
 
-def _optimizer(account: Account) -> str:
+def _choose_optimizer(account: Account) -> str:
     name, known = account.old["SOLVER.OPTIMIZER"].lower(), list(map(str, list_optimizers()))
     if name not in known:
-        raise ConfigError(f"SOLVER.OPTIMIZER={name} is not an optimizer of timm: {suggest(name, known)}")
+        raise ConfigError(f"SOLVER.OPTIMIZER={name} is not a timm optimizer: {suggest(name, known)}")
     return "sgd" if name == "sgd" else "adamw"
 
 
-def _scheduler(account: Account) -> str:
+def _choose_scheduler(account: Account) -> str:
     name = account.old["SOLVER.LR_SCHEDULER_NAME"]
     if name not in SCHEDULERS:
-        account.lost["SOLVER.LR_SCHEDULER_NAME"] = "steps stand in"
+        account.not_converted["SOLVER.LR_SCHEDULER_NAME"] = "WarmupMultiStepLR replaces it"
     account.convert("SOLVER.LR_SCHEDULER_NAME")
     return SCHEDULERS.get(name, "multistep")
 
 
-def _usual_set(old: Old) -> str:
-    """The published set that such a detector is trained on."""
+def _usual_dataset(old: OldConfig) -> str:
+    """The published dataset on which such a detector is usually trained."""
     if old["MODEL.META_ARCHITECTURE"] in ("PanopticFPN", "SemanticSegmentor"):
         return "coco_2017_panoptic"
     return "coco_2017_keypoints" if old["MODEL.KEYPOINT_ON"] else COCO
 
 
-def _data(account: Account, usual: str) -> str:
+def _choose_dataset(account: Account, usual: str) -> str:
     train, test = (account.old[f"DATASETS.{split}"] for split in ("TRAIN", "TEST"))
-    name = next((name for name, (known, _) in SETS.items() if sorted(known) == sorted(train)), None)
+    name = next((name for name, (known, _) in DATASETS.items() if sorted(known) == sorted(train)), None)
     if not train:
         name = usual
-        account.note("DATASETS.TRAIN", f"it names no set: {usual} stands in")
+        account.note("DATASETS.TRAIN", f"it is empty: {usual} is used")
     if name is None:
-        account.lost["DATASETS.TRAIN"] = (
-            "give data.train_json=, data.train_images=, data.val_json= and data.val_images="
-        )
-        account.lost["DATASETS.TEST"] = "as DATASETS.TRAIN"
+        files = "give data.train_json=, data.train_images=, data.val_json= and data.val_images="
+        account.not_converted |= dict.fromkeys(("DATASETS.TRAIN", "DATASETS.TEST"), files)
         return CUSTOM
     account.convert("DATASETS.TRAIN", "DATASETS.TEST")
-    if test and sorted(test) != sorted(SETS[name][1]):
-        account.lost["DATASETS.TEST"] = f"data.name={name} is evaluated on {', '.join(SETS[name][1])}"
+    if test and sorted(test) != sorted(DATASETS[name][1]):
+        account.not_converted["DATASETS.TEST"] = (
+            f"data.name={name} is evaluated on {', '.join(DATASETS[name][1])}"
+        )
     return name

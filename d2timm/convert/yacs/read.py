@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,19 +19,16 @@ from ...utils.trees import flatten
 __all__ = ["OldConfig", "read"]
 
 BASE = "_BASE_"
-#: Keys that detectron2_timm adds to detectron2's, and their defaults (detectron2_timm/config/defaults.py)
-ADDED: dict[str, Any] = {
-    "MODEL.BACKBONE.FREEZE_AT": 0,
-    "MODEL.BACKBONE.CONFIG.REMOVE_LAYERS": [],
-    "MODEL.BACKBONE.CONFIG.REMAPS": [],
-    "MODEL.BACKBONE.CONFIG.OUT_FEATURES": [],
-    "MODEL.BACKBONE.CONFIG.STRIDES": [],
-    "MODEL.BACKBONE.CONFIG.PRETRAINED": False,
-    "MODEL.BACKBONE.CONFIG.CHANNELS": [],
-    "MODEL.BACKBONE.CONFIG.REPLACE_LAYERS": [[]],
-    "MODEL.BACKBONE.CONFIG.FREEZE_LAYERS": [],
-    "INPUT.FIXED_INPUT_SIZE": True,
-    "SOLVER.OPTIMIZER": "SGD",  # in neither project, but in many that build on detectron2
+#: What detectron2_timm adds to ``MODEL.BACKBONE``, with its defaults (detectron2_timm/config/defaults.py)
+CONFIG: dict[str, Any] = {
+    "REMOVE_LAYERS": [],
+    "REMAPS": [],
+    "OUT_FEATURES": [],
+    "STRIDES": [],
+    "PRETRAINED": False,
+    "CHANNELS": [],
+    "REPLACE_LAYERS": [[]],
+    "FREEZE_LAYERS": [],
 }
 
 
@@ -42,12 +39,14 @@ class OldConfig:
     Attributes:
         name: name of the file.
         values: key -> value for every key of the schema; sequences are lists.
+        defaults: key -> default value.
         given: keys that the file, the files it inherits from or ``--opts`` set.
         repeated: keys that a mapping of a file contains twice; the last one counts.
     """
 
     name: str
     values: dict[str, Any]
+    defaults: dict[str, Any]
     given: frozenset[str]
     repeated: tuple[str, ...] = ()
 
@@ -76,6 +75,8 @@ def read(path: Path, opts: Sequence[str] = ()) -> OldConfig:
     Raises:
         ConfigError: the file is missing or not plain YAML, or yacs rejects a key or the type of a value.
     """
+    if len(opts) % 2:
+        raise ConfigError(f"--opts {' '.join(opts)}: give keys and values in turn")
     repeated: list[str] = []
     tree = _load(path, (), repeated)
     if "MODEL" not in tree:
@@ -85,28 +86,29 @@ def read(path: Path, opts: Sequence[str] = ()) -> OldConfig:
     if version not in range(1, latest.VERSION + 1):
         raise ConfigError(f"{path}: VERSION={version}: detectron2 knows 1 to {latest.VERSION}")
     cfg = latest.clone() if version == latest.VERSION else downgrade_config(latest, version)
-    given = _check_keys(str(path), tree, cfg)
+    given = [*_leaves(tree), *opts[::2]]
+    _check_keys(str(path), _leaves(tree), cfg)
+    _check_keys("--opts", opts[::2], latest)
     try:
         cfg.merge_from_other_cfg(CfgNode(tree))
         if version != latest.VERSION:
             cfg = upgrade_config(cfg)
-        given |= _merge_opts(cfg, opts)
+        cfg.merge_from_list(list(opts))
     except (ValueError, AssertionError, KeyError) as error:  # a value has another type than the default
         raise ConfigError(f"{path}: {one_line(error)}") from None
     values, defaults = _leaves(cfg), _leaves(latest)
     # version 1 has other names for some keys: those that it sets differ from the defaults
-    given = {key for key in values if key in given or values[key] != defaults[key]}
-    return OldConfig(path.name, values, frozenset(given), tuple(repeated))
+    set_keys = frozenset(key for key in values if key in given or values[key] != defaults[key])
+    return OldConfig(path.name, values, defaults, set_keys, tuple(repeated))
 
 
 def _defaults() -> CfgNode:
+    """detectron2_timm's schema and defaults."""
     cfg = get_cfg()
-    for key, value in ADDED.items():
-        node = cfg
-        *owners, name = key.split(".")
-        for owner in owners:
-            node = node.setdefault(owner, CfgNode())
-        node[name] = value
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.BACKBONE.CONFIG = CfgNode(CONFIG)
+    cfg.INPUT.FIXED_INPUT_SIZE = True
+    cfg.SOLVER.OPTIMIZER = "SGD"  # in neither project, but in many that build on detectron2
     return cfg
 
 
@@ -155,7 +157,7 @@ def _find_base(path: Path, base: str) -> Path:
     for start in range(len(parts)):
         if (configs.joinpath(*parts[start:])).is_file():
             return configs.joinpath(*parts[start:])
-    raise ConfigError(f"{path}: {BASE}={base}: neither {file} nor a config of detectron2 exists")
+    raise ConfigError(f"{path}: {BASE}={base}: no such file, neither {file} nor one of detectron2's configs")
 
 
 def _merge(tree: Mapping[str, Any], into: dict[str, Any]) -> None:
@@ -166,31 +168,17 @@ def _merge(tree: Mapping[str, Any], into: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _check_keys(where: str, tree: Mapping[str, Any], cfg: CfgNode) -> set[str]:
-    """Return the keys of a tree; raise ConfigError with near matches if ``cfg`` lacks one of them."""
+def _check_keys(where: str, keys: Collection[str], cfg: CfgNode) -> None:
+    """Raise ConfigError with near matches if ``cfg`` lacks one of the keys."""
     known = _leaves(cfg)
-    given = list(_leaves(tree))
-    unknown = [key for key in given if key not in known]
+    unknown = [key for key in keys if key not in known]
     if unknown:
         more = f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""
         raise ConfigError(f"{where}: unknown key {unknown[0]}{more}: {suggest(unknown[0], known)}")
-    return set(given)
-
-
-def _merge_opts(cfg: CfgNode, opts: Sequence[str]) -> set[str]:
-    """Merge alternating keys and values into ``cfg``, in place; return the keys."""
-    if len(opts) % 2:
-        raise ConfigError(f"--opts {' '.join(opts)}: give keys and values in turn")
-    known = _leaves(cfg)
-    for key in opts[::2]:
-        if key not in known:
-            raise ConfigError(f"--opts: unknown key {key}: {suggest(key, known)}")
-    cfg.merge_from_list(list(opts))
-    return set(opts[::2])
 
 
 def _leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in flatten(tree).items()}
+    return {key: _plain(value) for key, value in flatten(tree).items() if value != {}}
 
 
 def _plain(value: Any) -> Any:

@@ -54,8 +54,8 @@ class CityscapesDataset(Dataset):
         for kind in ("instanceIds.png", "labelIds.png", "polygons.json"):
             if unpaired := frames ^ _frames(annotations, f"_gtFine_{kind}"):
                 raise ConfigError(
-                    f"data.name={self.name}: {len(unpaired)} frames, such as {min(unpaired)}, are in only one of "
-                    f"{images} and {annotations}/CITY/*_gtFine_{kind}"
+                    f"data.name={self.name}: {len(unpaired)} frames, such as {min(unpaired)}, are in only "
+                    f"one of {images} and {annotations}/CITY/*_gtFine_{kind}"
                 )
         return f"{self.name} {split}: {images}"
 
@@ -78,7 +78,7 @@ class CityscapesDataset(Dataset):
         )
 
     def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
-        """Cityscapes' own metrics of masks or pixels, and COCO's of boxes, which Cityscapes does not define."""
+        """Cityscapes' own metrics of masks or pixels, and COCO's of boxes, which Cityscapes lacks."""
         from ...evaluation.cityscapes import CityscapesMaskEvaluator, CityscapesSemanticEvaluator
         from ...evaluation.coco import CocoEvaluator
 

@@ -185,8 +185,7 @@ class CustomCocoDataset(CocoDataset):
         names = coco_file.categories(coco)
         if names != self.classes():
             raise ConfigError(
-                f"{label}: its categories {names} differ from the categories {self.classes()} of the training "
-                "split"
+                f"{label}: its categories {names} differ from {self.classes()} in the training split"
             )
         return f"{self.name} {split}: {len(coco['images'])} images, {usable} objects, {len(names)} classes"
 

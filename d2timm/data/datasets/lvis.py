@@ -18,7 +18,7 @@ __all__ = ["LvisDataset"]
 
 
 class LvisDataset(CocoDataset):
-    """LVIS v1 in its published layout; its images are those of COCO 2017."""
+    """LVIS v1 in its published layout; the images belong to COCO 2017."""
 
     name = "lvis_v1"
 

@@ -1,8 +1,8 @@
 """Pixel classes and segments, read from panoptic maps as COCO publishes them.
 
 A map is a PNG file whose colours encode segment ids; a JSON file gives the category of each segment. The
-semantic ground truth is derived from both when an image is read, so that no files have to be prepared (Panoptic
-FPN, https://arxiv.org/abs/1901.02446, needs a script that does so).
+semantic ground truth is derived from both when an image is read, so that no files have to be prepared. (For
+Panoptic FPN, https://arxiv.org/abs/1901.02446, detectron2 prepares them with a script.)
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ class Shape:
         polygons: `(x0, y0, x1, y1, ...)` of each part, in pixels, 0 <= x, y <= SIZE.
         bbox: `(x, y, width, height)` in pixels, around the polygons.
         area: in square pixels.
-        keypoints: `(x, y, visibility)` of each of `KEYPOINTS`, for the unoccluded shape: x and y are in pixels
-            and 0 at the centre of the first pixel; visibility is 2, or 1 where a later shape occludes the
-            point.
+        keypoints: `(x, y, visibility)` of each of `KEYPOINTS`, for the unoccluded shape: x and y are in
+            pixels and 0 at the centre of the first pixel; visibility is 2, or 1 where a later shape occludes
+            the point.
     """
 
     category: str
@@ -73,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A placed shape: its unoccluded mask, the part that later shapes leave visible, and that as a `Shape`."""
+    """A placed shape: its unoccluded mask, its visible part, and a `Shape` that describes this part."""
 
     whole: Mask
     visible: Mask
@@ -91,7 +91,7 @@ def draw_image(split: str, index: int) -> tuple[NDArray[np.uint8], list[Shape]]:
         The image, (SIZE, SIZE, 3) RGB, and its shapes from bottom to top.
 
     Raises:
-        ConfigError: there is no such split.
+        ConfigError: the split is unknown.
     """
     if split not in COUNTS:
         allowed = ", ".join(COUNTS)
@@ -150,9 +150,9 @@ def _cover(layer: _Layer, mask: Mask) -> _Layer | None:
 
 def _describe(category: str, visible: Mask) -> Shape | None:
     """A mask as COCO describes it; None if polygons, which have no holes, approximate its area badly."""
-    # cv2.findContours connects the centres of pixels, half a pixel inside the edges of the mask. In a mask that
-    # is dilated by one pixel to the right and downwards, pixel (x, y) represents the corner shared by the former
-    # pixels (x - 1, y - 1) and (x, y), so that contours follow the edges.
+    # cv2.findContours connects the centres of pixels, half a pixel inside the edges of the mask. In a mask
+    # that is dilated by one pixel to the right and downwards, pixel (x, y) represents the corner shared by
+    # the former pixels (x - 1, y - 1) and (x, y), so that contours follow the edges.
     x, y, w, h = cv2.boundingRect(visible)
     grown = cv2.dilate(visible[y : y + h + 1, x : x + w + 1], np.ones((2, 2)), anchor=(1, 1))
     mode, method = cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE

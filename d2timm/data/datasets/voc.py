@@ -34,7 +34,7 @@ class PascalVocDataset(Dataset):
         return list(CLASS_NAMES)
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
-        """Check that the image lists, the images and their annotations exist; describe the split in one line."""
+        """Check that image lists, images and annotations exist, and describe the split in one line."""
         for year, part in PARTS[split]:
             root = _root(year)
             image_list = root / "ImageSets" / "Main" / f"{part}.txt"

@@ -1,4 +1,4 @@
-"""Formats of annotations. A module that defines ``FORMAT`` adds a format of a user's own folder."""
+"""Annotation formats. A module that defines ``FORMAT`` adds a format for a user's own folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FolderFormat", "folder_formats"]
 
 @functools.cache
 def folder_formats() -> Mapping[str, FolderFormat]:
-    """``data.name`` -> format, for every module of this package that defines ``FORMAT``."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
+    """Map ``data.name`` to the format, for every module of this package that defines ``FORMAT``."""
+    modules = (import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
     formats = (module.FORMAT for module in modules if hasattr(module, "FORMAT"))
     return {declared.name: declared for declared in formats}

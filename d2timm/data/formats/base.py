@@ -1,4 +1,4 @@
-"""What a dataset format declares about itself."""
+"""The declaration of a dataset format."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["FolderFormat"]
 
 @dataclass(frozen=True)
 class FolderFormat:
-    """A format of a user's own folder, chosen by ``data.name`` and found at ``data.root``.
+    """A format of a user's own folder, selected by ``data.name`` and read from ``data.root``.
 
     Attributes:
         name: ``data.name``.
-        tasks: what its annotations describe, in the names of ``d2timm.data.tasks``.
-        read: brings a split into COCO's format, from the folder, ``train`` or ``val``, and what the folder is
-            called in error messages.
+        tasks: the tasks that its annotations describe, in the names of ``d2timm.data.tasks``.
+        read: converts a split to COCO's format; called with the folder, ``train`` or ``val``, and the name of
+            the folder in error messages.
     """
 
     name: str

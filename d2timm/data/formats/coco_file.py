@@ -1,4 +1,4 @@
-"""COCO's annotation files: read once, made sure of, and checked for what a detector needs of them."""
+"""COCO annotation files: cached reading, and checks that a detector can use the content."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from ...errors import ConfigError
 
 __all__ = ["categories", "check_images", "check_objects", "keypoint_names", "read_coco"]
 
+WITHOUT_MASKS = "use roi_heads=box or lazy_configs/faster_rcnn_timm.py"  # or keypoints
+
 
 def read_coco(file: Path, file_names: bool = True) -> dict[str, Any]:
-    """The JSON of a COCO file, made sure of its lists and their fields.
+    """Read a COCO file, whose lists and required fields are checked; an unchanged file is read once.
 
     Args:
-        file: the JSON.
-        file_names: whether its images must have ``file_name``, which those of LVIS have not.
+        file: the JSON file.
+        file_names: whether its images must have ``file_name``; LVIS does not have it.
 
     Raises:
-        ConfigError: a file that cannot be read, is no JSON or not in COCO's format.
+        ConfigError: the file cannot be read, or is not JSON in COCO's format.
     """
     try:
         return _read(file, file.stat().st_mtime_ns, file_names)
@@ -37,111 +39,117 @@ def categories(coco: Mapping[str, Any]) -> list[str]:
     return [category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"])]
 
 
-def keypoint_names(coco: Mapping[str, Any], told: str) -> list[str]:
-    """Names of the keypoints that the objects of all categories have.
+def keypoint_names(coco: Mapping[str, Any], label: str) -> list[str]:
+    """Names of the keypoints, which must be the same in all categories.
 
     Args:
         coco: the content of a file.
-        told: how the file is called in messages.
+        label: the name of the file in error messages.
 
     Raises:
-        ConfigError: a category has none, or others than the first.
+        ConfigError: a category has no keypoints, or others than the first category.
     """
     first: Any = coco["categories"][0].get("keypoints") if coco["categories"] else None
     differing = [c["name"] for c in coco["categories"] if c.get("keypoints") != first]
-    if not first or not isinstance(first, list) or not all(isinstance(n, str) for n in first) or differing:
-        which = differing[0] if differing else "any"
+    if differing or not first or not isinstance(first, list) or not all(isinstance(n, str) for n in first):
+        problem = f"{differing[0]!r} has others or none" if differing else "there are none"
         raise ConfigError(
-            f"{told}: a keypoint head needs the same 'keypoints' in every category, {which!r} has others or "
-            "none; use roi_heads=box or lazy_configs/faster_rcnn_timm.py"
+            f"{label}: a keypoint head needs the same list of names 'keypoints' in every category, but "
+            f"{problem}: {WITHOUT_MASKS}"
         )
     return [*first]
 
 
-def check_objects(coco: Mapping[str, Any], tasks: Sequence[str], told: str) -> int:
-    """Make sure that detectron2 can read all objects and that they have what the detector learns.
+def check_objects(coco: Mapping[str, Any], tasks: Sequence[str], label: str) -> int:
+    """Check that detectron2 can read all annotations, and that they contain what the tasks need.
 
     Args:
         coco: the content of a file.
-        tasks: what the detector finds.
-        told: how the file is called in messages.
+        tasks: the tasks of the detector.
+        label: the name of the file in error messages.
 
     Returns:
-        The number of objects to learn from.
+        The number of annotations that a detector can be trained on.
+
+    Raises:
+        ConfigError: there are none, or an annotation is invalid or incomplete.
     """
     images = {image["id"] for image in coco["images"]}
-    known = {category["id"] for category in coco["categories"]}
-    usable = [a for a in coco["annotations"] if _usable(a, images, known)]
+    category_ids = {category["id"] for category in coco["categories"]}
+    usable = [a for a in coco["annotations"] if _is_usable(a, images, category_ids)]
     if not usable:
         raise ConfigError(
-            f"{told}: none of its {len(coco['annotations'])} annotations is usable; one needs an image and a "
-            "category of the file and a bbox [x, y, width, height] with both sides > 0"
+            f"{label}: no usable annotations among {len(coco['annotations'])}; an annotation needs an image "
+            "and a category of the file, and a bbox [x, y, width, height] with both sides > 0"
         )
-    broken = [a["id"] for a in coco["annotations"] if a["image_id"] in images and not _readable(a, known)]
-    if broken:
+    invalid = [
+        a["id"] for a in coco["annotations"] if a["image_id"] in images and not _is_readable(a, category_ids)
+    ]
+    if invalid:
         raise ConfigError(
-            f"{told}: {len(broken)} annotations, such as that of id {broken[0]}, have no bbox "
-            "[x, y, width, height], no category of the file, or a segmentation or keypoints of another "
-            "format; leave them out"
+            f"{label}: {len(invalid)} invalid annotations, such as id {invalid[0]}: each needs a bbox "
+            "[x, y, width, height] and a category of the file, and any segmentation or keypoints must be in "
+            "COCO's format; correct or remove them"
         )
     if "segm" in tasks:
-        _check_masks(usable, told)
+        _check_masks(usable, label)
     if "keypoints" in tasks:
-        _check_keypoints(usable, 3 * len(keypoint_names(coco, told)), told)
+        _check_keypoints(usable, 3 * len(keypoint_names(coco, label)), label)
     return len(usable)
 
 
-def check_images(coco: Mapping[str, Any], folder: Path, json_name: str, told: str) -> None:
-    """Raise ConfigError if images of a file are not in their folder."""
+def check_images(coco: Mapping[str, Any], folder: Path, json_name: str, label: str) -> None:
+    """Raise ConfigError if images of a file are missing in their folder."""
     names = [image["file_name"] for image in coco["images"]]
-    there = set(os.listdir(folder)) if all("/" not in n for n in names) else None
-    absent = [n for n in names if (n not in there if there is not None else not (folder / n).is_file())]
-    if absent:
+    # one listing is faster than a look-up per image, which names with a folder need
+    listing = set(os.listdir(folder)) if all("/" not in n for n in names) else None
+    missing = [n for n in names if (n not in listing if listing is not None else not (folder / n).is_file())]
+    if missing:
         raise ConfigError(
-            f"{told}={folder}: {len(absent)} of {len(names)} images of {json_name} are not there, such as "
-            f"{absent[0]}"
+            f"{label}={folder}: {len(missing)} of {len(names)} images of {json_name} are missing, such as "
+            f"{missing[0]}"
         )
 
 
-def _check_masks(usable: Sequence[Mapping[str, Any]], told: str) -> None:
-    bare = [a["id"] for a in usable if not a.get("segmentation")]
-    without = "use roi_heads=box or lazy_configs/faster_rcnn_timm.py"
-    if len(bare) == len(usable):
-        raise ConfigError(f"{told} has boxes but no segmentation: {without}")
-    if bare:
+def _check_masks(usable: Sequence[Mapping[str, Any]], label: str) -> None:
+    incomplete = [a["id"] for a in usable if not a.get("segmentation")]
+    if len(incomplete) == len(usable):
+        raise ConfigError(f"{label} has boxes but no segmentation: {WITHOUT_MASKS}")
+    if incomplete:
         raise ConfigError(
-            f"{told}: {len(bare)} annotations, such as that of id {bare[0]}, have no segmentation: "
-            f"leave them out or {without}"
+            f"{label}: {len(incomplete)} annotations, such as id {incomplete[0]}, have no segmentation: "
+            f"remove them or {WITHOUT_MASKS}"
         )
 
 
-def _check_keypoints(usable: Sequence[Mapping[str, Any]], length: int, told: str) -> None:
-    wrong = [a["id"] for a in usable if len(a.get("keypoints") or []) != length]
-    if wrong:
+def _check_keypoints(usable: Sequence[Mapping[str, Any]], length: int, label: str) -> None:
+    incomplete = [a["id"] for a in usable if len(a.get("keypoints") or []) != length]
+    if incomplete:
         raise ConfigError(
-            f"{told}: {len(wrong)} annotations, such as that of id {wrong[0]}, have no 'keypoints' of "
-            f"{length} numbers, x, y and visibility of each: give 0, 0, 0 for a point that is not labelled"
+            f"{label}: {len(incomplete)} annotations, such as id {incomplete[0]}, do not have {length} "
+            "numbers in 'keypoints', x, y and visibility of each: write 0, 0, 0 for an unlabelled keypoint"
         )
 
 
-def _usable(annotation: Any, images: set[int], known: set[int]) -> bool:
+def _is_usable(annotation: Any, images: set[int], category_ids: set[int]) -> bool:
+    """Whether a detector can be trained on an annotation."""
     return (
         annotation["image_id"] in images
-        and _readable(annotation, known)
+        and _is_readable(annotation, category_ids)
         and not annotation.get("iscrowd")
         and min(annotation["bbox"][2:]) > 0
     )
 
 
-def _readable(annotation: Mapping[str, Any], known: set[int]) -> bool:
-    """Whether detectron2 can read an annotation, of whatever it may learn."""
-    box, mask, points = (annotation.get(key) for key in ("bbox", "segmentation", "keypoints"))
+def _is_readable(annotation: Mapping[str, Any], category_ids: set[int]) -> bool:
+    """Whether detectron2 can read an annotation, for any task."""
+    box, mask, keypoints = (annotation.get(key) for key in ("bbox", "segmentation", "keypoints"))
     return (
-        annotation["category_id"] in known
+        annotation["category_id"] in category_ids
         and _are_numbers(box)
         and len(box) == 4
         and (not mask or _is_mask(mask))
-        and (not points or _are_numbers(points))
+        and (not keypoints or _are_numbers(keypoints))
     )
 
 
@@ -150,36 +158,36 @@ def _are_numbers(values: Any) -> TypeGuard[list[float]]:
 
 
 def _is_mask(mask: Any) -> bool:
-    """Whether it is polygons or run lengths."""
+    """Whether a value is a list of polygons or run lengths."""
     if isinstance(mask, dict):
         return isinstance(mask.get("counts"), (str, list)) and _are_numbers(mask.get("size"))
     return isinstance(mask, list) and all(map(_are_numbers, mask))
 
 
 @functools.lru_cache(maxsize=4)
-def _read(file: Path, changed: int, file_names: bool) -> dict[str, Any]:
+def _read(file: Path, mtime_ns: int, file_names: bool) -> dict[str, Any]:
     try:
         coco = json.loads(file.read_bytes())
     except ValueError as error:
         raise ConfigError(f"{file} is not JSON: {error}") from None
-    needed: dict[str, dict[str, Any]] = {
+    required: dict[str, dict[str, Any]] = {
         "images": {"id": int, "file_name": str, "height": int, "width": int},
         "annotations": {"id": (int, str), "image_id": int, "category_id": int},
         "categories": {"id": int, "name": str},
     }
     if not file_names:
-        del needed["images"]["file_name"]
-    for key, fields in needed.items():
+        del required["images"]["file_name"]
+    for key, fields in required.items():
         entries = coco.get(key) if isinstance(coco, dict) else None
         if not isinstance(entries, list):
             raise ConfigError(f"{file} is not in COCO format: it has no list {key!r}")
         for field, kind in fields.items():
             if not all(isinstance(entry, dict) and field in entry for entry in entries):
                 raise ConfigError(f"{file} is not in COCO format: an entry of {key!r} has no {field!r}")
-            wrong = [entry[field] for entry in entries if not isinstance(entry[field], kind)]
-            if wrong:
-                raise ConfigError(f"{file} is not in COCO format: {field!r} in {key!r} is {wrong[0]!r}")
-    for key in needed:
+            invalid = [entry[field] for entry in entries if not isinstance(entry[field], kind)]
+            if invalid:
+                raise ConfigError(f"{file} is not in COCO format: {field!r} in {key!r} is {invalid[0]!r}")
+    for key in required:
         number, count = Counter(entry["id"] for entry in coco[key]).most_common(1)[0] if coco[key] else (0, 0)
         if count > 1:
             raise ConfigError(

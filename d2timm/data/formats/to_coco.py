@@ -1,8 +1,9 @@
-"""Sets of a user's own in other formats, or of several files, brought into one COCO file in the cache.
+"""Conversion of other formats, or of several COCO files, to one COCO file in the cache.
 
-    images, labels -> fingerprint of their names, times and sizes -> the file, made unless it is there
+    images, labels -> fingerprint of their names, times and sizes -> the file, unless it is in the cache
 
-So a file is made anew when one of those that it is made of changes, and never read while it is made.
+A change of any source file leads to another fingerprint and so to a new file. Files are written atomically,
+so that another process never reads an incomplete one.
 """
 
 from __future__ import annotations
@@ -17,56 +18,71 @@ from PIL import Image
 
 from ...errors import ConfigError
 from ...utils.files import atomic_write, cache_root
-from ..formats import coco_file
 from ..paths import Split
+from . import coco_file
 
-__all__ = ["SUFFIXES", "Object", "Pair", "keep", "lines", "merge", "to_coco", "to_object"]
+__all__ = [
+    "IMAGE_ROOT",
+    "SUFFIXES",
+    "Annotation",
+    "Pair",
+    "build_coco",
+    "cached_coco_file",
+    "merge",
+    "read_lines",
+    "to_annotation",
+]
 
-VERSION = 2  # raise it when the code makes something else of the same files
+VERSION = 2  # increase it when the code converts the same files differently
 EXIF_ORIENTATION = 0x0112
-TURNED = range(5, 9)  # orientations in which width and height change places
+TRANSPOSED = range(5, 9)  # EXIF orientations that swap width and height
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-ANYWHERE = Path("/")  # the folder of images that are named by whole paths
+IMAGE_ROOT = Path("/")  # the image folder of a converted split, whose file names are absolute paths
 
-Object = dict[str, Any]  # of COCO's annotations, without its own id and that of its image
-Pair = tuple[Path, Path]  # an image, and the file that describes its objects
+Annotation = dict[str, Any]  # in COCO's format, without its own id and without the id of its image
+Pair = tuple[Path, Path]  # an image and the file with its annotations
 
 
-def merge(jsons: Sequence[Path], images: Sequence[Path], told: str) -> Split:
-    """Several COCO files as one.
+def merge(jsons: Sequence[Path], images: Sequence[Path], label: str) -> Split:
+    """Merge several COCO files into one.
 
     Args:
-        jsons: the files; their categories have the same names in the order of their ids.
-        images: the folder of each file's images.
-        told: how the files are called in messages.
+        jsons: the files, whose categories must have the same names in the order of their ids.
+        images: the image folder of each file.
+        label: the name of the files in error messages.
+
+    Raises:
+        ConfigError: a file is missing or broken, or the categories differ.
     """
     if len(jsons) != len(images):
-        raise ConfigError(f"{told}: {len(jsons)} files of annotations and {len(images)} folders of images")
+        raise ConfigError(f"{label}: {len(jsons)} annotation files but {len(images)} image folders")
     missing = [file for file in jsons if not file.is_file()]
     if missing:
-        raise ConfigError(f"{told}: {missing[0]}: no such file")
+        raise ConfigError(f"{label}: {missing[0]}: no such file")
     pairs = list(zip(jsons, images, strict=True))
     folders = [folder.absolute() for folder in images]
-    return Split(keep(folders, jsons, lambda: _merged(pairs, told)), ANYWHERE)
+    return Split(cached_coco_file(folders, jsons, lambda: _merge_content(pairs, label)), IMAGE_ROOT)
 
 
-def keep(said: Iterable[object], files: Iterable[Path], make: Callable[[], dict[str, Any]]) -> Path:
-    """A COCO file in the cache, made unless it is there.
+def cached_coco_file(
+    settings: Iterable[object], files: Iterable[Path], build: Callable[[], dict[str, Any]]
+) -> Path:
+    """Return a COCO file in the cache, which is built and written unless it exists.
 
     Args:
-        said: what matters beside the files, such as names of classes.
-        files: those that it is made of; they may be missing.
-        make: gives its content.
+        settings: everything except files that the content depends on, such as class names.
+        files: the files that the content depends on; they may be missing.
+        build: returns the content.
 
     Raises:
         ConfigError: the cache cannot be written.
     """
     digest = hashlib.sha256(f"{VERSION}\n".encode())
-    for text in (*said, *map(_state, files)):
+    for text in (*settings, *map(_file_state, files)):
         digest.update(f"{text}\n".encode())
     file = cache_root() / f"coco-{digest.hexdigest()[:16]}.json"
     if not file.is_file():
-        content = json.dumps(make())
+        content = json.dumps(build())
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as partial:
@@ -79,49 +95,55 @@ def keep(said: Iterable[object], files: Iterable[Path], make: Callable[[], dict[
     return file
 
 
-def to_coco(
+def build_coco(
     pairs: Sequence[Pair],
     names: Sequence[str],
-    read: Callable[[Path, tuple[int, int]], Iterable[Object]],
+    read: Callable[[Path, tuple[int, int]], Iterable[Annotation]],
 ) -> dict[str, Any]:
-    """The content of a COCO file.
+    """Build the content of a COCO file.
 
     Args:
-        pairs: images and what describes their objects.
-        names: of the classes, whose ids in the file count from 1.
-        read: gives the objects, of such a file and the width and height of the image.
+        pairs: the images and their annotation files.
+        names: names of the classes, whose ids in the file start at 1.
+        read: returns the annotations; called with an annotation file and the (width, height) of its image.
     """
     images: list[dict[str, Any]] = []
-    annotations: list[Object] = []
-    for number, (image, labels) in enumerate(pairs, start=1):
-        width, height = _size(image)
+    annotations: list[Annotation] = []
+    for image_id, (image, labels) in enumerate(pairs, start=1):
+        width, height = _image_size(image)
         path = str(image.absolute())
-        images.append({"id": number, "file_name": path, "width": width, "height": height})
-        for found in read(labels, (width, height)):
-            annotations.append({"id": len(annotations) + 1, "image_id": number, **found})
+        images.append({"id": image_id, "file_name": path, "width": width, "height": height})
+        for annotation in read(labels, (width, height)):
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
     categories = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def to_object(number: int, box: Sequence[float], **more: Any) -> Object:
-    """An object of a class, which counts from 0, and a box (left, top, width, height) in pixels."""
-    return {"category_id": number + 1, "bbox": list(box), "area": box[2] * box[3], "iscrowd": 0, **more}
+def to_annotation(class_index: int, box: Sequence[float], **more: Any) -> Annotation:
+    """An annotation in COCO's format.
+
+    Args:
+        class_index: from 0.
+        box: (left, top, width, height) in pixels.
+        more: further fields, which may replace ``area`` and ``iscrowd``.
+    """
+    return {"category_id": class_index + 1, "bbox": list(box), "area": box[2] * box[3], "iscrowd": 0, **more}
 
 
-def lines(file: Path) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, with their numbers.
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, each with its line number from 1.
 
     Raises:
-        ConfigError: a file that cannot be read.
+        ConfigError: the file cannot be read.
     """
     try:
-        text = file.read_text("utf-8-sig")  # some editors begin a file with a mark
+        text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as text: {error}") from None
     return [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def _merged(pairs: Sequence[Pair], told: str) -> dict[str, Any]:
+def _merge_content(pairs: Sequence[Pair], label: str) -> dict[str, Any]:
     first = pairs[0][0]
     merged: dict[str, Any] = {
         "images": [],
@@ -130,42 +152,46 @@ def _merged(pairs: Sequence[Pair], told: str) -> dict[str, Any]:
     }
     for file, folder in pairs:
         coco = coco_file.read_coco(file)
-        kinds = _same_categories(coco, merged, f"{told}: {file}", first)
-        ids = [image["id"] for image in coco["images"]]
-        numbers = {number: new for new, number in enumerate(ids, start=len(merged["images"]) + 1)}
+        category_ids = _category_ids(coco, merged, f"{label}: {file}", first)
+        old_ids = [image["id"] for image in coco["images"]]
+        image_ids = {old: new for new, old in enumerate(old_ids, start=len(merged["images"]) + 1)}
         for image in coco["images"]:
             path = str((folder / image["file_name"]).absolute())
-            merged["images"].append({**image, "id": numbers[image["id"]], "file_name": path})
+            merged["images"].append({**image, "id": image_ids[image["id"]], "file_name": path})
         for annotation in coco["annotations"]:
-            if annotation["image_id"] in numbers:
-                new = {
+            if annotation["image_id"] in image_ids:
+                new_ids = {
                     "id": len(merged["annotations"]) + 1,
-                    "image_id": numbers[annotation["image_id"]],
-                    "category_id": kinds[annotation["category_id"]],
+                    "image_id": image_ids[annotation["image_id"]],
+                    "category_id": category_ids[annotation["category_id"]],
                 }
-                merged["annotations"].append({**annotation, **new})
+                merged["annotations"].append({**annotation, **new_ids})
     return merged
 
 
-def _same_categories(coco: dict[str, Any], other: dict[str, Any], told: str, first: Path) -> dict[int, int]:
-    """Ids of a file's categories -> those of the first file's."""
-    own, shared = (sorted(c["categories"], key=lambda category: category["id"]) for c in (coco, other))
+def _category_ids(coco: dict[str, Any], reference: dict[str, Any], label: str, first: Path) -> dict[int, int]:
+    """Map the category ids of a file to the ids in the first file.
+
+    Raises:
+        ConfigError: the categories differ, or an annotation has another category.
+    """
+    own, shared = (sorted(c["categories"], key=lambda category: category["id"]) for c in (coco, reference))
     for field in ("name", "keypoints"):
-        values, wanted = ([category.get(field) for category in side] for side in (own, shared))
-        if values != wanted:
-            raise ConfigError(f"{told}: {field!r} of its categories are {values}, in {first} {wanted}")
-    kinds = {category["id"]: same["id"] for category, same in zip(own, shared, strict=True)}
-    strange = [a for a in coco["annotations"] if a["category_id"] not in kinds]
-    if strange:
+        values, expected = ([category.get(field) for category in side] for side in (own, shared))
+        if values != expected:
+            raise ConfigError(f"{label}: {field!r} of its categories is {values}, but {expected} in {first}")
+    ids = {category["id"]: same["id"] for category, same in zip(own, shared, strict=True)}
+    unknown = [a for a in coco["annotations"] if a["category_id"] not in ids]
+    if unknown:
         raise ConfigError(
-            f"{told}: the annotation of id {strange[0]['id']} has category_id {strange[0]['category_id']}, "
-            f"which is none of its categories, {', '.join(map(str, kinds))}"
+            f"{label}: annotation {unknown[0]['id']} has category_id {unknown[0]['category_id']}, "
+            f"but the categories have the ids {', '.join(map(str, ids))}"
         )
-    return kinds
+    return ids
 
 
-def _state(file: Path) -> str:
-    """What tells whether a file is another than it was."""
+def _file_state(file: Path) -> str:
+    """A text that changes when the file changes."""
     try:
         state = file.stat()
     except (OSError, ValueError):
@@ -173,11 +199,12 @@ def _state(file: Path) -> str:
     return f"{file.absolute()} {state.st_mtime_ns} {state.st_size}"
 
 
-def _size(file: Path) -> tuple[int, int]:
-    """Width and height of an image as it is read: turned as its camera says. Only its header is looked at."""
+def _image_size(file: Path) -> tuple[int, int]:
+    """Width and height of an image after its EXIF orientation is applied; reads only the header."""
     try:
         with Image.open(file) as image:
             width, height = image.size
-            return (height, width) if image.getexif().get(EXIF_ORIENTATION) in TURNED else (width, height)
-    except (OSError, ValueError) as error:  # Pillow's own is an OSError
+            transposed = image.getexif().get(EXIF_ORIENTATION) in TRANSPOSED
+            return (height, width) if transposed else (width, height)
+    except (OSError, ValueError) as error:  # UnidentifiedImageError is an OSError
         raise ConfigError(f"{file} cannot be read as an image: {error}") from None

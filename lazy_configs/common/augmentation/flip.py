@@ -1,4 +1,4 @@
-# Images resized so that their short side is one of several, and flipped
+# Resize the short side of an image to one of several lengths, and flip horizontally
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from omegaconf import ListConfig

@@ -1,4 +1,4 @@
-# Flipped upside down as well, for pictures that have no top: of a microscope, from the air
+# Flip vertically as well, for images without an up direction, such as microscopy or aerial images
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 

@@ -1,4 +1,4 @@
-# Large-scale jitter (https://arxiv.org/abs/2012.07177): images at a tenth to double their size, in a square
+# Large-scale jitter (https://arxiv.org/abs/2012.07177): scale by 0.1 to 2, then crop or pad to a square
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from omegaconf import ListConfig

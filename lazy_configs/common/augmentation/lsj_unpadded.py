@@ -1,4 +1,4 @@
-# Large-scale jitter of ViTDet: flipped first, and padded by the detector alone, with the mean
+# Large-scale jitter as in ViTDet: flip first, and leave padding to the detector, which pads with the mean
 from .lsj import augmentation
 
 augmentation.insert(0, augmentation.pop())

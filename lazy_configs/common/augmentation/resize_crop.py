@@ -1,5 +1,5 @@
-# Resized, or half of the time cropped and then resized: as DETR (https://arxiv.org/abs/2005.12872), Swin and
-# those after it are trained
+# Resize, and with probability 0.5 crop before that: the augmentation of DETR (https://arxiv.org/abs/2005.12872),
+# Swin and later detectors
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from omegaconf import ListConfig
@@ -10,7 +10,7 @@ augmentation = ListConfig(
         L(T.RandomApply)(
             tfm_or_aug=L(T.AugmentationList)(
                 augs=[
-                    # sides before the crop, whatever those after it: they say how much is seen
+                    # fixed sides before the crop: they determine how much of the image a crop shows
                     L(T.ResizeShortestEdge)(
                         short_edge_length=[400, 500, 600], max_size=1333, sample_style="choice"
                     ),

@@ -9,15 +9,15 @@ from d2timm.modeling import detector_tasks
 
 from ..augmentation.flip import augmentation as _augmentation
 
-_settings = "${data.settings.${data.name}"  # the chosen set's, with a key and two brackets behind it
+_settings = "${data.settings.${data.name}"  # of the selected dataset; append a key and the closing brackets
 
-# What goes with a set: image sides and warm-up are those of the field, schedules fit the size
+# Settings of the datasets: usual image sizes and warm-up, schedules that fit the size of the dataset
 _coco = dict(
     pretrained=True,
     train_short_edges=[640, 672, 704, 736, 768, 800],
     test_short_edge=800,
     max_size=1333,
-    crop_size=1024,  # of large-scale jitter
+    crop_size=1024,  # side of large-scale jitter
     batch_size=16,
     rois_per_image=512,
     detections_per_image=100,
@@ -27,7 +27,7 @@ _coco = dict(
     eval_period=5000,
     checkpoint_period=5000,
     workers=4,
-    repeat_threshold=0.0,  # share of the images below which a class is seen more often
+    repeat_threshold=0.0,  # classes in a smaller share of the images are sampled more often
 )
 _own = {
     **_coco,
@@ -42,17 +42,22 @@ _own = {
 }
 
 data = dict(
-    # auto: the files below if they are given, else COCO 2017 if it is there, else the embedded shapes
+    # auto: the files below if they are set, else COCO 2017 if it is found, else the embedded shapes
     name="auto",
-    # files in COCO format and the folders of their images; lists where there are several
+    # files in COCO format and the folders of their images, or lists of several
     train_json=None,
     train_images=None,
     val_json=None,
     val_images=None,
-    root=None,  # the folder of a set in another format: name=yolo or voc_folder
-    labels=None,  # names of classes that were recorded with a run: then no files are read for them
-    # what the detector finds, and so what truth it needs and how it is evaluated
-    tasks=L(detector_tasks)(config=dict(model="${model}")),  # a node without a target is not instantiated
+    root=None,  # the folder of a dataset in another format: name=yolo or voc_folder
+    labels=None,  # class names that a run has recorded, so that opening it needs no dataset
+    # the tasks of the detector, which determine the annotations that it needs and its evaluators
+    tasks=L(detector_tasks)(
+        model="${model._target_}",
+        roi_heads="${oc.select:model.roi_heads._target_,null}",
+        mask_in_features="${oc.select:model.roi_heads.mask_in_features,null}",
+        keypoint_in_features="${oc.select:model.roi_heads.keypoint_in_features,null}",
+    ),
     settings=dict(
         shapes=dict(
             pretrained=False,
@@ -66,9 +71,9 @@ data = dict(
             max_iter=150,
             lr=1e-3,
             warmup=0.1,
-            eval_period=0,  # at the end only
+            eval_period=0,  # only at the end
             checkpoint_period=50,
-            workers=0,  # images of 160 pixels are read faster than they are handed over
+            workers=0,  # small images are read faster than worker processes transfer them
             repeat_threshold=0.0,
         ),
         coco_2017=_coco,
@@ -115,7 +120,7 @@ dataloader = dict(
             instance_mask_format=L(mask_format)(
                 points="${oc.select:model.roi_heads.mask_head.train_num_points,null}"
             ),
-            tight_boxes=True,  # where a crop has cut objects
+            tight_boxes=True,  # fit boxes to the masks of objects that a crop has cut
         ),
         total_batch_size=_settings + ".batch_size}",
         num_workers=_settings + ".workers}",

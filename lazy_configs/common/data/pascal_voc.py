@@ -1,5 +1,5 @@
-# Pascal VOC, VOC2007 and VOC2012 below $DETECTRON2_DATASETS or ./datasets: trained on the trainval sets of
-# both years, evaluated on the test set of 2007
+# Pascal VOC: VOC2007 and VOC2012 below $DETECTRON2_DATASETS or ./datasets; training on the trainval splits of
+# both years, evaluation on the test split of 2007
 from .auto import data, dataloader
 
 data.name = "pascal_voc"

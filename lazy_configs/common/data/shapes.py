@@ -1,4 +1,4 @@
-# The embedded set of drawn shapes, made on first use
+# The embedded dataset of drawn shapes, generated on first use
 from .auto import data, dataloader
 
 data.name = "shapes"

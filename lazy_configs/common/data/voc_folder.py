@@ -1,4 +1,4 @@
-# A folder of your own in the layout of Pascal VOC: data.root
+# Your own folder in the layout of Pascal VOC: data.root
 from .auto import data, dataloader
 
 data.name = "voc_folder"

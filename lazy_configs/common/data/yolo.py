@@ -1,4 +1,4 @@
-# A folder of your own in the layout of YOLO: data.root, with a data.yaml
+# Your own folder in the layout of YOLO, with a data.yaml: data.root
 from .auto import data, dataloader
 
 data.name = "yolo"

@@ -5,9 +5,9 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 lr_multiplier = L(WarmupParamScheduler)(
     scheduler=L(MultiStepParamScheduler)(
         values=[1.0, 0.1, 0.01],
-        milestones=[8, 11, 12],  # in twelfths of the schedule, whatever its length
+        milestones=[8, 11, 12],  # relative to the last one: twelfths of the schedule
     ),
-    warmup_length="${data.settings.${data.name}.warmup}",  # of the whole schedule
+    warmup_length="${data.settings.${data.name}.warmup}",  # share of the schedule
     warmup_method="linear",
     warmup_factor=0.001,
 )

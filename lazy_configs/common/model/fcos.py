@@ -8,7 +8,7 @@ from d2timm.modeling.levels import level_names
 
 from ..derived import images, levels
 
-_levels = levels(finest=8)  # p3 on, as in the paper
+_levels = levels(finest=8)  # from p3, as in the paper
 
 model = L(FCOS)(
     backbone=None,  # the neck
@@ -21,10 +21,10 @@ model = L(FCOS)(
     ),
     head_in_features=L(level_names)(**_levels),
     num_classes=L(num_classes)(data="${data}"),
-    center_sampling_radius=1.5,  # in cells
+    center_sampling_radius=1.5,  # in cells of the level
     focal_loss_alpha=0.25,
     focal_loss_gamma=2.0,
-    test_score_thresh=0.2,  # of the root of score times centerness
+    test_score_thresh=0.2,  # threshold of sqrt(score * centerness)
     test_topk_candidates=1000,
     test_nms_thresh=0.6,
     max_detections_per_image="${data.settings.${data.name}.detections_per_image}",

@@ -1,4 +1,4 @@
-# Panoptic FPN (https://arxiv.org/abs/1901.02446): an R-CNN with masks, and the head of Semantic FPN for stuff
+# Panoptic FPN (https://arxiv.org/abs/1901.02446): an R-CNN for things, the head of Semantic FPN for stuff
 from detectron2.modeling.meta_arch import PanopticFPN
 
 from .rcnn import model

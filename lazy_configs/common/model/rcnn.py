@@ -21,7 +21,7 @@ model = L(GeneralizedRCNN)(
                 aspect_ratios="${...anchor_generator.aspect_ratios}",
                 sizes="${...anchor_generator.sizes}",
             ),
-            conv_dims=[-1],  # -1: as wide as the neck; ViTDet has two
+            conv_dims=[-1],  # -1: the width of the neck; ViTDet has two such layers
         ),
         anchor_generator=L(DefaultAnchorGenerator)(
             sizes=L(anchor_sizes)(**levels(), scales=_scales, finest=4),
@@ -31,8 +31,8 @@ model = L(GeneralizedRCNN)(
         ),
         anchor_matcher=L(Matcher)(thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True),
         box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
-        anchor_boundary_thresh=-1,  # 0: anchors that reach out of the image are not used in training
-        smooth_l1_beta=0.0,  # plain L1
+        anchor_boundary_thresh=-1,  # 0: training ignores anchors that extend beyond the image
+        smooth_l1_beta=0.0,  # L1 loss
         batch_size_per_image=256,
         positive_fraction=0.5,
         pre_nms_topk=[2000, 1000],  # training, test

@@ -11,8 +11,10 @@ from d2timm.modeling.levels import anchor_sizes, anchors_per_cell, level_names, 
 
 from ..derived import images, levels
 
-_levels = levels(finest=8)  # p3 on, as in the paper: a head on p2 costs three times all the others
-_scales = [4.0 * 2 ** (k / 3) for k in range(3)]  # sides of anchors, in cells: from 32 pixels at stride 8
+_levels = levels(
+    finest=8
+)  # from p3, as in the paper: a head on p2 costs three times as much as all the others
+_scales = [4.0 * 2 ** (k / 3) for k in range(3)]  # sides of anchors, in cells: 32 pixels and more at stride 8
 
 model = L(RetinaNet)(
     backbone=None,  # the neck
@@ -40,7 +42,7 @@ model = L(RetinaNet)(
     focal_loss_alpha=0.25,
     focal_loss_gamma=2.0,
     box_reg_loss_type="smooth_l1",
-    smooth_l1_beta=0.0,  # plain L1
+    smooth_l1_beta=0.0,  # L1 loss
     test_score_thresh=0.05,
     test_topk_candidates=1000,
     test_nms_thresh=0.5,

@@ -1,4 +1,4 @@
-# Semantic FPN (https://arxiv.org/abs/1901.02446): a class for each pixel, no objects
+# Semantic FPN (https://arxiv.org/abs/1901.02446): a class for each pixel, without objects
 from detectron2.config import LazyCall as L
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 
@@ -11,7 +11,8 @@ from ..derived import images, strides
 model = L(SemanticSegmentor)(
     backbone=None,  # the neck
     sem_seg_head=L(SemSegFPNHead)(
-        # p2 to p5 as in the paper: grids of further levels need not be halves, but where they are fused
+        # p2 to p5, as in the paper: the head needs grids that are exact halves, which coarser levels are only
+        # in necks that fuse them
         input_shape=L(named_shapes)(
             channels="${model.backbone.out_channels}",
             strides=strides(),

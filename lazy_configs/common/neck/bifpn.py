@@ -1,4 +1,4 @@
-# EfficientDet's: all levels fused in both directions, again and again (https://arxiv.org/abs/1911.09070)
+# EfficientDet's neck: repeated fusion of all levels, top-down and bottom-up (https://arxiv.org/abs/1911.09070)
 from d2timm.modeling import BiFPN
 
 from .fpn import neck

@@ -8,7 +8,7 @@ neck = L(FPN)(
     in_features=L(coarse_features)(
         remaps="${oc.select:..bottom_up.remaps,null}",
         strides="${oc.select:..bottom_up.strides,null}",
-        # where a detector without proposals begins; the others use all levels
+        # dense detectors start at a coarser level; the others use all levels
         finest="${oc.select:model.head.input_shape.strides.finest,1}",
     ),
     out_channels=256,

@@ -1,4 +1,4 @@
-# No pyramid: the output of stride 16 alone, as in R-CNNs before FPN
+# One level instead of a pyramid: the output of stride 16, as in R-CNNs before FPN
 from detectron2.config import LazyCall as L
 
 from d2timm.modeling import SingleLevel

@@ -1,4 +1,4 @@
-# FPN and a path from its finest level back up (https://arxiv.org/abs/1803.01534)
+# FPN with a bottom-up path from its finest level (https://arxiv.org/abs/1803.01534)
 from d2timm.modeling import PAFPN
 
 from .fpn import neck

@@ -1,4 +1,4 @@
-# ViTDet's: all levels of one output, the last block of a plain transformer (https://arxiv.org/abs/2203.16527)
+# ViTDet's neck: all levels from one output, as of a plain transformer (https://arxiv.org/abs/2203.16527)
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
@@ -21,5 +21,5 @@ neck = L(SimpleFeaturePyramid)(
     ),
     norm="LN",
     top_block=L(LastLevelMaxPool)(),
-    square_pad=0,  # a side in pixels; ViTDet trains on squares of 1024
+    square_pad=0,  # side of padded images in pixels, 1024 in ViTDet; 0: the least padding
 )

@@ -1,4 +1,4 @@
-# SGD with momentum as detectron2's own recipes have it; their learning rate is 0.02 for steps of 16 images
+# SGD with momentum as in detectron2's recipes, whose learning rate is 0.02 for 16 images per step
 from .adamw import optimizer
 
 optimizer.opt = "sgd"

@@ -41,7 +41,7 @@ roi_heads = L(StandardROIHeads)(
         box2box_transform=L(Box2BoxTransform)(weights=[10, 10, 5, 5]),
         num_classes="${model.roi_heads.num_classes}",
         cls_agnostic_bbox_reg=False,
-        smooth_l1_beta=0.0,  # plain L1
+        smooth_l1_beta=0.0,  # L1 loss
         test_score_thresh=0.05,
         test_nms_thresh=0.5,
         test_topk_per_image="${data.settings.${data.name}.detections_per_image}",

@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN as mmdetection has it for Swin and ConvNeXt: masks in each stage, boxes of each class
+# mmdetection's Cascade Mask R-CNN for Swin and ConvNeXt: masks in each stage, class-specific boxes
 from d2timm.modeling import CascadeMaskROIHeads
 
 from ..cascade import cascade

@@ -26,4 +26,4 @@ roi_heads.keypoint_head = L(KRCNNConvDeconvUpsampleHead)(
     loss_weight=1.0,
     loss_normalizer="visible",
 )
-roi_heads.box_predictor.smooth_l1_beta = 0.5  # plain L1 costs keypoints some accuracy
+roi_heads.box_predictor.smooth_l1_beta = 0.5  # with L1 loss, keypoints are less accurate

@@ -1,4 +1,4 @@
-# Boxes and masks that do not depend on the class: for many classes, or few examples of each
+# Class-agnostic boxes and masks, for many classes or few examples of each
 from .mask import roi_heads
 
 roi_heads.box_predictor.cls_agnostic_bbox_reg = True

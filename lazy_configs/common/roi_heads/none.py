@@ -1,2 +1,2 @@
-# For detectors that have none: nothing is put into the tree
+# For detectors without ROI heads: the tree has no key roi_heads
 roi_heads = None

@@ -1,4 +1,4 @@
-# PointRend (https://arxiv.org/abs/1912.08193): masks refined at uncertain points, of the finest level
+# PointRend (https://arxiv.org/abs/1912.08193): masks refined at uncertain points, from the finest level
 from detectron2.config import LazyCall as L
 
 from d2timm.modeling import named_shapes, point_rend_mask_head
@@ -8,7 +8,7 @@ from ..derived import strides
 from .box import roi_heads
 
 roi_heads.mask_in_features = L(level_names)(strides=[L(finest_stride)(strides=strides())])
-roi_heads.mask_pooler = None  # the head pools for itself
+roi_heads.mask_pooler = None  # the head pools features itself
 roi_heads.mask_head = L(point_rend_mask_head)(
     input_shape=L(named_shapes)(
         channels="${model.backbone.out_channels}",

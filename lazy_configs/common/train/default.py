@@ -6,14 +6,14 @@ train = dict(
     output_dir="./output",
     init_checkpoint="",
     max_iter="${data.settings.${data.name}.max_iter}",
-    epochs=None,  # the length in epochs instead of max_iter
-    accumulate=1,  # batches whose gradients make a step; an iteration is a step
-    reference_batch_size=None,  # images a step that optimizer.lr is meant for: scaled to this run's
-    amp=dict(enabled=_gpu, precision="fp16"),  # automatic mixed precision; bf16 on newer GPUs and the CPU
+    epochs=None,  # length in epochs, instead of max_iter
+    accumulate=1,  # batches per step of the optimizer, which counts as one iteration
+    reference_batch_size=None,  # images per step for which optimizer.lr is meant, and from which it is scaled
+    amp=dict(enabled=_gpu, precision="fp16"),  # automatic mixed precision; bf16 on recent GPUs and the CPU
     ema=dict(
         enabled=False,  # evaluate an exponential moving average of the weights
-        decay=0.999,  # a step
-        warmup=True,  # the decay rises to that from 0
+        decay=0.999,  # per step
+        warmup=True,  # increase the decay from 0
     ),
     ddp=dict(
         broadcast_buffers=False,
@@ -21,20 +21,20 @@ train = dict(
         fp16_compression=False,
     ),
     checkpointer=dict(period="${data.settings.${data.name}.checkpoint_period}", max_to_keep=3),
-    eval_period="${data.settings.${data.name}.eval_period}",  # 0: at the end only
-    eval_epochs=None,  # epochs instead of eval_period
-    early_stop=0,  # end after so many evaluations in a row without a better score; 0: never
+    eval_period="${data.settings.${data.name}.eval_period}",  # 0: only at the end
+    eval_epochs=None,  # period in epochs, instead of eval_period
+    early_stop=0,  # stop after this many successive evaluations without a better score; 0: never
     log_period=20,
     tta=dict(
-        enabled=False,  # evaluate also with test-time augmentation at the end
-        scales=[0.75, 1.0, 1.25],  # of the size that images are evaluated at
+        enabled=False,  # at the end, evaluate with test-time augmentation as well
+        scales=[0.75, 1.0, 1.25],  # times the image size of the evaluation
         flip=True,
     ),
-    writers=[],  # services that follow the run: wandb, mlflow
-    metric=None,  # that runs are compared by, as task/metric; None: the main one of what the detector finds
-    pause_at=None,  # end after this iteration of the schedule; --resume goes on
-    stop_below_median=0,  # end if below the median of at least so many finished runs beside this one
-    threads=None,  # of each process; None: all cores of the machine, divided among its processes
+    writers=[],  # tracking services: wandb, mlflow
+    metric=None,  # task/metric by which runs are compared; None: the main metric of the detector's tasks
+    pause_at=None,  # stop after this iteration of the schedule; --resume continues
+    stop_below_median=0,  # stop if below the median of at least this many finished runs in the parent folder
+    threads=None,  # threads per process; None: the cores of the machine divided by its processes
     device="cuda" if _gpu else "cpu",
     seed=0,
     cudnn_benchmark=False,

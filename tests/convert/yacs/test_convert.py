@@ -1,10 +1,11 @@
-"""Old configs as files of ours: short, complete, and the detector, optimizer and schedule that they meant."""
+"""Old configs become short files with the detector, optimizer and schedule that they describe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import filter as match_keys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,24 +15,25 @@ from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from omegaconf import DictConfig
 from torch import nn
 
+from d2timm import get_config
 from d2timm.config.build import build_on_meta
 from d2timm.config.lazy import load
-from d2timm.convert.yacs import convert
-from d2timm.convert.yacs.convert import Converted, write_config
+from d2timm.convert.yacs.account import Account
+from d2timm.convert.yacs.convert import convert_config, translate
 from d2timm.convert.yacs.read import read
-from d2timm.convert.yacs.rules import LOST, NEEDLESS, RULES
+from d2timm.convert.yacs.rules import CARRIED, NOT_CONVERTED, NOT_NEEDED, RULES, TOGETHER
 from d2timm.engine.optim import build_optimizer
 from d2timm.errors import ConfigError
 
 NAME = "MODEL.BACKBONE.NAME"
-#: As a file of detectron2_timm is: a pyramid over layers that it names, trained on COCO
+#: Like a file of detectron2_timm: a pyramid over named layers, trained on COCO
 PYRAMID = """
 VERSION: 2
 MODEL:
   META_ARCHITECTURE: GeneralizedRCNN
   MASK_ON: true
-  PIXEL_MEAN: [127.0, 127.5, 127.9]  # of the model, to a level of grey
-  PIXEL_STD: [127.0, 127.0, 127.0]
+  PIXEL_MEAN: [127.5, 127.5, 127.5]  # timm's of this model
+  PIXEL_STD: [127.5, 127.5, 127.5]
   BACKBONE:
     NAME: build_test_resnet_fpn_backbone
     FREEZE_AT: 0
@@ -76,18 +78,26 @@ model, data, dataloader, train = _cfg.model, _cfg.data, _cfg.dataloader, _cfg.tr
 optimizer = get_config("common/optimizer/sgd.py").optimizer
 lr_multiplier = get_config("common/lr_multiplier/multistep.py").lr_multiplier
 
-model.backbone.bottom_up.model_name = "test_resnet"
-
 data.name = "coco_2017"
+
+model.backbone.bottom_up.model_name = "test_resnet"
+model.proposal_generator.anchor_generator.aspect_ratios = [[0.5, 1.0, 2.0]]
 
 optimizer.lr = 0.02
 optimizer.clip_norm = None
 
-lr_multiplier.scheduler.milestones = [60000, 80000, 90000]
-lr_multiplier.warmup_length = 500 / 90000
+train.max_iter = 90000
+train.eval_period = 5000
 
-train.amp.enabled = False
+lr_multiplier.scheduler.milestones = [60000, 80000, 90000]
+lr_multiplier.warmup_length = 0.005555555555555556
 """
+
+
+class Converted(NamedTuple):
+    text: str
+    account: Account
+
 
 Run = Callable[..., tuple[Converted, DictConfig]]
 
@@ -96,29 +106,70 @@ Run = Callable[..., tuple[Converted, DictConfig]]
 def run(tmp_path: Path) -> Run:
     """Convert the file above with other values, ``KEY=value``, and load what was written."""
 
-    def of(*changes: str) -> tuple[Converted, DictConfig]:
+    def convert(*changes: str) -> tuple[Converted, DictConfig]:
         (tmp_path / "old.yaml").write_text(PYRAMID)
         opts = [text for change in changes for text in change.split("=", 1)]
         out = tmp_path / f"new{len(list(tmp_path.iterdir()))}.py"
-        return write_config(tmp_path / "old.yaml", out, opts), load(out)
+        account = convert_config(tmp_path / "old.yaml", out, opts)
+        return Converted(out.read_text(), account), load(out)
 
-    return of
+    return convert
 
 
 def test_a_usual_config_is_a_short_file(run: Run) -> None:
     converted, cfg = run()
     head, _, rest = converted.text.partition("from d2timm")
     assert f"from d2timm{rest}" == LINES
-    assert head == "# Converted from old.yaml by scripts/convert_config.py\n"  # nothing to remark
-    told = converted.account.told()
-    assert not told["not converted"]
-    assert not told["notes"]
-    assert any(key.startswith("MODEL.BACKBONE.CONFIG.REMOVE_LAYERS=") for key in told["not needed"])
+    assert "old.yaml" in head
+    sections = dict(converted.account.sections())
+    assert not sections["not converted"]
+    assert not sections["notes"]
+    assert any(key.startswith("MODEL.BACKBONE.CONFIG.REMOVE_LAYERS=") for key in sections["not needed"])
     assert build_on_meta(cfg).backbone.bottom_up.output_shape()["res3"].channels == 48
     assert "_cfg" not in cfg
 
 
-def test_detector_of_many_values(run: Run) -> None:
+def test_keys_that_are_not_set_follow_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("MODEL: {BACKBONE: {NAME: build_test_resnet_fpn_backbone}}\n")
+    convert_config(tmp_path / "old.yaml", tmp_path / "new.py")
+    cfg, recipe = load(tmp_path / "new.py"), get_config("faster_rcnn_timm.py")
+    assert cfg.optimizer == recipe.optimizer
+    assert cfg.lr_multiplier == recipe.lr_multiplier
+    assert cfg.train == recipe.train
+    assert cfg.data.settings == recipe.data.settings
+
+
+def test_defaults_that_are_part_of_the_detector_are_carried_over(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(
+        "MODEL: {BACKBONE: {NAME: build_test_resnet_fpn_backbone}, MASK_ON: true}"
+    )
+    opts = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.NUM_CONV", "1"]
+    account = convert_config(tmp_path / "old.yaml", tmp_path / "new.py", opts)
+    model = load(tmp_path / "new.py").model
+    assert (model.input_format, model.pixel_std) == ("BGR", [1.0, 1.0, 1.0])
+    assert model.backbone.bottom_up.pretrained is False
+    assert model.proposal_generator.pre_nms_topk == [12000, 6000]
+    assert model.proposal_generator.anchor_generator.sizes == [[32, 64, 128, 256, 512]]
+    assert model.roi_heads.box_pooler.output_size == 14
+    assert model.roi_heads.box_heads[0].fc_dims == []
+    assert model.roi_heads.mask_head.conv_dims == [256]
+    written = account.written - account.old.given
+    assert written >= CARRIED - {"MODEL.BACKBONE.FREEZE_AT", "INPUT.FIXED_INPUT_SIZE"}  # as in the recipe
+    text = (tmp_path / "new.py").read_text()
+    assert all(f"#   {key}={account.old[key]}\n" in text for key in written & CARRIED)
+
+
+def test_one_key_of_the_solver_brings_the_defaults_of_the_others(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("MODEL: {BACKBONE: {NAME: build_test_resnet_fpn_backbone}}\n")
+    convert_config(tmp_path / "old.yaml", tmp_path / "new.py", ["SOLVER.BASE_LR", "0.02"])
+    cfg = load(tmp_path / "new.py")
+    optimizer = build_optimizer(cfg, nn.Linear(2, 2))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.defaults["lr"], cfg.optimizer.weight_decay) == (0.02, 1e-4)
+    assert (cfg.train.max_iter, cfg.lr_multiplier.scheduler.milestones) == (40000, [30000, 40000])
+
+
+def test_settings_of_the_detector(run: Run) -> None:
     _, cfg = run(
         "MODEL.BACKBONE.FREEZE_AT=1",
         "MODEL.FPN.OUT_CHANNELS=64",
@@ -155,13 +206,15 @@ def test_detector_of_many_values(run: Run) -> None:
     assert heads.batch_size_per_image == 128
     assert heads.proposal_matcher.thresholds[1:-1] == [0.6]
     predictor = heads.box_predictor
-    assert predictor.cls_score.in_features == 32 * 7 * 7  # of a map: there is no layer between
+    assert (
+        predictor.cls_score.in_features == 32 * 7 * 7
+    )  # the predictor sees the map: there is no layer in between
     assert (predictor.test_score_thresh, predictor.test_topk_per_image) == (0.1, 50)
     assert (predictor.box_reg_loss_type, predictor.loss_weight["loss_box_reg"]) == ("giou", 3.0)
     assert heads.mask_head.predictor.weight.shape[:2] == (1, 32)
 
 
-def test_images_data_and_run_of_many_values(run: Run) -> None:
+def test_settings_of_images_data_and_the_run(run: Run) -> None:
     converted, cfg = run(
         "INPUT.MIN_SIZE_TRAIN=(200, 300)",
         "INPUT.MIN_SIZE_TRAIN_SAMPLING=range",
@@ -200,11 +253,11 @@ def test_images_data_and_run_of_many_values(run: Run) -> None:
     assert (train.tta.enabled, train.tta.scales, train.tta.flip) == (True, [0.5, 1.5], False)
     assert train.output_dir == "../runs"
     assert "train.amp" not in converted.text  # on wherever there is a GPU
-    lost = converted.account.told()["not converted"]
+    lost = dict(converted.account.sections())["not converted"]
     assert set(lost) == {"INPUT.CROP.ENABLED=True", "MODEL.WEIGHTS=old.pth", "VIS_PERIOD=5"}
     for key, why in lost.items():
         assert f"#   {key}: {why}\n" in converted.text
-        assert key in converted.report()
+        assert key in converted.account.report()
 
 
 SOLVERS = {
@@ -220,7 +273,7 @@ SOLVERS = {
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_optimizer_and_schedule_are_detectron2s(run: Run, tmp_path: Path, name: str) -> None:
+def test_optimizer_and_schedule_equal_detectron2s(run: Run, tmp_path: Path, name: str) -> None:
     changes = ["SOLVER.MAX_ITER=100", "SOLVER.WARMUP_ITERS=10", *SOLVERS[name]]
     _, cfg = run(*changes)
     old = get_cfg()
@@ -243,30 +296,30 @@ def test_optimizer_and_schedule_are_detectron2s(run: Run, tmp_path: Path, name: 
         assert multiplier(where) == pytest.approx(schedule(where)), where
 
 
-def test_clipping(run: Run) -> None:
+def test_gradient_clipping(run: Run) -> None:
     clip = "SOLVER.CLIP_GRADIENTS"
     converted, cfg = run(f"{clip}.ENABLED=True", f"{clip}.CLIP_VALUE=0.5", f"{clip}.CLIP_TYPE=full_model")
     assert cfg.optimizer.clip_norm == 0.5
-    assert not converted.account.lost
+    assert not converted.account.not_converted
     converted, cfg = run(f"{clip}.ENABLED=True")
     assert cfg.optimizer.clip_norm == 1.0
-    assert list(converted.account.lost) == [f"{clip}.CLIP_TYPE"]  # of each value, which is the default
+    assert list(converted.account.not_converted) == [f"{clip}.CLIP_TYPE"]  # the default clips each value
 
 
-def test_another_optimizer(run: Run) -> None:
+def test_other_optimizers(run: Run) -> None:
     _, cfg = run("SOLVER.OPTIMIZER=ADAMW", "SOLVER.WEIGHT_DECAY=0.05", "SOLVER.BASE_LR=0.0001")
     optimizer = build_optimizer(cfg, nn.Linear(2, 2))
     assert isinstance(optimizer, torch.optim.AdamW)
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (1e-4, 0.05)
 
 
-def test_images_as_the_old_detector_saw_them(run: Run) -> None:
+def test_other_pixel_statistics_are_kept(run: Run) -> None:
     mean, std = "MODEL.PIXEL_MEAN=[103.53,116.28,123.675]", "MODEL.PIXEL_STD=[1.0,1.0,1.0]"
     converted, cfg = run("INPUT.FORMAT=BGR", mean, std)
     model = build_on_meta(cfg)
     assert model.input_format == "BGR"
     assert (cfg.model.pixel_mean, cfg.model.pixel_std) == ([103.53, 116.28, 123.675], [1.0, 1.0, 1.0])
-    assert "trained otherwise in timm" in converted.account.notes["INPUT.FORMAT"]
+    assert "model.pixel_mean" in converted.account.notes["INPUT.FORMAT"]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +335,7 @@ def test_images_as_the_old_detector_saw_them(run: Run) -> None:
         (["MODEL.META_ARCHITECTURE=SemanticSegmentor"], "SemanticSegmentor", "model.sem_seg_head"),
     ],
 )
-def test_detectors(run: Run, changes: list[str], target: str, there: str) -> None:
+def test_meta_architectures(run: Run, changes: list[str], target: str, there: str) -> None:
     if "KEYPOINT" in changes[-1]:
         changes = [*changes, "DATASETS.TRAIN=('keypoints_coco_2017_train',)", "DATASETS.TEST=()"]
     if "Semantic" in target:
@@ -294,7 +347,7 @@ def test_detectors(run: Run, changes: list[str], target: str, there: str) -> Non
         node = node[key]
 
 
-def test_retina_net_of_other_values(run: Run) -> None:
+def test_settings_of_retinanet(run: Run) -> None:
     retina = "MODEL.RETINANET"
     converted, cfg = run(
         "MODEL.META_ARCHITECTURE=RetinaNet",
@@ -310,10 +363,10 @@ def test_retina_net_of_other_values(run: Run) -> None:
     assert len(model.head.cls_subnet) == 4  # two convolutions, each with a ReLU
     assert model.anchor_matcher.thresholds[1:-1] == [0.3, 0.4]
     assert [len(cell) for cell in model.anchor_generator.cell_anchors] == [3] * 5
-    assert converted.account.needless["MODEL.RPN.NMS_THRESH"].startswith("of a part")
+    assert "MODEL.RPN.NMS_THRESH" in converted.account.not_needed
 
 
-def test_cascades(run: Run) -> None:
+def test_cascade_heads(run: Run) -> None:
     cascade = ["MODEL.ROI_HEADS.NAME=CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG=True"]
     _, cfg = run(
         *cascade,
@@ -332,7 +385,7 @@ def test_cascades(run: Run) -> None:
     assert build_on_meta(cfg).roi_heads.mask_on
 
 
-def test_without_a_pyramid(run: Run) -> None:
+def test_detector_without_a_pyramid(run: Run) -> None:
     converted, cfg = run(
         "MODEL.BACKBONE.NAME=build_test_resnet_backbone",
         "MODEL.RPN.IN_FEATURES=['res5']",
@@ -342,23 +395,22 @@ def test_without_a_pyramid(run: Run) -> None:
     model = build_on_meta(cfg)
     assert list(model.backbone.output_shape()) == ["p5"]
     assert list(model.backbone.bottom_up.output_shape()) == ["res5"]
-    assert not converted.account.lost
+    assert not converted.account.not_converted
 
 
-def test_sets(run: Run) -> None:
+def test_datasets(run: Run) -> None:
     converted, cfg = run("DATASETS.TRAIN=('mine',)", "DATASETS.TEST=('theirs',)")
     assert cfg.data.name == "custom"
-    assert {"DATASETS.TRAIN", "DATASETS.TEST"} == set(converted.account.lost)
+    assert {"DATASETS.TRAIN", "DATASETS.TEST"} == set(converted.account.not_converted)
     assert "data.settings.custom.batch_size = 16" in converted.text
     converted, cfg = run("DATASETS.TRAIN=('lvis_v1_train',)", "DATASETS.TEST=()")
     assert cfg.data.name == "lvis_v1"
-    reason = converted.account.told()["not converted"]
-    assert not reason  # 80 is the default, and not what the file says
+    assert not converted.account.not_converted  # the file does not set 80 classes, the default
     converted, _ = run("MODEL.ROI_HEADS.NUM_CLASSES=3")
-    assert "80" in converted.account.lost["MODEL.ROI_HEADS.NUM_CLASSES"]
+    assert "80" in converted.account.not_converted["MODEL.ROI_HEADS.NUM_CLASSES"]
 
 
-def test_texts_stay_texts(run: Run) -> None:
+def test_strings_and_infinity_are_written_as_literals(run: Run) -> None:
     text = 'a"b\\\nimport no_such_module'
     converted, cfg = run(f"OUTPUT_DIR={text}", f"MODEL.WEIGHTS={text}", "MODEL.RPN.SMOOTH_L1_BETA=1e999")
     assert cfg.train.output_dir == text
@@ -366,58 +418,59 @@ def test_texts_stay_texts(run: Run) -> None:
     assert "\nimport no" not in converted.text
 
 
-def test_what_stands_in_is_told(run: Run) -> None:
+def test_replaced_classes_are_reported(run: Run) -> None:
     converted, _ = run("MODEL.RPN.HEAD_NAME=MyHead", "MODEL.ROI_HEADS.NAME=Res5ROIHeads")
-    assert converted.account.lost == {
-        "MODEL.RPN.HEAD_NAME": "StandardRPNHead stands in",
-        "MODEL.ROI_HEADS.NAME": "StandardROIHeads stand in",
-    }
+    reasons = converted.account.not_converted
+    assert set(reasons) == {"MODEL.RPN.HEAD_NAME", "MODEL.ROI_HEADS.NAME"}
+    assert "StandardRPNHead" in reasons["MODEL.RPN.HEAD_NAME"]
+    assert "StandardROIHeads" in reasons["MODEL.ROI_HEADS.NAME"]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ("MODEL.META_ARCHITECTURE=Mine", "META_ARCHITECTURE=Mine: there are GeneralizedRCNN, RetinaNet"),
-        ("SOLVER.OPTIMIZER=adamww", "adamww is not an optimizer of timm: did you mean adamw"),
+        ("MODEL.META_ARCHITECTURE=Mine", "META_ARCHITECTURE=Mine .*GeneralizedRCNN, RetinaNet"),
+        ("SOLVER.OPTIMIZER=adamww", "OPTIMIZER=adamww .*did you mean adamw"),
         ("MODEL.BACKBONE.CONFIG.STRIDES=[4, 8, 16, 16]", "double the stride"),
-        ("MODEL.FPN.NORM=XX", "the model cannot be built"),
-        ("SOLVER.MAX_ITER=0", "MAX_ITER=0: these make no lr_multiplier.warmup_length"),
-        ("MODEL.BACKBONE.CONFIG.STRIDES=['a', 'b', 'c', 'd']", "is not a list of pixels"),
-        ("SOLVER.WARMUP_METHOD=slow", "the schedule cannot be built: Unknown warmup method: slow"),
+        ("MODEL.FPN.NORM=XX", "model cannot be built"),
+        ("SOLVER.MAX_ITER=0", "MAX_ITER=0.* lr_multiplier.warmup_length"),
+        ("MODEL.BACKBONE.CONFIG.STRIDES=['a', 'b', 'c', 'd']", "STRIDES=\\[.*list of pixels"),
+        ("SOLVER.WARMUP_METHOD=slow", "schedule .*slow"),
     ],
 )
-def test_what_makes_no_detector_is_not_written(run: Run, tmp_path: Path, change: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_configs_are_errors_and_write_nothing(
+    run: Run, tmp_path: Path, change: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
         run(change)
     assert [file.name for file in tmp_path.iterdir()] == ["old.yaml"]
 
 
-def test_the_new_file_is_not_written_over_another(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     old = tmp_path / "old.yaml"
     old.write_text(PYRAMID)
     (tmp_path / "new.py").write_text("mine")
-    for out, told in (
-        (tmp_path / "new.py", "is there already"),
-        (tmp_path / "new.yaml", "ends in .py"),
-        (tmp_path / "no" / "new.py", "there is no folder"),
+    for out, message in (
+        (tmp_path / "new.py", "new.py exists"),
+        (tmp_path / "new.yaml", r"ends in \.py"),
+        (tmp_path / "no" / "new.py", "folder .*no does not exist"),
     ):
-        with pytest.raises(ConfigError, match=told):
-            write_config(old, out)
+        with pytest.raises(ConfigError, match=message):
+            convert_config(old, out)
     assert (tmp_path / "new.py").read_text() == "mine"
 
 
-def test_every_rule_is_of_a_key_that_there_is(tmp_path: Path) -> None:
+def test_every_rule_names_keys_that_exist(tmp_path: Path) -> None:
     file = tmp_path / "old.yaml"
     file.write_text("MODEL: {}")
     keys = read(file).defaults
-    assert {key for rule in RULES for key in rule.old.split()} <= set(keys)
-    from fnmatch import filter as matching
+    assert {key for rule in RULES for key in rule.old} <= set(keys)
+    assert CARRIED.union(*TOGETHER) <= set(keys)
+    assert all(match_keys(keys, pattern) for pattern in [*NOT_NEEDED, *NOT_CONVERTED])
 
-    assert all(matching(keys, pattern) for pattern in [*NEEDLESS, *LOST])
 
-
-def test_any_key_that_is_changed_has_a_fate(tmp_path: Path) -> None:
+def test_every_key_that_is_set_is_accounted_for(tmp_path: Path) -> None:
     file = tmp_path / "old.yaml"
     file.write_text(PYRAMID)
-    account = convert(file).account
-    assert all(account.settled(key) for key in account.old.changed)
+    _, account = translate(file)
+    assert all(account.has(key) for key in account.old.given)

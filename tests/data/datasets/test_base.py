@@ -1,4 +1,4 @@
-"""What sets have in common: detectron2's catalogues, classes of pixels, keypoints in a mirror."""
+"""The interface of datasets: registration with detectron2, pixel classes, flipped keypoints, labels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2timm import ConfigError
-from d2timm.data.datasets.base import THINGS, LabelledDataset, forget, mirrored, register
-from d2timm.data.datasets.coco import CocoDataset, CocoPanoptic, ShapesDataset
+from d2timm.data.datasets.base import THINGS, LabelledDataset, flip_indices, forget, register
+from d2timm.data.datasets.coco import CocoDataset, CocoPanopticDataset
+from d2timm.data.datasets.shapes_dataset import ShapesDataset
 
 
 @pytest.mark.parametrize(
-    ("names", "places"),
+    ("names", "indices"),
     [
         (["left", "right"], [1, 0]),
-        (["nose", "right_eye", "left_eye", "left_ear"], [0, 2, 1, 3]),  # an ear alone keeps its place
+        (
+            ["nose", "right_eye", "left_eye", "left_ear"],
+            [0, 2, 1, 3],
+        ),  # without right_ear, left_ear keeps its index
         (["Left Eye", "Right Eye"], [1, 0]),
         (["leftEye", "rightEye"], [1, 0]),
         (["L_Eye", "R_Eye", "L_F_Paw", "R_F_Paw"], [1, 0, 3, 2]),
@@ -30,27 +34,27 @@ from d2timm.data.datasets.coco import CocoDataset, CocoPanoptic, ShapesDataset
         ([], []),
     ],
 )
-def test_left_and_right_change_places(names: list[str], places: list[int]) -> None:
-    assert mirrored(names) == places
+def test_left_and_right_keypoints_swap(names: list[str], indices: list[int]) -> None:
+    assert flip_indices(names) == indices
 
 
-def test_people_are_mirrored_as_detectron2_does() -> None:
+def test_flip_indices_of_people_match_detectron2() -> None:
     pairs = dict(COCO_PERSON_KEYPOINT_FLIP_MAP)
     pairs |= {right: left for left, right in pairs.items()}
     names = list(COCO_PERSON_KEYPOINT_NAMES)
-    assert [names[place] for place in mirrored(names)] == [pairs.get(name, name) for name in names]
+    assert [names[index] for index in flip_indices(names)] == [pairs.get(name, name) for name in names]
 
 
 @given(st.lists(st.text("lr_ leftighT", max_size=8), unique_by=str.lower, max_size=5))
-def test_a_mirror_of_a_mirror_is_what_was(names: list[str]) -> None:
-    places = mirrored(names)
-    assert [places[place] for place in places] == list(range(len(names)))
+def test_two_flips_are_the_identity(names: list[str]) -> None:
+    indices = flip_indices(names)
+    assert [indices[index] for index in indices] == list(range(len(names)))
 
 
-def test_a_split_is_registered_once_until_it_is_forgotten() -> None:
+def test_split_is_registered_once_until_it_is_forgotten() -> None:
     loads: list[Any] = []
     for _ in range(2):
-        name = register("a test's set", lambda: loads, thing_classes=["a"])
+        name = register("test_dataset", lambda: loads, thing_classes=["a"])
     assert DatasetCatalog.get(name) is loads
     assert MetadataCatalog.get(name).thing_classes == ["a"]
     forget()
@@ -60,20 +64,20 @@ def test_a_split_is_registered_once_until_it_is_forgotten() -> None:
     forget()
 
 
-def test_sets_that_others_registered_are_not_forgotten() -> None:
-    there = set(DatasetCatalog)
-    register("a test's set", list)
+def test_datasets_registered_elsewhere_are_not_forgotten() -> None:
+    before = set(DatasetCatalog)
+    register("test_dataset", list)
     forget()
-    assert set(DatasetCatalog) <= there
+    assert set(DatasetCatalog) <= before
     assert "coco_2017_val" in DatasetCatalog
 
 
-def test_a_panoptic_detector_has_one_class_of_pixels_for_all_objects() -> None:
-    everything = ["bbox", "segm", "sem_seg", "panoptic_seg"]
-    assert ShapesDataset().semantic_classes(everything) == [THINGS, "background"]
+def test_panoptic_detector_has_one_pixel_class_for_all_objects() -> None:
+    panoptic = ["bbox", "segm", "sem_seg", "panoptic_seg"]
+    assert ShapesDataset().semantic_classes(panoptic) == [THINGS, "background"]
     assert ShapesDataset().semantic_classes(["sem_seg"]) == [*ShapesDataset().classes(), "background"]
-    assert len(CocoPanoptic().semantic_classes(everything)) == 54
-    assert len(CocoPanoptic().semantic_classes(["sem_seg"])) == 133
+    assert len(CocoPanopticDataset().semantic_classes(panoptic)) == 54
+    assert len(CocoPanopticDataset().semantic_classes(["sem_seg"])) == 133
     assert CocoDataset().stuff() == CocoDataset().keypoints() == []
 
 
@@ -81,16 +85,16 @@ TASKS = [["bbox", "segm"], ["sem_seg"], ["bbox", "segm", "sem_seg", "panoptic_se
 
 
 @pytest.mark.parametrize("tasks", TASKS, ids="-".join)
-def test_labelled_set_has_the_names_of_the_set(tasks: list[str]) -> None:
-    whole = ShapesDataset()
-    labelled = LabelledDataset("shapes", whole.labels(tasks))
-    assert labelled.labels(tasks) == whole.labels(tasks)
+def test_labelled_dataset_has_the_names_of_the_original(tasks: list[str]) -> None:
+    original = ShapesDataset()
+    labelled = LabelledDataset("shapes", original.labels(tasks))
+    assert labelled.labels(tasks) == original.labels(tasks)
     if "keypoints" in tasks:
-        assert labelled.keypoints() == whole.keypoints()
+        assert labelled.keypoints() == original.keypoints()
     metadata = MetadataCatalog.get(labelled.register("val", tasks))
-    assert metadata.thing_classes == whole.classes()
+    assert metadata.thing_classes == original.classes()
     if "sem_seg" in tasks:
-        assert labelled.semantic_classes(tasks) == whole.semantic_classes(tasks)
-        assert metadata.stuff_classes == whole.semantic_classes(tasks)
-    with pytest.raises(ConfigError, match="it has no images"):
+        assert labelled.semantic_classes(tasks) == original.semantic_classes(tasks)
+        assert metadata.stuff_classes == original.semantic_classes(tasks)
+    with pytest.raises(ConfigError, match=r"data\.labels"):
         labelled.check("val", tasks)

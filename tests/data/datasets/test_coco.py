@@ -1,10 +1,9 @@
-"""COCO 2017 as it is published: what it has truth for, what must be there, and what is read."""
+"""COCO 2017 as published: its classes and tasks, missing files, and its content in detectron2's format."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from helpers import published
 from d2timm import ConfigError, get_config
 from d2timm.config.build import resolve_dataset
 from d2timm.data import catalog
-from d2timm.data.datasets.coco import CocoDataset, CocoKeypoints, CocoPanoptic, ShapesDataset
-
-Change = Callable[[Path], Any]
+from d2timm.data.datasets.coco import CocoDataset, CocoKeypointsDataset, CocoPanopticDataset
+from d2timm.data.datasets.shapes_dataset import ShapesDataset
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a sample of COCO 2017."""
+    """The folder of a small COCO 2017 dataset."""
     published.coco(tmp_path)
     published.coco_keypoints(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
@@ -38,9 +36,9 @@ def data(recipe: str, name: str) -> Any:
 
 def test_classes_are_known_without_files() -> None:
     assert len(CocoDataset().classes()) == 80
-    assert CocoKeypoints().classes() == ["person"]
-    assert CocoKeypoints().keypoints()[:3] == ["nose", "left_eye", "right_eye"]
-    stuff = CocoPanoptic().stuff()
+    assert CocoKeypointsDataset().classes() == ["person"]
+    assert CocoKeypointsDataset().keypoints()[:3] == ["nose", "left_eye", "right_eye"]
+    stuff = CocoPanopticDataset().stuff()
     assert (len(stuff), stuff[0], stuff[-1]) == (53, "banner", "rug-merged")
     assert ShapesDataset().semantic_classes(["sem_seg"]) == [
         "circle",
@@ -51,40 +49,48 @@ def test_classes_are_known_without_files() -> None:
     ]
 
 
-def test_pixels_of_objects_are_one_class_for_panoptic_detectors_only() -> None:
-    panoptic = CocoPanoptic().semantic_classes(["bbox", "segm", "sem_seg", "panoptic_seg"])
+def test_objects_are_one_pixel_class_only_for_panoptic_detectors() -> None:
+    panoptic = CocoPanopticDataset().semantic_classes(["bbox", "segm", "sem_seg", "panoptic_seg"])
     assert (len(panoptic), panoptic[:2]) == (54, ["things", "banner"])
-    semantic = CocoPanoptic().semantic_classes(["sem_seg"])
+    semantic = CocoPanopticDataset().semantic_classes(["sem_seg"])
     assert (len(semantic), semantic[0], semantic[80]) == (133, "person", "banner")
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name", "gone", "told"),
+    ("recipe", "name", "missing", "setting"),
     [
-        ("mask_rcnn", "coco_2017", "annotations/instances_val2017.json", "json={}: no such file"),
-        ("mask_rcnn", "coco_2017", "val2017", "images={}: no such folder"),
-        ("keypoint_rcnn", "coco_2017_keypoints", "annotations/person_keypoints_val2017.json", "no such file"),
-        ("panoptic_fpn", "coco_2017_panoptic", "annotations/panoptic_val2017.json", "panoptic_json={}: no"),
-        ("semantic_fpn", "coco_2017_panoptic", "panoptic_val2017", "panoptic={}: no such folder"),
+        ("mask_rcnn", "coco_2017", "annotations/instances_val2017.json", "val json={}: no such file"),
+        ("mask_rcnn", "coco_2017", "val2017", "val images={}: no such folder"),
+        (
+            "keypoint_rcnn",
+            "coco_2017_keypoints",
+            "annotations/person_keypoints_val2017.json",
+            "val json={}: no such file",
+        ),
+        (
+            "panoptic_fpn",
+            "coco_2017_panoptic",
+            "annotations/panoptic_val2017.json",
+            "val panoptic_json={}: no such file",
+        ),
+        ("semantic_fpn", "coco_2017_panoptic", "panoptic_val2017", "val panoptic={}: no such folder"),
     ],
 )
-def test_what_is_not_there_is_told(root: Path, recipe: str, name: str, gone: str, told: str) -> None:
+def test_missing_files(root: Path, recipe: str, name: str, missing: str, setting: str) -> None:
     node = data(f"{recipe}_timm.py", name)
     assert catalog.check_split(node, "val", catalog.tasks_of(node)).startswith(f"{name} val: ")
-    path = root / gone
+    path = root / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ConfigError) as caught:
         catalog.check_split(node, "val", catalog.tasks_of(node))
     message = str(caught.value)
-    assert message.startswith(f"data.name={name}: val ")
-    assert told.format(path) in message
-    assert str(path) in message
+    assert message.startswith(f"data.name={name}: {setting.format(path)}")
     assert "$DETECTRON2_DATASETS" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name", "missing", "fitting"),
+    ("recipe", "name", "missing", "alternative"),
     [
         ("keypoint_rcnn", "coco_2017", "keypoints", "coco_2017_keypoints"),
         ("panoptic_fpn", "coco_2017", "sem_seg, panoptic_seg", "coco_2017_panoptic"),
@@ -93,15 +99,15 @@ def test_what_is_not_there_is_told(root: Path, recipe: str, name: str, gone: str
         ("panoptic_fpn", "cityscapes", "panoptic_seg", "coco_2017_panoptic"),
     ],
 )
-def test_truth_that_a_set_has_not(root: Path, recipe: str, name: str, missing: str, fitting: str) -> None:
+def test_missing_annotations(root: Path, recipe: str, name: str, missing: str, alternative: str) -> None:
     node = data(f"{recipe}_timm.py", name)
-    with pytest.raises(ConfigError, match=f"data.name={name} has no truth for {missing}, which") as caught:
+    with pytest.raises(ConfigError, match=rf"data\.name={name} .* {missing}, ") as caught:
         catalog.check_split(node, "train", catalog.tasks_of(node))
-    assert fitting in str(caught.value).split("data.name=")[-1]
+    assert alternative in str(caught.value).split("data.name=")[-1]
     assert "\n" not in str(caught.value)
 
 
-def test_image_without_objects_is_learnt_from_where_pixels_are(root: Path) -> None:
+def test_image_without_objects_is_kept_for_semantic_segmentation(root: Path) -> None:
     file = root / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     empty = content["images"][1]["id"]
@@ -118,25 +124,25 @@ def test_image_without_objects_is_learnt_from_where_pixels_are(root: Path) -> No
     assert images["semantic_fpn_timm.py"] == images["mask_rcnn_timm.py"] | {empty}
 
 
-def test_image_without_a_keypoint_teaches_none(root: Path) -> None:
+def test_training_image_without_keypoints_is_left_out(root: Path) -> None:
     file = root / "annotations" / "person_keypoints_train2017.json"
     content = json.loads(file.read_text())
     first = content["images"][0]["id"]
-    for found in content["annotations"]:
-        if found["image_id"] == first:
-            found.update(keypoints=[0] * 51, num_keypoints=0)
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == first:
+            annotation.update(keypoints=[0] * 51, num_keypoints=0)
     file.write_text(json.dumps(content))
     node = data("keypoint_rcnn_timm.py", "coco_2017_keypoints")
     assert first not in {entry["image_id"] for entry in catalog.dataset_dicts(node, "train")}
 
 
-def test_crowd_is_read_as_one(root: Path) -> None:
+def test_crowd_is_read_as_run_lengths(root: Path) -> None:
     entry = catalog.dataset_dicts(data("mask_rcnn_timm.py", "coco_2017"), "val")[0]
-    (crowd,) = [thing for thing in entry["annotations"] if thing["iscrowd"]]
+    (crowd,) = [annotation for annotation in entry["annotations"] if annotation["iscrowd"]]
     assert crowd["segmentation"]["size"] == [entry["height"], entry["width"]]
 
 
-def test_detectors_in_one_process_have_their_own_classes_of_pixels(root: Path) -> None:
+def test_detectors_in_one_process_have_separate_pixel_classes(root: Path) -> None:
     names = []
     for recipe, count in {"panoptic_fpn_timm.py": 54, "semantic_fpn_timm.py": 133}.items():
         name = catalog.dataset_name(data(recipe, "coco_2017_panoptic"), "val")
