@@ -1,4 +1,4 @@
-"""Weights and configs of other projects."""
+"""Convert weights and configs of other projects."""
 
 import lazy_loader
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from detectron2.utils.events import EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.lazy import to_plain
+from ..config.lazy import target_name, to_plain
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.trees import flatten
@@ -199,7 +199,9 @@ def _resolved(cfg: DictConfig, key: str, raw: Any) -> Any:
     if not (isinstance(raw, str) and "${" in raw):
         return raw
     value = OmegaConf.select(cfg, key)
-    return raw if OmegaConf.is_config(value) else value
+    if OmegaConf.is_config(value):
+        return raw
+    return target_name(value) if callable(value) else value  # a class, by an interpolation of a _target_
 
 
 def _name(key: str) -> str:

@@ -1,4 +1,4 @@
-"""predictions.png: ground truth left, predictions right."""
+"""predictions.png: ground truth on the left, predictions on the right."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, get_
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from omegaconf import OmegaConf
 
-from d2timm.engine.predictions import GAP, SIDE, draw_predictions
+from d2timm.engine.predictions import SIDE, draw_predictions
+from d2timm.visualize.image_grid import GAP
 
 Picture = np.ndarray  # (H, W, 3) BGR
 Output = dict[str, Any]
 
-HEIGHTS = [SIDE * 80 // 96, SIDE, SIDE]  # of the pictures drawn of the three images of the tiny set
+HEIGHTS = [SIDE * 80 // 96, SIDE, SIDE]  # of the pictures of the three validation images
 
 
 def draw(cfg: Any, model: Any, folder: Path, **options: int) -> Picture:
-    np.random.seed(0)  # colours of the drawing
+    np.random.seed(0)  # detectron2 draws random colours
     file = folder / "predictions.png"
-    draw_predictions(cfg, model, file, **options)
-    sheet = cv2.imread(str(file))
-    assert sheet is not None
-    return sheet
+    draw_predictions(cfg.dataloader, model, file, **options)
+    grid = cv2.imread(str(file))
+    assert grid is not None
+    return grid
 
 
-def halves(sheet: Picture) -> tuple[Picture, Picture]:
-    """Left and right of a sheet of one pair."""
-    left, right = np.split(sheet[:-GAP], 2, axis=1)
+def halves(grid: Picture) -> tuple[Picture, Picture]:
+    """The left and the right picture of a grid with one pair."""
+    left, right = np.split(grid[:-GAP], 2, axis=1)
     return left[:, :-GAP], right[:, :-GAP]
 
 
 class Boxer:
-    """Gives the same detections for every image."""
+    """A detector with the same detections for every image."""
 
     def __init__(self, *scores: float, masks: bool = True) -> None:
         self.scores, self.masks = scores, masks
@@ -61,14 +62,14 @@ class Boxer:
 
 @pytest.fixture
 def drawn(tiny: Callable[..., Any], tmp_path: Path) -> Callable[..., Picture]:
-    """The sheet that is drawn of a detector on the tiny set."""
+    """The grid that is drawn for a detector on the small dataset."""
 
-    def sheet(model: Any, **options: int) -> Picture:
+    def grid_of(model: Any, **options: int) -> Picture:
         picture = draw(tiny("mask_rcnn_timm.py", tmp_path), model, tmp_path, **options)
         assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
         return picture
 
-    return sheet
+    return grid_of
 
 
 @pytest.mark.parametrize(
@@ -77,19 +78,19 @@ def drawn(tiny: Callable[..., Any], tmp_path: Path) -> Callable[..., Picture]:
         (1, 2, HEIGHTS[:1]),
         (2, 4, [max(HEIGHTS[0], HEIGHTS[2])]),
         (3, 4, [max(HEIGHTS[:2]), HEIGHTS[2]]),
-        (6, 4, [max(HEIGHTS[:2]), HEIGHTS[2]]),  # there are only three
+        (6, 4, [max(HEIGHTS[:2]), HEIGHTS[2]]),  # the dataset has three
     ],
 )
-def test_pairs_two_in_a_row(
+def test_rows_have_two_pairs(
     drawn: Callable[..., Picture], images: int, columns: int, heights: list[int]
 ) -> None:
-    sheet = drawn(Boxer(), images=images)
-    assert sheet.shape == (sum(heights) + GAP * len(heights), columns * (SIDE + GAP), 3)
+    grid = drawn(Boxer(), images=images)
+    assert grid.shape == (sum(heights) + GAP * len(heights), columns * (SIDE + GAP), 3)
     top = 0
     for row, height in enumerate(heights):
         for column in range(columns):
             left = column * (SIDE + GAP)
-            tile = sheet[top : top + height, left : left + SIDE]
+            tile = grid[top : top + height, left : left + SIDE]
             used = row * columns + column < 2 * images and row * columns + column < 6
             assert (tile.std() > 5) == used
             assert used or (tile == 255).all()
@@ -97,21 +98,23 @@ def test_pairs_two_in_a_row(
 
 
 def test_row_is_as_high_as_its_highest_picture(drawn: Callable[..., Picture]) -> None:
-    sheet = drawn(Boxer(), images=1)  # of 80 x 96 pixels
-    assert sheet.shape[0] == HEIGHTS[0] + GAP
-    picture = sheet[: HEIGHTS[0], :SIDE]
+    grid = drawn(Boxer(), images=1)  # of 80 x 96 pixels
+    assert grid.shape[0] == HEIGHTS[0] + GAP
+    picture = grid[: HEIGHTS[0], :SIDE]
     assert (picture != 255).any(axis=2).mean() > 0.9
-    assert (sheet[HEIGHTS[0] :] == 255).all()
-    assert (sheet[:, SIDE : SIDE + GAP] == 255).all()
+    assert (grid[HEIGHTS[0] :] == 255).all()
+    assert (grid[:, SIDE : SIDE + GAP] == 255).all()
 
 
-def test_truth_is_on_the_left_whatever_is_detected(drawn: Callable[..., Picture], small_coco: Any) -> None:
+def test_ground_truth_is_on_the_left_for_any_detections(
+    drawn: Callable[..., Picture], small_coco: Any
+) -> None:
     left, right = halves(drawn(Boxer(), images=1))
     assert not np.array_equal(right, halves(drawn(Boxer(0.9), images=1))[1])
     plain = cv2.imread(str(small_coco.val_images / "0.png"))
     plain = cv2.resize(plain, right.shape[1::-1]).astype(float)
-    assert np.abs(right - plain).mean() < 5, "without detections the right is the picture"
-    assert np.abs(left - plain).mean() > 5, "objects are drawn on the left"
+    assert np.abs(right - plain).mean() < 5, "without detections the right side is the image"
+    assert np.abs(left - plain).mean() > 5, "the left side has objects"
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -121,7 +124,7 @@ def test_only_confident_detections_are_drawn(drawn: Callable[..., Picture], mask
     assert not np.array_equal(drawn(Boxer(0.51, masks=masks)), nothing)
 
 
-# Other kinds of truth: one image of 90 x 120 pixels, a thing on two kinds of stuff
+# Other annotations: one image of 90 x 120 pixels, a thing on two kinds of stuff
 
 SIZE = (90, 120)
 BOX = (30, 20, 90, 60)
@@ -129,7 +132,7 @@ BOX = (30, 20, 90, 60)
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Any]:
-    """A tree whose validation set is that image, with all kinds of truth."""
+    """A config whose validation set is that image, with all kinds of annotations."""
     rng = np.random.default_rng(0)
     image, segments = tmp_path / "image.png", tmp_path / "segments.png"
     cv2.imwrite(str(image), rng.integers(90, 160, (*SIZE, 3), np.uint8))
@@ -171,7 +174,7 @@ def scene(tmp_path: Path) -> Iterator[Any]:
 
 
 def segment_ids() -> torch.Tensor:
-    ids = torch.full(SIZE, 70000)  # of more than two bytes
+    ids = torch.full(SIZE, 70000)  # needs three bytes
     ids[45:] = 300
     ids[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 7
     return ids
@@ -193,7 +196,7 @@ def semantic() -> Output:
 
 def instances(keypoints: bool) -> Output:
     x0, y0, x1, y1 = BOX
-    found = Instances(
+    result = Instances(
         SIZE,
         pred_boxes=Boxes(torch.tensor([BOX])),
         pred_classes=torch.tensor([0]),
@@ -201,10 +204,10 @@ def instances(keypoints: bool) -> Output:
         pred_masks=BitMasks((segment_ids() == 7)[None]).tensor,
     )
     if keypoints:
-        found.pred_keypoints = torch.tensor(
+        result.pred_keypoints = torch.tensor(
             [[[x0 + 10.0, y0 + 10.0, 0.9], [x1 - 10.0, y1 - 10.0, 0.9], [0, 0, 0]]]
         )
-    return {"instances": found}
+    return {"instances": result}
 
 
 def panoptic() -> Output:
@@ -213,34 +216,34 @@ def panoptic() -> Output:
 
 @pytest.fixture
 def paint(scene: Any, tmp_path: Path) -> Callable[[Output], tuple[Picture, Picture]]:
-    """Truth and prediction as they are drawn for an output."""
+    """Draw ground truth and predictions of an output: (left, right)."""
     return lambda output: halves(draw(scene, lambda inputs: [output], tmp_path))
 
 
 def colour(picture: Picture, x: float, y: float) -> np.ndarray:
-    """Mean of a spot, given in pixels of the image."""
+    """Mean colour around (x, y), in pixels of the image."""
     scale = SIDE / SIZE[1]
     row, column = int(y * scale), int(x * scale)
     return picture[row - 4 : row + 4, column - 4 : column + 4].mean(axis=(0, 1))
 
 
-def test_semantic_classes_have_the_same_colours_left_and_right(paint: Any) -> None:
-    truth, found = paint(semantic())
-    assert np.array_equal(truth, found)
-    sky, sea, things = colour(truth, 110, 10), colour(truth, 110, 80), colour(truth, 40, 50)
+def test_semantic_classes_have_the_same_colours_on_both_sides(paint: Any) -> None:
+    left, right = paint(semantic())
+    assert np.array_equal(left, right)
+    sky, sea, things = colour(left, 110, 10), colour(left, 110, 80), colour(left, 40, 50)
     assert min(np.abs(sky - sea).max(), np.abs(sky - things).max(), np.abs(sea - things).max()) > 20
     wrong = semantic()
     wrong["sem_seg"] = wrong["sem_seg"].flip(1)
-    truth, found = paint(wrong)
-    np.testing.assert_allclose(colour(truth, 110, 10), colour(found, 110, 80), atol=12)
+    left, right = paint(wrong)
+    np.testing.assert_allclose(colour(left, 110, 10), colour(right, 110, 80), atol=12)
 
 
-def test_panoptic_segments_win_over_the_parts_they_are_made_of(paint: Any) -> None:
-    truth, found = paint(panoptic())
+def test_panoptic_segments_are_drawn_instead_of_their_parts(paint: Any) -> None:
+    left, right = paint(panoptic())
     for x, y in [(110, 10), (110, 80)]:  # stuff
-        np.testing.assert_allclose(colour(truth, x, y), colour(found, x, y), atol=1)
+        np.testing.assert_allclose(colour(left, x, y), colour(right, x, y), atol=1)
     parts = {key: value for key, value in panoptic().items() if key != "panoptic_seg"}
-    assert not np.array_equal(found, paint(parts)[1])
+    assert not np.array_equal(right, paint(parts)[1])
     empty = {"panoptic_seg": (torch.zeros(SIZE, dtype=torch.int32), [])}
     plain = paint({"instances": instances(keypoints=False)["instances"][:0]})[1]
     assert np.array_equal(paint(empty)[1], plain)
@@ -251,16 +254,15 @@ def test_keypoints_are_drawn_on_both_sides(paint: Any) -> None:
         blue, green, red = colour(picture, x, y)
         return bool(red > 180 and max(blue, green) < 80)
 
-    truth, found = paint(instances(keypoints=True))
-    places = [(BOX[0] + 10, BOX[1] + 10), (BOX[2] - 10, BOX[3] - 10)]
-    for picture in (truth, found):
-        assert all(red(picture, *place) for place in places)
+    points = [(BOX[0] + 10, BOX[1] + 10), (BOX[2] - 10, BOX[3] - 10)]
+    for picture in paint(instances(keypoints=True)):
+        assert all(red(picture, *point) for point in points)
         assert not red(picture, 110, 10)
     for picture in paint(instances(keypoints=False)):
-        assert not any(red(picture, *place) for place in places), "the truth of what the model does not give"
+        assert not any(red(picture, *point) for point in points), "only what the model predicts is drawn"
 
 
-def test_truth_of_boxes_alone_has_no_masks(paint: Any) -> None:
+def test_masks_are_not_drawn_for_boxes_alone(paint: Any) -> None:
     output = instances(keypoints=False)
     spot = (BOX[0] + 10, BOX[1] + 10)
     masked, _ = paint(output)

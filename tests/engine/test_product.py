@@ -1,4 +1,4 @@
-"""Every neck under every detector with every ROI heads that fit: trained, evaluated, drawn."""
+"""Every compatible combination of detector, neck and ROI heads is trained, evaluated and drawn."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 from helpers.choices import COMBINATIONS, compose, fits
+from omegaconf import DictConfig
 from torch import nn
 
 from d2timm.config.build import resolve_dataset
 from d2timm.data.catalog import tasks_of
 from d2timm.data.datasets import shapes
 from d2timm.data.tasks import main_metric
-from d2timm.engine import training as train
+from d2timm.engine import validation
 from d2timm.engine.preflight import check
+from d2timm.engine.process import run
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The embedded set, of a handful of pictures."""
+    """The embedded dataset with a handful of pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("D2TIMM_CACHE", str(tmp_path_factory.mktemp("few")))
         patch.setattr(shapes, "COUNTS", {"train": 6, "val": 2})
@@ -41,13 +43,16 @@ def test_trains_and_evaluates(
     resolve_dataset(cfg)
     check(cfg, ["train", "val"])
     models: list[nn.Module] = []
-    draw = train.draw_predictions
-    monkeypatch.setattr(
-        train, "draw_predictions", lambda cfg, model, file: (models.append(model), draw(cfg, model, file))
-    )
-    train.run(cfg)
+    draw = validation.draw_predictions
+
+    def draw_and_keep_model(dataloader: DictConfig, model: nn.Module, file: Path) -> None:
+        models.append(model)
+        draw(dataloader, model, file)
+
+    monkeypatch.setattr(validation, "draw_predictions", draw_and_keep_model)
+    run(cfg)
     idle = [name for name, p in models[0].named_parameters() if p.requires_grad and p.grad is None]
-    assert not idle, f"{idle} got no gradient"
+    assert not idle, f"{idle} have no gradient"
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["status"], result["iterations"]) == ("done", 3)
     tasks = tasks_of(cfg.data)

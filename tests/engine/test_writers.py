@@ -1,4 +1,4 @@
-"""Services that follow a run: the real packages, offline."""
+"""Experiment trackers: the real packages, offline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detectron2.utils.events import EventStorage
 
 from d2timm import ConfigError, get_config
 from d2timm.config.lazy import apply_overrides
-from d2timm.engine.run import run
+from d2timm.engine.process import run
 from d2timm.engine.writers import WRITERS, MlflowWriter, WandbWriter, build_writers, check_writers, settings
 
 MASK = "mask_rcnn_timm.py"
@@ -25,7 +25,7 @@ CONFIG = {"train.max_iter": 6, "train.writers": ["wandb"], "optimizer.lr": 0.1}
 
 @pytest.fixture(scope="module", autouse=True)
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Weights & Biases writes files; MLflow a data base, made once."""
+    """Weights & Biases writes files, and MLflow uses a database in a file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def feed(writer: Any, iterations: range, period: int = 1, **more: float) -> None:
-    """A loss that is the iteration, and what else is given with the last one."""
+    """Write a loss that equals the iteration, and ``more`` scalars with the last iteration."""
     with EventStorage(iterations.start) as storage:
         for storage.iter in iterations:
             storage.put_scalar("total_loss", storage.iter, smoothing_hint=False)
@@ -51,8 +51,8 @@ def feed(writer: Any, iterations: range, period: int = 1, **more: float) -> None
         writer.write()
 
 
-def told_to_mlflow(folder: Path) -> Any:
-    """The run of a folder, as MLflow has it."""
+def mlflow_run(folder: Path) -> Any:
+    """The run of a folder as stored in MLflow."""
     return mlflow.MlflowClient().get_run((folder / ".mlflow_id").read_text())
 
 
@@ -64,18 +64,18 @@ def series(folder: Path, key: str) -> list[tuple[int, float]]:
 # MLflow
 
 
-def test_mlflow_gets_config_scalars_and_the_end(folder: Path) -> None:
+def test_mlflow_receives_config_scalars_and_status(folder: Path) -> None:
     writer = MlflowWriter(folder, CONFIG)
-    assert told_to_mlflow(folder).info.status == "RUNNING"
+    assert mlflow_run(folder).info.status == "RUNNING"
     feed(writer, range(4), **{"bbox/AP": 12.5, "bbox/AP-Tom's cup": math.nan})
     writer.close()
-    told = told_to_mlflow(folder)
-    assert (told.info.run_name, told.info.status) == ("my run", "FINISHED")
-    assert told.data.params == {"train.max_iter": "6", "train.writers": "['wandb']", "optimizer.lr": "0.1"}
-    assert told.data.metrics["bbox/AP"] == 12.5
-    assert math.isnan(told.data.metrics["bbox/AP-Tom_s cup"])
+    stored = mlflow_run(folder)
+    assert (stored.info.run_name, stored.info.status) == ("my run", "FINISHED")
+    assert stored.data.params == {"train.max_iter": "6", "train.writers": "['wandb']", "optimizer.lr": "0.1"}
+    assert stored.data.metrics["bbox/AP"] == 12.5
+    assert math.isnan(stored.data.metrics["bbox/AP-Tom_s cup"])
     assert series(folder, "total_loss") == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
-    assert mlflow.MlflowClient().get_experiment(told.info.experiment_id).name == "d2timm"
+    assert mlflow.MlflowClient().get_experiment(stored.info.experiment_id).name == "d2timm"
 
 
 def test_each_scalar_is_sent_once(folder: Path) -> None:
@@ -85,24 +85,24 @@ def test_each_scalar_is_sent_once(folder: Path) -> None:
     assert series(folder, "total_loss") == [(1, 1.0), (3, 3.0), (4, 4.0)]
 
 
-def test_resumed_run_is_the_same_one_to_mlflow(folder: Path) -> None:
+def test_resumed_run_continues_in_mlflow(folder: Path) -> None:
     for iterations in (range(2), range(2, 4)):
         writer = MlflowWriter(folder, {"part": iterations.start})
         feed(writer, iterations)
         writer.close()
     assert [at for at, _ in series(folder, "total_loss")] == [0, 1, 2, 3]
-    assert told_to_mlflow(folder).data.params == {"part": "0"}, "as it was when it began"
+    assert mlflow_run(folder).data.params == {"part": "0"}, "the config of the start"
 
 
 def test_large_configs_are_sent_in_parts(folder: Path) -> None:
     config = {f"key{i}": i for i in range(250)} | {"long": "x" * 7000}
     MlflowWriter(folder, config).close()
-    params = told_to_mlflow(folder).data.params
+    params = mlflow_run(folder).data.params
     assert len(params) == 251
     assert params["long"] == "x" * 6000
 
 
-def test_server_that_does_not_answer_does_not_end_the_run(
+def test_run_continues_while_the_server_does_not_answer(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def down(*args: Any, **kwargs: Any) -> None:
@@ -116,14 +116,15 @@ def test_server_that_does_not_answer_does_not_end_the_run(
     monkeypatch.setattr(writer.client, "set_terminated", down)
     writer.close()
     assert series(folder, "total_loss") == [(1, 1.0)]
-    assert "MLflow did not take the scalars of iteration 0: no answer" in caplog.text
-    assert "MLflow was not told that the run has ended: no answer" in caplog.text
+    scalars, end = caplog.messages
+    assert "iteration 0" in scalars
+    assert all("no answer" in message for message in (scalars, end))
 
 
 # Weights & Biases
 
 
-def test_wandb_gets_config_and_scalars(folder: Path) -> None:
+def test_wandb_receives_config_and_scalars(folder: Path) -> None:
     writer = WandbWriter(folder, CONFIG)
     feed(writer, range(4), **{"bbox/AP": 12.5})
     assert (writer.run.name, writer.run.project) == ("my run", "d2timm")
@@ -135,9 +136,9 @@ def test_wandb_gets_config_and_scalars(folder: Path) -> None:
     assert (folder / ".wandb_id").read_text() in file.name
 
 
-def test_resumed_run_is_the_same_one_to_wandb(folder: Path) -> None:
+def test_resumed_run_continues_in_wandb(folder: Path) -> None:
     runs = []
-    for iterations in (range(4), range(2, 6)):  # killed after a checkpoint: two are trained again
+    for iterations in (range(4), range(2, 6)):  # a kill after a checkpoint: two iterations are trained again
         writer = WandbWriter(folder, CONFIG)
         feed(writer, iterations)
         runs.append((writer.run.id, writer.run.summary["iteration"]))
@@ -151,7 +152,7 @@ def test_resumed_run_is_the_same_one_to_wandb(folder: Path) -> None:
     ("error", "code", "status"),
     [(None, 0, "FINISHED"), (OSError, 1, "FAILED"), (KeyboardInterrupt, 0, "FINISHED")],
 )
-def test_services_are_told_of_a_failure(
+def test_services_receive_the_status_of_a_run(
     error: type[BaseException] | None, code: int, status: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes: list[int] = []
@@ -164,19 +165,19 @@ def test_services_are_told_of_a_failure(
         try:
             if error:
                 raise error
-        finally:  # as in detectron2's loop
+        finally:  # as detectron2's loop does
             for writer in writers:
                 writer.close()
     except (OSError, KeyboardInterrupt):
         pass
     assert codes == [code]
-    assert told_to_mlflow(folder).info.status == status
+    assert mlflow_run(folder).info.status == status
 
 
 # In a run
 
 
-def test_run_is_followed_by_what_it_names(tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_run_writes_to_the_configured_services(tiny: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "followed"
     run(tiny(MASK, folder, "train.writers=[wandb,mlflow]", "train.pause_at=2"))
     run(tiny(MASK, folder, "train.writers=[wandb,mlflow]"), resume=True)
@@ -184,10 +185,10 @@ def test_run_is_followed_by_what_it_names(tiny: Callable[..., Any], tmp_path: Pa
     for key in ("total_loss", "lr", "bbox/AP"):
         expected = [(line["iteration"], line[key]) for line in lines if key in line]
         assert dict(series(folder, key)) == pytest.approx(dict(expected))
-    told = told_to_mlflow(folder)
-    assert (told.info.run_name, told.info.status) == ("followed", "FINISHED")
-    assert told.data.params["model.backbone.bottom_up.model_name"] == "test_efficientnet"
-    assert told.data.params["train.max_iter"] == "4", "what it refers to, not the reference"
+    stored = mlflow_run(folder)
+    assert (stored.info.run_name, stored.info.status) == ("followed", "FINISHED")
+    assert stored.data.params["model.backbone.bottom_up.model_name"] == "test_efficientnet"
+    assert stored.data.params["train.max_iter"] == "4", "interpolations of values are resolved"
     assert len({file.name for file in folder.glob("wandb/offline-run-*/*.wandb")}) == 1
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
 
@@ -195,13 +196,14 @@ def test_run_is_followed_by_what_it_names(tiny: Callable[..., Any], tmp_path: Pa
 @pytest.mark.parametrize("recipe", ["mask_rcnn_timm.py", "faster_rcnn_timm.py", "retinanet_timm.py"])
 def test_settings_are_all_values_of_a_tree(recipe: str) -> None:
     cfg = apply_overrides(get_config(recipe), ["data.name=shapes", "train.max_iter=7"])
-    told = settings(cfg)
-    assert told["train.max_iter"] == 7
-    assert told["optimizer.lr"] == cfg.data.settings.shapes.lr
-    assert told["model.backbone.bottom_up.strides"] == [4, 8, 16, 32]
-    assert told["dataloader.train.dataset.data"] == "${data}", "a node is told once"
-    assert told["optimizer._target_"] == "d2timm.engine.optim.build_optimizer"
-    json.dumps(told)
+    values = settings(cfg)
+    assert values["train.max_iter"] == 7
+    assert values["optimizer.lr"] == cfg.data.settings.shapes.lr
+    assert values["model.backbone.bottom_up.strides"] == [4, 8, 16, 32]
+    assert values["dataloader.train.dataset.data"] == "${data}", "nodes are not repeated"
+    assert values["optimizer._target_"] == "d2timm.engine.create_optimizer"
+    assert values["data.tasks.model"] == values["model._target_"], "classes are stored by name"
+    json.dumps(values)
 
 
 def test_no_service_by_default(tiny: Callable[..., Any], tmp_path: Path) -> None:
@@ -209,27 +211,32 @@ def test_no_service_by_default(tiny: Callable[..., Any], tmp_path: Path) -> None
     assert build_writers(tiny(MASK, tmp_path, "~train.writers"), tmp_path) == []
 
 
-# What cannot be
+# Mistakes
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "facts"),
     [
-        (["wandbb"], "train.writers=['wandbb']: 'wandbb': did you mean wandb?; there are wandb, mlflow"),
-        ("wandb", "train.writers=wandb: a list, such as [wandb]"),
+        (["wandbb"], ["train.writers=['wandbb']", "'wandbb'", "wandb, mlflow", "did you mean wandb?"]),
+        ("wandb", ["train.writers=wandb", "[wandb]"]),
     ],
 )
-def test_names_that_are_no_writers(names: Any, told: str) -> None:
+def test_unknown_writers_are_rejected(names: Any, facts: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         check_writers(names)
-    assert str(error.value) == told
+    assert all(fact in str(error.value) for fact in facts)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-@pytest.mark.parametrize("found", [None, SimpleNamespace(origin=None)], ids=["nothing", "a folder"])
-def test_package_that_is_not_installed(name: str, found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spec", [None, SimpleNamespace(origin=None)], ids=["nothing", "a folder"])
+def test_missing_package_is_an_error_that_names_the_extra(
+    name: str, spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_writers([name])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: found)
-    with pytest.raises(ConfigError) as error:
+    looked_up: list[str] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: looked_up.append(package) or spec)
+    monkeypatch.setattr(WRITERS[name], "package", "its_package")
+    monkeypatch.setattr(WRITERS[name], "extra", "its_extra")
+    with pytest.raises(ConfigError, match=rf"{name}.*pip install 'd2timm\[its_extra\]'"):
         check_writers([name])
-    assert str(error.value) == f"train.writers=['{name}'] needs: pip install 'd2timm[{name}]'"
+    assert looked_up == ["its_package"], "the writer declares its package and extra"

@@ -1,6 +1,6 @@
-"""Names and shapes of the weights in published detection checkpoints, as data.
+"""Names and shapes of the weights in published detection checkpoints.
 
-Each function gives name -> shape for sizes of the published models or of tiny ones. Written down from:
+Each function returns name -> shape, for the sizes of the published models or of tiny ones. The sources are:
 
 - https://github.com/SwinTransformer/Swin-Transformer-Object-Detection at c7b20110 (mmdet 2.11)
 - https://github.com/facebookresearch/ConvNeXt at 048efcea, object_detection/
@@ -19,16 +19,16 @@ from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
 
-COCO = 80  # classes
+COCO = 80  # number of classes
 
 
 def affine(name: str, *shape: int) -> Shapes:
-    """A layer with weight and bias; the bias has as many numbers as there are rows."""
+    """A layer with weight and bias; the bias has one number for each row."""
     return {f"{name}.weight": shape, f"{name}.bias": (shape[0],)}
 
 
 def batch_norm(name: str, channels: int, counter: bool = True) -> Shapes:
-    """A batch norm; detectron2's frozen ones have no counter."""
+    """A batch norm; detectron2's frozen batch norms have no counter."""
     statistics = {f"{name}.running_mean": (channels,), f"{name}.running_var": (channels,)}
     return {
         **affine(name, channels),
@@ -38,12 +38,12 @@ def batch_norm(name: str, channels: int, counter: bool = True) -> Shapes:
 
 
 def transposed(name: str, channels: int) -> Shapes:
-    """A transposed convolution that doubles a map, channels kept."""
+    """A transposed convolution that doubles a map and keeps its channels."""
     return affine(name, channels, channels, 2, 2)
 
 
 def transformer_mlp(name: str, width: int) -> Shapes:
-    """Norm and MLP of a transformer's block."""
+    """Norm and MLP of a transformer block."""
     return {
         **affine(f"{name}.norm2", width),
         **affine(f"{name}.mlp.fc1", 4 * width, width),
@@ -52,7 +52,7 @@ def transformer_mlp(name: str, width: int) -> Shapes:
 
 
 def attention(name: str, width: int) -> Shapes:
-    """Norm, projections of a transformer's block."""
+    """Norm and projections of a transformer block."""
     return {
         **affine(f"{name}.norm1", width),
         **affine(f"{name}.attn.qkv", 3 * width, width),
@@ -66,7 +66,7 @@ def swin(
     heads: Sequence[int] = (3, 6, 12, 24),
     window: int = 7,
 ) -> Shapes:
-    """mmdet/models/backbones/swin_transformer.py; Swin-T unless told otherwise."""
+    """mmdet/models/backbones/swin_transformer.py; by default Swin-T."""
     shapes = {
         **affine("backbone.patch_embed.proj", width, 3, 4, 4),
         **affine("backbone.patch_embed.norm", width),
@@ -87,7 +87,7 @@ def swin(
 
 
 def convnext(widths: Sequence[int] = (96, 192, 384, 768), depths: Sequence[int] = (3, 3, 9, 3)) -> Shapes:
-    """object_detection/mmdet/models/backbones/convnext.py; ConvNeXt-T unless told otherwise."""
+    """object_detection/mmdet/models/backbones/convnext.py; by default ConvNeXt-T."""
     shapes: Shapes = {}
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         down = f"backbone.downsample_layers.{stage}"
@@ -108,7 +108,7 @@ def convnext(widths: Sequence[int] = (96, 192, 384, 768), depths: Sequence[int] 
 
 
 def xcit(patch: int, width: int = 384, depth: int = 12, heads: int = 8) -> Shapes:
-    """detection/backbone/xcit.py; XCiT-S12 unless told otherwise, patches of 8 or 16 pixels."""
+    """detection/backbone/xcit.py with patches of 8 or 16 pixels; by default XCiT-S12."""
     stem = [3, *(width // 2**i for i in reversed(range({8: 3, 16: 4}[patch])))]
     shapes: Shapes = {}
     for index, (before, after) in enumerate(itertools.pairwise(stem)):
@@ -159,7 +159,7 @@ def mmdet_heads(widths: Sequence[int], classes: int = COCO) -> Shapes:
 
 
 def mmdet_cascade(widths: Sequence[int], classes: int = COCO) -> Shapes:
-    """Cascade Mask R-CNN: three stages of four convolutions with SyncBN and one layer, and masks."""
+    """Cascade Mask R-CNN: three stages, each with four convolutions with SyncBN, one layer, and masks."""
     shapes = mmdet_neck(widths)
     for stage in range(3):
         head = f"roi_head.bbox_head.{stage}"
@@ -173,7 +173,7 @@ def mmdet_cascade(widths: Sequence[int], classes: int = COCO) -> Shapes:
 
 
 def plain_vit(prefix: str, width: int, depth: int, positions: int) -> Shapes:
-    """Patch embedding, positions and blocks of a plain vision transformer."""
+    """Patch embedding, position embeddings and blocks of a plain vision transformer."""
     shapes = {f"{prefix}pos_embed": (1, positions, width)}
     shapes |= affine(f"{prefix}patch_embed.proj", width, 3, 16, 16)
     for index in range(depth):
@@ -205,24 +205,21 @@ def vitdet(
         width: channels.
         depth: blocks.
         head_width: channels of an attention head.
-        sides: cells a side of the image and of a window.
-        everywhere: blocks that attend to the whole image.
+        sides: cells per side of the image and of a window.
+        everywhere: indices of the blocks with global attention.
     """
     shapes = plain_vit("backbone.net.", width, depth, 197)
     for index in range(depth):
         rows = 2 * sides[index not in everywhere] - 1
         shapes |= {f"backbone.net.blocks.{index}.attn.rel_pos_{axis}": (rows, head_width) for axis in "hw"}
-    pyramid = {
-        2: (3, width // 4),
-        3: (1, width // 2),
-        4: (0, width),
-        5: (1, width),
-    }  # layers before, channels
+    # level: number of layers before the convolutions, channels
+    pyramid = {2: (3, width // 4), 3: (1, width // 2), 4: (0, width), 5: (1, width)}
     shapes |= affine("backbone.simfp_2.0", width, width // 2, 2, 2) | affine("backbone.simfp_2.1", width // 2)
     shapes |= affine("backbone.simfp_2.3", width // 2, width // 4, 2, 2)
     shapes |= affine("backbone.simfp_3.0", width, width // 2, 2, 2)
     for name, channels in (("2.0", width // 2), ("2.3", width // 4), ("3.0", width // 2)):
-        shapes[f"backbone.simfp_{name}.bias"] = (channels,)  # of a transposed convolution: of its columns
+        # a transposed convolution has a bias for each column of its weight
+        shapes[f"backbone.simfp_{name}.bias"] = (channels,)
     for level, (layers, channels) in pyramid.items():
         first = layers + (1 if level == 2 else 0)
         for index, (before, side) in enumerate(((channels, 1), (256, 3))):
@@ -240,7 +237,7 @@ def vitdet(
 
 
 def rpn_and_predictors() -> Shapes:
-    """What all of detectron2's Mask R-CNNs with FPN have."""
+    """RPN, predictors and deconvolution, as in all of detectron2's Mask R-CNNs with FPN."""
     return {
         **affine("proposal_generator.rpn_head.objectness_logits", 3, 256, 1, 1),
         **affine("proposal_generator.rpn_head.anchor_deltas", 12, 256, 1, 1),
@@ -275,7 +272,7 @@ def resnet50(prefix: str = "backbone.bottom_up.") -> Shapes:
 
 
 def zoo_fpn(levels: Sequence[int]) -> Shapes:
-    """FPN of detectron2 on res``level`` of a ResNet-50."""
+    """detectron2's FPN on some stages of a ResNet-50."""
     shapes: Shapes = {}
     for level in levels:
         shapes |= affine(f"backbone.fpn_lateral{level}", 256, 64 * 2**level, 1, 1)
@@ -284,7 +281,7 @@ def zoo_fpn(levels: Sequence[int]) -> Shapes:
 
 
 def zoo_mask_rcnn() -> Shapes:
-    """COCO-InstanceSegmentation/mask_rcnn_R_50_FPN: heads of two layers, and the buffers of early files."""
+    """COCO-InstanceSegmentation/mask_rcnn_R_50_FPN: heads with two layers, and the buffers of early files."""
     shapes = resnet50() | zoo_fpn((2, 3, 4, 5)) | affine("proposal_generator.rpn_head.conv", 256, 256, 3, 3)
     shapes |= rpn_and_predictors() | affine("roi_heads.box_head.fc1", 1024, 256 * 49)
     shapes |= affine("roi_heads.box_head.fc2", 1024, 1024)
@@ -295,7 +292,7 @@ def zoo_mask_rcnn() -> Shapes:
 
 
 def zoo_retinanet() -> Shapes:
-    """COCO-Detection/retinanet_R_50_FPN: p6 of res5, towers of four convolutions, nine anchors a cell."""
+    """COCO-Detection/retinanet_R_50_FPN: p6 from res5, towers of four convolutions, nine anchors per cell."""
     shapes = resnet50() | zoo_fpn((3, 4, 5))
     shapes |= affine("backbone.top_block.p6", 256, 2048, 3, 3) | affine(
         "backbone.top_block.p7", 256, 256, 3, 3
@@ -312,7 +309,7 @@ def zeros(shapes: Shapes) -> dict[str, Tensor]:
 
 
 def numbers(shapes: Shapes, seed: int = 0) -> dict[str, Tensor]:
-    """Weights of a size that keeps features of a tiny model around 1."""
+    """Random weights that keep the features of a tiny model around 1."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, shape in shapes.items():

@@ -1,1 +1,1 @@
-"""Published detection checkpoints to weights for d2timm's detectors."""
+"""Convert published detection checkpoints into weights for d2timm's detectors."""

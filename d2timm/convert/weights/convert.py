@@ -1,4 +1,4 @@
-"""Published detection checkpoints -> weights for d2timm's detectors."""
+"""Convert published detection checkpoints into weights for d2timm's detectors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
-from ...config import lazy as config
+from ...config.lazy import apply_overrides, load
 from ...data.catalog import CUSTOM, PUBLISHED, resolve_name, tasks_of
 from ...errors import ConfigError
 from ...utils.checks import suggest
 from ...utils.files import atomic_write
+from ...utils.text import first_line
 from .convnext import CONVNEXT
 from .layout import Layout, Values
 from .matching import match
 from .reading import read
-from .report import mapping_report, summary_of_faults
+from .report import mapping_report, summarize_problems
 from .resnet import RESNET, RESNET_IMAGENET, RESNET_MSRA
 from .swin import SWIN
 from .target import Target
@@ -54,62 +55,64 @@ def convert_weights(
     """Convert a published checkpoint for the detector of a recipe.
 
     Args:
-        source: the checkpoint; it is read as data, nothing in it is executed.
-        out: .pth (``{"model": …}``) or .safetensors, for ``train.init_checkpoint``.
-        recipe: a LazyConfig file or a saved ``config.yaml``; of COCO's classes unless its data say otherwise.
-        overrides: of the recipe, ``key=value``.
-        parts: of the detector, that are wanted, such as ``backbone``; none: all.
-        new_classes: leave out what depends on the number of classes where that is another.
-        every: name each weight in the report, instead of patterns of names.
+        source: the checkpoint; it is read as data, and nothing in it is executed.
+        out: the file to write, .pth (``{"model": …}``) or .safetensors, for ``train.init_checkpoint``.
+        recipe: a LazyConfig file or a saved ``config.yaml``; it gets the classes of COCO unless it names a
+            dataset.
+        overrides: overrides of the recipe, ``key=value``.
+        parts: parts of the detector to convert, such as ``backbone``; empty: all.
+        new_classes: whether to leave out weights that depend on the number of classes, if it differs.
+        every: whether the report lists each weight, instead of patterns of names.
 
     Returns:
-        The report: what became of each weight.
+        The report on what became of each weight.
 
     Raises:
-        ConfigError: something cannot be; nothing is written. If weights are lost, its ``__notes__`` hold the
-            report.
+        ConfigError: a file or an option is invalid, or weights would be lost; nothing is written. If weights
+            would be lost, the ``__notes__`` of the error contain the report.
     """
     _check_out(source, out)
-    cfg = config.apply_overrides(config.load(recipe), overrides)
+    cfg = apply_overrides(load(recipe), overrides)
     _choose_coco(cfg)
     target = Target.of(cfg)
     for part in parts:
         if part not in target.parts:
             raise ConfigError(
-                f"--parts {part}: {suggest(part, target.parts)}; there are {', '.join(target.parts)}"
+                f"--parts {part}: {suggest(part, target.parts)} The parts are {', '.join(target.parts)}"
             )
     checkpoint = read(source)
     layout = layout_of(checkpoint.weights, source)
-    found = match(checkpoint.weights, layout, target, parts, new_classes)
-    for name in checkpoint.beside:
-        found.left_over[f"[{name}]"] = "beside the weights"
-    told = mapping_report(found, layout, target, len(checkpoint.weights), every)
-    if not found.complete:
-        fix = "give the recipe of that model, --parts for some of it, or --new-classes for other classes"
-        error = ConfigError(f"{source}: {summary_of_faults(found)}: {fix}")
-        error.add_note(told)
+    result = match(checkpoint.weights, layout, target, parts, new_classes)
+    result.not_needed |= {f"[{key}]": "not a weight of the model" for key in checkpoint.other_keys}
+    report = mapping_report(result, layout, target, len(checkpoint.weights), every)
+    if not result.complete:
+        fix = (
+            "give the recipe of that model, --parts to convert some parts, or --new-classes for other classes"
+        )
+        error = ConfigError(f"{source}: {summarize_problems(result)}: {fix}")
+        error.add_note(report)
         raise error
-    _write(found.weights, out)
-    return told
+    _write(result.weights, out)
+    return report
 
 
 def layout_of(weights: Values, source: Path) -> Layout:
-    """The layout that a file has.
+    """The layout of a file.
 
     Raises:
-        ConfigError: it is none that is known.
+        ConfigError: the layout is unknown.
     """
     for layout in LAYOUTS:
         if layout.fits(weights):
             return layout
     known = "; ".join(layout.name for layout in LAYOUTS)
     raise ConfigError(
-        f"{source}: the layout of its {len(weights)} weights ({next(iter(weights))}, …) is none of: {known}"
+        f"{source}: unknown layout of {len(weights)} weights ({next(iter(weights))}, …); known are {known}"
     )
 
 
 def _choose_coco(cfg: DictConfig) -> None:
-    """Name COCO, with the truth that the detector needs, where the tree leaves the data open."""
+    """Select the variant of COCO that has the detector's annotations, if the tree does not name a dataset."""
     if "data" in cfg and cfg.data.name == "auto" and resolve_name(cfg.data) != CUSTOM:
         tasks = set(tasks_of(cfg.data))
         cfg.data.name = next(
@@ -118,15 +121,15 @@ def _choose_coco(cfg: DictConfig) -> None:
 
 
 def _check_out(source: Path, out: Path) -> None:
-    """Raise ConfigError unless a file can be written there."""
+    """Raise ConfigError if ``out`` cannot be written."""
     if out.suffix not in SUFFIXES:
-        raise ConfigError(f"{out}: the converted file ends in {' or '.join(SUFFIXES)}")
+        raise ConfigError(f"{out}: the name of the new file ends in {' or '.join(SUFFIXES)}")
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out}: a file in a folder that exists is needed")
+        raise ConfigError(f"{out}: give a file in an existing folder")
     if out.exists() and source.exists() and out.samefile(source):
-        raise ConfigError(f"{out}: the source would be overwritten; give another file")
+        raise ConfigError(f"{out} is the source: give another file")
     if not os.access(out.absolute().parent, os.W_OK):
-        raise ConfigError(f"{out}: the folder cannot be written to")
+        raise ConfigError(f"{out}: the folder is not writable")
 
 
 def _write(weights: Values, out: Path) -> None:
@@ -137,4 +140,4 @@ def _write(weights: Values, out: Path) -> None:
             else:
                 torch.save({"model": weights}, partial)
     except OSError as error:
-        raise ConfigError(f"{out}: it cannot be written ({error.strerror or error})") from error
+        raise ConfigError(f"{out} cannot be written ({error.strerror or first_line(error)})") from error

@@ -1,6 +1,6 @@
 """ConvNeXt in mmdet (https://github.com/facebookresearch/ConvNeXt, object_detection/).
 
-Names after object_detection/mmdet/models/backbones/convnext.py.
+The names follow object_detection/mmdet/models/backbones/convnext.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from torch import Tensor
 
-from ..weights import mmdet
+from . import mmdet
 from .layout import Layout, norms_of_all, renamed
 from .target import BODY, LEVELS, Target
 
@@ -29,9 +29,9 @@ def _norm(match: re.Match[str], target: Target) -> str | None:
 
 
 def _as_convolution(name: str, values: Tensor, target: Target) -> tuple[Tensor, str]:
-    """A linear layer is a convolution of 1x1 in some of timm's models."""
-    wanted = target.state[name].shape
-    return (values.reshape(wanted) if wanted == (*values.shape, 1, 1) else values), ""
+    """Reshape a linear layer where timm's model has a 1x1 convolution."""
+    expected = target.state[name].shape
+    return (values.reshape(expected) if expected == (*values.shape, 1, 1) else values), ""
 
 
 CONVNEXT = Layout(

@@ -1,4 +1,4 @@
-"""Give each weight of a file its place in a detector, and account for all of them."""
+"""Match the weights of a file with the weights of a detector, and account for all of them."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from .target import BODY, Pixels, Target, part_of
 __all__ = ["Match", "match"]
 
 COUNTER = ".num_batches_tracked"
-#: Weights whose shapes follow from the number of classes
+#: Weights whose shapes depend on the number of classes
 OF_CLASSES = r".*(cls_score|bbox_pred|mask_head\..*predictor|sem_seg_head\.predictor)\.(weight|bias)"
+OTHER_CLASSES = "depends on the number of classes, which differs"
 
 
 @dataclass
 class Match:
-    """What became of each weight, on both sides.
+    """What became of each weight of the source (the file) and of the target (the detector).
 
     Attributes:
-        weights: of the target, to be saved.
+        weights: weights of the target, to be saved.
         mapped: name in the source -> name in the target.
-        left_over: names in the source that need no place -> why.
-        homeless: names in the source that should have one -> what is wrong.
-        fresh: names in the target that these files do not have -> how they start.
-        missing: names in the target that should have had a source.
-        notes: what was done to values, and in what the models differ.
+        not_needed: name in the source -> why it is not needed.
+        unplaced: name in the source that should have a counterpart -> the problem.
+        initialized: name in the target that these files lack -> how it starts.
+        missing: names in the target that should have a source.
+        notes: changes of values, and differences between the models.
     """
 
     weights: Values = field(default_factory=dict)
     mapped: dict[str, str] = field(default_factory=dict)
-    left_over: dict[str, str] = field(default_factory=dict)
-    homeless: dict[str, str] = field(default_factory=dict)
-    fresh: dict[str, str] = field(default_factory=dict)
+    not_needed: dict[str, str] = field(default_factory=dict)
+    unplaced: dict[str, str] = field(default_factory=dict)
+    initialized: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is lost."""
-        return not self.homeless and not self.missing
+        """Whether no weight is lost."""
+        return not self.unplaced and not self.missing
 
     def note(self, text: str) -> None:
-        """Tell something, once."""
+        """Add a note, once; an empty text is ignored."""
         if text and text not in self.notes:
             self.notes.append(text)
 
@@ -57,117 +58,120 @@ class Match:
 def match(
     weights: Values, layout: Layout, target: Target, parts: Collection[str] = (), new_classes: bool = False
 ) -> Match:
-    """Bring weights to the names, shapes and conventions of a detector.
+    """Convert weights to the names, shapes and conventions of a detector.
 
     Args:
-        weights: of a file.
-        layout: of that file.
+        weights: weights of a file.
+        layout: layout of the file.
         target: the detector.
-        parts: of the target, that are wanted; none: all.
-        new_classes: leave out what depends on the number of classes where that is another.
+        parts: parts of the target to convert; empty: all.
+        new_classes: whether to leave out weights that depend on the number of classes, if it differs.
 
     Raises:
-        ConfigError: nothing of the backbone fits, so that it is of another kind; or the models are shown
-            pixels that cannot be brought together.
+        ConfigError: no weight fits the backbone, so the models differ; or their image formats are
+            incompatible.
     """
-    found, same_model = Match(), False
+    result, same_model = Match(), False
     pixels = layout.pixels(weights)
     for name, values in layout.prepare(weights).items():
-        place = layout.rename(name, target)
-        wanted = target.state.get(place) if place else None
-        same_model |= wanted is not None and place is not None and place.startswith(BODY)
-        if place is None or wanted is None:
-            _without_place(found, layout, name, place, parts)
-        elif parts and part_of(place) not in parts:
-            found.left_over[name] = f"of the part {part_of(place)}"
-        elif place in found.weights:
-            found.homeless[name] = f"{place} has another source"
+        new_name = layout.rename(name, target)
+        expected = target.state.get(new_name) if new_name else None
+        same_model |= expected is not None and new_name is not None and new_name.startswith(BODY)
+        if new_name is None or expected is None:
+            _record_unmatched(result, layout, name, new_name, parts)
+        elif parts and part_of(new_name) not in parts:
+            result.not_needed[name] = f"belongs to {part_of(new_name)}"
+        elif new_name in result.weights:
+            result.unplaced[name] = f"{new_name} has another source"
         else:
-            adapted, told = _adapt(layout, place, values, target, pixels)
-            if adapted.shape == wanted.shape:
-                found.note(told)
-                found.mapped[name] = place
-                found.weights[place] = adapted.to(wanted.dtype)
-            elif new_classes and re.fullmatch(OF_CLASSES, place) and adapted.shape[1:] == wanted.shape[1:]:
-                found.left_over[name] = "of another number of classes"
-                found.fresh[place] = "of another number of classes"
+            adapted, note = _adapt(layout, new_name, values, target, pixels)
+            if adapted.shape == expected.shape:
+                result.note(note)
+                result.mapped[name] = new_name
+                result.weights[new_name] = adapted.to(expected.dtype)
+            elif (
+                new_classes and re.fullmatch(OF_CLASSES, new_name) and adapted.shape[1:] == expected.shape[1:]
+            ):
+                result.not_needed[name] = OTHER_CLASSES
+                result.initialized[new_name] = OTHER_CLASSES
             else:
-                found.homeless[name] = f"{_told(adapted)}, where {place} has {_told(wanted)}"
+                result.unplaced[name] = f"{_shape(adapted)}, but {new_name} has {_shape(expected)}"
     if not same_model and (not parts or "backbone" in parts):
         raise ConfigError(
             f"a {layout.name} has no weights for {target.model_name}: give the recipe of that model, or "
             "model.backbone.bottom_up.model_name="
         )
-    _without_source(found, layout, target, parts)
+    _record_missing(result, layout, target, parts)
     for text in layout.notes(target):
-        found.note(text)
-    return found
+        result.note(text)
+    return result
 
 
-def _without_place(
-    found: Match, layout: Layout, name: str, place: str | None, parts: Collection[str]
+def _record_unmatched(
+    result: Match, layout: Layout, name: str, new_name: str | None, parts: Collection[str]
 ) -> None:
-    reason = layout.why_left_over(name)
+    """Record a weight of the source without a counterpart in the target."""
+    reason = layout.why_not_needed(name)
     if reason is not None:
-        found.left_over[name] = reason
-    elif parts and place and part_of(place) not in parts:
-        found.left_over[name] = f"of the part {part_of(place)}"
+        result.not_needed[name] = reason
+    elif parts and new_name and part_of(new_name) not in parts:
+        result.not_needed[name] = f"belongs to {part_of(new_name)}"
     else:
-        found.homeless[name] = f"the model has no {place}" if place else "no part of this layout"
+        result.unplaced[name] = f"the model has no {new_name}" if new_name else "unknown in this layout"
 
 
-def _without_source(found: Match, layout: Layout, target: Target, parts: Collection[str]) -> None:
-    """All else that the target has."""
-    for name, wanted in target.state.items():
-        if name in found.weights or name in found.fresh or (parts and part_of(name) not in parts):
+def _record_missing(result: Match, layout: Layout, target: Target, parts: Collection[str]) -> None:
+    """Record the remaining weights of the target."""
+    for name, expected in target.state.items():
+        if name in result.weights or name in result.initialized or (parts and part_of(name) not in parts):
             continue
-        reason = layout.why_fresh(name)
+        reason = layout.why_initialized(name)
         if name.endswith(COUNTER):
-            found.fresh[name] = "counters of batch norms start at 0"
-            found.weights[name] = torch.zeros(wanted.shape, dtype=wanted.dtype)
+            result.initialized[name] = "counters of batch norms start at 0"
+            result.weights[name] = torch.zeros(expected.shape, dtype=expected.dtype)
         elif reason is not None:
-            found.fresh[name] = reason
+            result.initialized[name] = reason
         else:
-            found.missing.append(name)
+            result.missing.append(name)
 
 
-def _adapt(layout: Layout, place: str, values: Tensor, target: Target, pixels: Pixels) -> tuple[Tensor, str]:
-    """Values as the target needs them."""
+def _adapt(
+    layout: Layout, new_name: str, values: Tensor, target: Target, pixels: Pixels
+) -> tuple[Tensor, str]:
+    """Return the values for the target, and a note on the change ("": none)."""
     for pattern, adapt in layout.adapt.items():
-        if re.fullmatch(pattern, place):
-            return adapt(place, values, target)
-    if place in {f"{BODY}{name}.weight" for name in first_convolutions(target.body)}:
+        if re.fullmatch(pattern, new_name):
+            return adapt(new_name, values, target)
+    if new_name in {f"{BODY}{name}.weight" for name in first_convolutions(target.body)}:
         return _fold_pixels(values, pixels, target.pixels)
     return values, ""
 
 
-def _fold_pixels(kernels: Tensor, shown: Pixels, wanted: Pixels) -> tuple[Tensor, str]:
-    """Kernels (N, C, h, w) of a first convolution for pixels of another order and another scale.
+def _fold_pixels(kernels: Tensor, old: Pixels, new: Pixels) -> tuple[Tensor, str]:
+    """Adapt kernels (N, C, h, w) of a first convolution to another channel order and scale of the pixels.
 
-    Padding is the mean in both, and so stays 0: the features are the same.
+    Padding stands for the mean in both formats and remains 0, so the features are the same.
     """
-    if shown == wanted or kernels.dim() != 4 or kernels.shape[1] != len(shown.order):
+    if old == new or kernels.dim() != 4 or kernels.shape[1] != len(old.order):
         return kernels, ""
-    if sorted(shown.order) != sorted(wanted.order):
-        return kernels, ""  # the shapes tell
-    order = [shown.order.index(channel) for channel in wanted.order]
-    mean, std = ([values[i] for i in order] for values in (shown.mean, shown.std))
-    if not torch.allclose(torch.tensor(mean), torch.tensor(wanted.mean), rtol=0, atol=1e-3):
+    if sorted(old.order) != sorted(new.order):
+        return kernels, ""  # a difference in shapes is reported
+    order = [old.order.index(channel) for channel in new.order]
+    mean, std = ([values[i] for i in order] for values in (old.mean, old.std))
+    if not torch.allclose(torch.tensor(mean), torch.tensor(new.mean), rtol=0, atol=1e-3):
         raise ConfigError(
-            f"these weights are for a pixel mean of {mean} in {wanted.order}, the recipe's is "
-            f"{list(wanted.mean)}: give model.pixel_mean={str(mean).replace(' ', '')} here and wherever they "
-            "are used"
+            f"these weights expect a pixel mean of {mean} in {new.order}, the recipe has {list(new.mean)}: "
+            f"give model.pixel_mean={str(mean).replace(' ', '')} here and wherever you use them"
         )
-    factors = torch.tensor(wanted.std, dtype=kernels.dtype) / torch.tensor(std, dtype=kernels.dtype)
-    done = []
-    if shown.order != wanted.order:
-        done.append(f"{shown.order} to {wanted.order}")
+    factors = torch.tensor(new.std, dtype=kernels.dtype) / torch.tensor(std, dtype=kernels.dtype)
+    changes = []
+    if old.order != new.order:
+        changes.append(f"{old.order} to {new.order}")
     if not torch.equal(factors, torch.ones_like(factors)):
-        done.append("scaled by " + ", ".join(f"{factor:.5g}" for factor in factors))
-    return kernels[:, order] * factors.view(
-        1, -1, 1, 1
-    ), f"first convolution: {', '.join(done)}, which is exact"
+        changes.append("scaled by " + ", ".join(f"{factor:.5g}" for factor in factors))
+    note = f"first convolution: {', '.join(changes)}, which is exact"
+    return kernels[:, order] * factors.view(1, -1, 1, 1), note
 
 
-def _told(x: Tensor) -> str:
+def _shape(x: Tensor) -> str:
     return "x".join(map(str, x.shape)) or "one number"

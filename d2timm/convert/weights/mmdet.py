@@ -1,11 +1,11 @@
-"""Necks and heads of mmdet 2: FPN, RPN, box heads and mask heads, one or a cascade of three.
+"""Necks and heads of mmdet 2: FPN, RPN, box heads and mask heads, single or a cascade of three.
 
-Names after mmdet 2.11, as in https://github.com/SwinTransformer/Swin-Transformer-Object-Detection
+The names follow mmdet 2.11, as in https://github.com/SwinTransformer/Swin-Transformer-Object-Detection
 (mmdet/models: necks/fpn.py, dense_heads/rpn_head.py, roi_heads/bbox_heads/convfc_bbox_head.py,
-roi_heads/mask_heads/fcn_mask_head.py). What else its heads and detectron2's could differ in is the same:
-classes in the order of COCO's ids with the background last, boxes of a class in four neighbouring rows,
-anchors of the aspect ratios 1/2, 1 and 2 around the corners of cells, aligned RoIAlign, regions flattened
-as (C, 7, 7).
+roi_heads/mask_heads/fcn_mask_head.py). All other conventions agree with detectron2's: classes are in the
+order of COCO's ids with the background last, the four deltas of a class are adjacent rows, anchors have the
+aspect ratios 1/2, 1 and 2 and are centred on the corners of cells, RoIAlign is aligned, and regions are
+flattened as (C, 7, 7).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .target import Target
 
 __all__ = ["ADAPT", "HEADS"]
 
-#: By which a stage's deltas are multiplied (``target_stds``); detectron2 divides by weights
+#: Factors of a stage's deltas (``target_stds``); detectron2 divides by weights instead
 STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
-PARTS = {"conv": "", "bn": ".norm", "gn": ".norm"}  # of mmcv's ConvModule
+PARTS = {"conv": "", "bn": ".norm", "gn": ".norm"}  # parts of mmcv's ConvModule
 CONV = r"(conv|bn|gn)\.(.+)"
 
 
 def _level(match: re.Match[str], target: Target) -> str:
-    """FPN's convolutions are counted from 0 there, and named after log2 of their strides here."""
+    """Rename a convolution of FPN: mmdet counts from 0, detectron2 uses log2 of the stride."""
     kind = {"lateral_convs": "lateral", "fpn_convs": "output"}[match[1]]
     return f"backbone.fpn_{kind}{int(match[2]) + 2}{PARTS[match[3]]}.{match[4]}"
 
@@ -44,7 +44,7 @@ def _mask_conv(match: re.Match[str], target: Target) -> str:
     return f"roi_heads.mask_head{match[1]}.mask_fcn{int(match[2]) + 1}{PARTS[match[3]]}.{match[4]}"
 
 
-BOX, MASK = (rf"roi_head\.{kind}_head((?:\.\d+)?)\." for kind in ("bbox", "mask"))  # and the stage
+BOX, MASK = (rf"roi_head\.{kind}_head((?:\.\d+)?)\." for kind in ("bbox", "mask"))  # the group is the stage
 HEADS: tuple[Rule, ...] = (
     (rf"neck\.(lateral_convs|fpn_convs)\.(\d+)\.{CONV}", _level),
     (r"rpn_head\.rpn_conv\.(.+)", renamed(r"proposal_generator.rpn_head.conv.\1")),
@@ -61,15 +61,15 @@ HEADS: tuple[Rule, ...] = (
 
 
 def _rescale(name: str, values: Tensor, target: Target) -> tuple[Tensor, str]:
-    """Rows of the box regression for what the target divides deltas by."""
+    """Scale the rows of the box regression for the weights by which the target divides deltas."""
     stage = next((int(part) for part in name.split(".") if part.isdigit()), 0)
     pairs = zip(STDS[stage], target.delta_weights(stage), strict=True)
     factors = torch.tensor([std * weight for std, weight in pairs], dtype=values.dtype)
     if len(values) % 4 or torch.allclose(factors, torch.ones(4, dtype=values.dtype), rtol=0, atol=1e-6):
         return values, ""
     rows = factors.repeat(len(values) // 4)
-    told = ", ".join(f"{factor:.3g}" for factor in factors)
-    return values * rows.view(-1, *[1] * (values.dim() - 1)), f"deltas scaled by {told}"
+    note = "deltas scaled by " + ", ".join(f"{factor:.3g}" for factor in factors)
+    return values * rows.view(-1, *[1] * (values.dim() - 1)), note
 
 
 ADAPT: dict[str, Adapt] = {r"roi_heads\.box_predictor\.(\d+\.)?bbox_pred\..+": _rescale}

@@ -1,7 +1,7 @@
-"""Read the pickles of detectron2's model zoo: arrays and plain containers, nothing else.
+"""Read the pickles of detectron2's model zoo: arrays and plain containers, and nothing else.
 
-What a pickle names is never imported. The few names that numpy's arrays are pickled with stand for functions
-of this module, which check what they are given before numpy sees it.
+Names in a pickle are never imported. The few names by which numpy pickles its arrays are replaced by
+functions of this module, which check their arguments before numpy sees them.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import numpy.typing as npt
 
 __all__ = ["Forbidden", "read_pickle"]
 
-KINDS = "biuf"  # of numbers: bool, int, unsigned, float
-MOST_NESTED = 20  # containers
+KINDS = "biuf"  # kinds of numbers: bool, int, unsigned, float
+MAX_DEPTH = 20  # of nested containers
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 class Forbidden(pickle.UnpicklingError):
-    """A pickle asks for something that is neither an array of numbers nor a plain container."""
+    """A pickle contains something other than arrays of numbers and plain containers."""
 
 
 def read_pickle(file: Path) -> Any:
-    """The content of a pickle of dicts, lists, tuples, texts, numbers and numpy arrays of numbers.
+    """Read a pickle of dicts, lists, tuples, strings, numbers and numpy arrays of numbers.
 
     Raises:
-        Forbidden: it asks for anything else; nothing of that was run.
-        Exception: whatever a broken pickle makes Python's unpickler raise.
+        Forbidden: the pickle contains anything else; none of it is executed.
+        Exception: the pickle is broken; Python's unpickler raises errors of any type then.
     """
     with file.open("rb") as opened:
         content = _Reader(opened, encoding="latin1").load()
-    return _finished(content, {})
+    return _finish(content, {})
 
 
 class _Dtype:
-    """The type of an array's numbers, as a pickle builds it."""
+    """Stands for a numpy dtype while a pickle builds it."""
 
     __slots__ = ("dtype",)
 
@@ -56,37 +56,39 @@ class _Dtype:
 
 
 class _Array:
-    """An array, as a pickle builds it."""
+    """Stands for a numpy array while a pickle builds it."""
 
     __slots__ = ("value",)
     value: npt.NDArray[Any]
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise Forbidden("an array without its five parts")
+            raise Forbidden("an array whose state does not have five parts")
         _, shape, dtype, fortran, content = state
         self.value = _array(content, dtype, shape, "F" if fortran else "C")
 
 
 def _array(content: Any, dtype: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
-    """An array of the bytes of its numbers, no more and no fewer."""
+    """Build an array from exactly the bytes of its numbers."""
     if isinstance(content, str):  # bytes of Python 2
         content = content.encode("latin1")
     sides = isinstance(shape, tuple) and all(type(side) is int and side >= 0 for side in shape)
     if not sides or not isinstance(dtype, _Dtype) or not isinstance(content, (bytes, bytearray)):
-        raise Forbidden("an array whose shape, type or numbers are something else")
+        raise Forbidden("an array with an invalid shape, type or content")
     if math.prod(shape) * dtype.dtype.itemsize != len(content) or order not in ("C", "F"):
-        raise Forbidden(f"an array of {len(content)} bytes that is said to be {shape}")
+        raise Forbidden(f"an array of shape {shape} with {len(content)} bytes")
     return np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
 
 
-class _Reader(pickle._Unpickler):  # in Python: that in C sets aside as much memory as a file makes it
+class _Reader(
+    pickle._Unpickler
+):  # in Python, because the one in C allocates as much memory as a file asks for
     def find_class(self, module: str, name: str) -> Any:
-        """A function in place of what is named; made anew each time, for a pickle may change it."""
+        """Return the replacement of a name; a new object each time, because a pickle may modify it."""
         if (module, name) in (("collections", "OrderedDict"), ("builtins", "dict")):
             return dict
         if (module, name) in (("builtins", "bytes"), ("__builtin__", "bytes")):
-            return lambda: b""  # what empty ones of old protocols are made by
+            return lambda: b""  # old protocols create empty bytes this way
         if (module, name) == ("numpy", "ndarray"):
             return None  # an argument of _reconstruct
         if (module, name) == ("numpy", "dtype"):
@@ -99,29 +101,29 @@ class _Reader(pickle._Unpickler):  # in Python: that in C sets aside as much mem
             return lambda content, dtype, shape, order: _array(content, dtype, shape, order)
         if (module, name) == ("_codecs", "encode"):
             return _encode
-        raise Forbidden(f"it asks for {module}.{name}"[:120])
+        raise Forbidden(f"it contains {module}.{name}"[:120])
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise Forbidden("a text in another encoding than latin1")
+        raise Forbidden("a string in an encoding other than latin1")
     return text.encode("latin1")
 
 
-def _finished(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
-    """A value with arrays in place of what they were built from; what is there twice is looked at once."""
+def _finish(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
+    """Replace the stand-ins of arrays by arrays; a container that occurs twice is visited once."""
     if isinstance(value, _Array):
         return value.value
     if not isinstance(value, (dict, list, tuple)):
         if value is not None and not isinstance(value, (str, bytes, bytearray, int, float, np.ndarray)):
             raise Forbidden(f"a {type(value).__name__}")
         return value
-    if depth > MOST_NESTED:
-        raise Forbidden("containers within containers")
+    if depth > MAX_DEPTH:
+        raise Forbidden("containers that are nested too deeply")
     if id(value) not in done:
-        done[id(value)] = None  # for one that holds itself
+        done[id(value)] = None  # for a container that contains itself
         if isinstance(value, dict):
-            done[id(value)] = {key: _finished(inner, done, depth + 1) for key, inner in value.items()}
+            done[id(value)] = {key: _finish(inner, done, depth + 1) for key, inner in value.items()}
         else:
-            done[id(value)] = [_finished(inner, done, depth + 1) for inner in value]
+            done[id(value)] = [_finish(inner, done, depth + 1) for inner in value]
     return done[id(value)]

@@ -1,8 +1,7 @@
-"""Read checkpoints of others; nothing in them is executed."""
+"""Read checkpoints of other projects, without executing anything in them."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,60 +13,59 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import ConfigError
+from ...utils.text import one_line
 from .pickles import read_pickle
 
 __all__ = ["Checkpoint", "read"]
 
-logger = logging.getLogger(__name__)
-
 SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".safetensors")
-#: Where a checkpoint keeps its weights: mmdet and Lightning, detectron2 and most others, pycls, Detectron
-PLACES = ("state_dict", "model", "model_state", "blobs")
-WRAPPERS = ("module.", "_orig_mod.")  # what distributed and compiled models put before each name
+#: Keys of the weights: mmdet and Lightning, detectron2 and most others, pycls, Detectron
+WEIGHT_KEYS = ("state_dict", "model", "model_state", "blobs")
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes that distributed and compiled models add to each name
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint.
 
     Attributes:
         weights: name -> tensor, on the CPU.
-        beside: what there is beside the weights, such as the state of an optimizer.
-        author: who wrote a file of detectron2's zoo, or an empty text.
+        other_keys: what the file contains in addition, such as the state of an optimizer.
+        author: author of a file of detectron2's model zoo, or "".
     """
 
     weights: dict[str, Tensor]
-    beside: tuple[str, ...] = ()
+    other_keys: tuple[str, ...] = ()
     author: str = ""
 
 
 def read(path: Path) -> Checkpoint:
-    """Read .pth, .pt, .bin (of torch), .pkl (of detectron2) or .safetensors.
+    """Read a file of torch (.pth, .pt, .bin), of detectron2 (.pkl) or of safetensors.
 
     Raises:
-        ConfigError: no such file, one that is no checkpoint, or one that is more than data.
+        ConfigError: the file does not exist, is not a checkpoint, or contains more than data.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{path}: a checkpoint ends in {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: the name of a checkpoint ends in {', '.join(SUFFIXES)}")
     try:
         content = _content(path)
-    except Exception as error:  # torch, pickle and safetensors raise what they like for a broken file
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{path}: not a checkpoint that holds data only ({reason[:200]})") from error
+    except Exception as error:  # torch, pickle and safetensors raise any type of error for a broken file
+        reason = one_line(error, with_type=True)
+        raise ConfigError(f"{path} is not a checkpoint that contains only data ({reason})") from error
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path}: it holds a {type(content).__name__}, not weights by their names")
-    place = next((key for key in PLACES if isinstance(content.get(key), Mapping)), None)
+        raise ConfigError(f"{path} contains a {type(content).__name__}, not a mapping from names to weights")
+    key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
     weights = {
-        _unwrapped(str(name)): tensor
-        for name, value in (content[place] if place else content).items()
+        _unwrap(str(name)): tensor
+        for name, value in (content[key] if key else content).items()
         if (tensor := _tensor(value)) is not None
     }
     if not weights:
-        raise ConfigError(f"{path}: there are no weights in it")
-    beside = [str(key) for key in content if key != place] if place else []
-    return Checkpoint(weights, tuple(beside), str(content.get("__author__", "")))
+        raise ConfigError(f"{path} contains no weights")
+    other_keys = [str(other) for other in content if other != key] if key else []
+    return Checkpoint(weights, tuple(other_keys), str(content.get("__author__", "")))
 
 
 def _content(path: Path) -> Any:
@@ -78,7 +76,7 @@ def _content(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _unwrapped(name: str) -> str:
+def _unwrap(name: str) -> str:
     for wrapper in WRAPPERS:
         name = name.removeprefix(wrapper)
     return name
@@ -86,6 +84,6 @@ def _unwrapped(name: str) -> str:
 
 def _tensor(value: Any) -> Tensor | None:
     if isinstance(value, np.ndarray):
-        # of the machine's byte order, and writable
+        # torch needs the byte order of the machine, and a writable array
         return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=True))
     return value.detach() if isinstance(value, Tensor) else None

@@ -1,6 +1,6 @@
-"""detectron2's model zoo with ResNets, and the weights of ImageNet that it starts from.
+"""ResNets of detectron2's model zoo, and the ImageNet weights from which they are trained.
 
-Names after detectron2/modeling/backbone/resnet.py. Necks and heads are detectron2's own in both.
+The names follow detectron2/modeling/backbone/resnet.py. Necks and heads are detectron2's own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .target import BODY, Pixels, Target
 
 __all__ = ["RESNET", "RESNET_IMAGENET", "RESNET_MSRA"]
 
-#: What the zoo's models are shown: trained by MSRA in Caffe
+#: Image format of the zoo's models, whose ImageNet weights MSRA trained in Caffe
 MSRA = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
-EPSILON = 1e-5  # of batch norms, in detectron2 and in timm
+EPSILON = 1e-5  # epsilon of batch norms, in detectron2 and in timm
 
-# A stage is counted from 2 there, from 1 here, and norms belong to their convolutions there.
+# detectron2 counts stages from 2, timm from 1; norms are parts of convolutions in detectron2.
 _RULES = (
     (r"stem\.conv1\.weight", "conv1.weight"),
     (r"stem\.conv1\.norm\.(.+)", r"bn1.\1"),
@@ -39,7 +39,7 @@ def _body(match: re.Match[str], target: Target) -> str | None:
 
 
 def _pixels(weights: Values) -> Pixels:
-    """Those of the zoo, unless the file holds its own."""
+    """The zoo's image format, unless the file contains its own."""
     mean, std = weights.get("pixel_mean"), weights.get("pixel_std")
     if mean is None or std is None or mean.numel() != 3 or std.numel() != 3:
         return MSRA
@@ -54,14 +54,14 @@ def _notes(target: Target) -> list[str]:
     if first is None or not isinstance(first.conv1, nn.Conv2d) or first.conv1.stride != (1, 1):
         return []
     return [
-        f"{target.model_name} has its strides in convolutions of 3x3, the zoo's R50 and R101 have them in "
-        "those of 1x1, so that features differ; to evaluate, give here and there "
-        "+model.backbone.bottom_up.timm_kwargs._target_=d2timm.blocks.stride_in_1x1"
+        f"{target.model_name} has strides in 3x3 convolutions, the zoo's R50 and R101 in 1x1 convolutions, "
+        "so features differ; to evaluate, give +model.backbone.bottom_up.timm_kwargs._target_="
+        "d2timm.backbone.stride_in_1x1 to this command and to the evaluation"
     ]
 
 
 def _from_caffe2(weights: Values) -> Values:
-    """Names of Caffe2, and the statistics that its batch norms have in their scale and shift."""
+    """Rename weights of Caffe2, and add the statistics that its batch norms fold into scale and shift."""
     named = {new: weights[old] for old, new in zip(weights, convert_basic_c2_names([*weights]), strict=True)}
     for name in [name for name in named if name.endswith(".norm.weight")]:
         norm = name.removesuffix("weight")
@@ -82,20 +82,20 @@ RESNET = Layout(
 )
 _CLASSIFIER = {
     r"(stem\.)?(fc|fc1000|linear)\..+": "only classification needs it",
-    r".*\.momentum": "of the optimizer",
+    r".*\.momentum": "state of the optimizer",
 }
 RESNET_IMAGENET = Layout(
     name="ResNet of torchvision in detectron2's names",
     signature=(r"stem\.conv1\.weight", r"res2\.0\.conv1\.norm\.running_var"),
     rules=((r"((?:stem|res\d)\..+)", _body),),
-    left_over=_CLASSIFIER,
+    not_needed=_CLASSIFIER,
     pixels=lambda weights: IMAGENET,
 )
 RESNET_MSRA = Layout(
     name="ResNet of MSRA in Caffe2's names",
     signature=(r"conv1_w", r"res2_0_branch2a_w"),
     rules=RESNET_IMAGENET.rules,
-    left_over=_CLASSIFIER,
+    not_needed=_CLASSIFIER,
     pixels=lambda weights: MSRA,
     prepare=_from_caffe2,
     notes=_notes,

@@ -1,7 +1,7 @@
 """Swin Transformer in mmdet (https://github.com/SwinTransformer/Swin-Transformer-Object-Detection).
 
-Names after mmdet/models/backbones/swin_transformer.py. Queries, keys and values, the four neighbours that
-are merged, and the tables of relative positions lie in the same order as in timm.
+The names follow mmdet/models/backbones/swin_transformer.py. Queries, keys and values, the four
+merged neighbours, and the tables of relative positions have the same order as in timm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor
 
-from ..weights import mmdet
+from . import mmdet
 from .layout import Layout, norms_of_all, renamed
 from .target import BODY, LEVELS, Target
 
@@ -20,7 +20,7 @@ __all__ = ["SWIN"]
 
 
 def _merging(match: re.Match[str], target: Target) -> str:
-    """Patches are merged at the end of a stage there, and at the start of the next one here."""
+    """Rename a patch merging: it ends a stage in mmdet, and begins the next one in timm."""
     return f"{BODY}layers.{int(match[1]) + 1}.downsample.{match[2]}"
 
 
@@ -30,24 +30,24 @@ def _norm(match: re.Match[str], target: Target) -> str | None:
 
 
 def _resize(name: str, values: Tensor, target: Target) -> tuple[Tensor, str]:
-    wanted = target.state[name].shape
-    if values.shape == wanted or values.shape[1:] != wanted[1:]:
+    expected = target.state[name].shape
+    if values.shape == expected or values.shape[1:] != expected[1:]:
         return values, ""
     attention = target.body.get_submodule(name.removeprefix(BODY).rpartition(".")[0])
     old, new = (round(len(x) ** 0.5) // 2 + 1 for x in (values, target.state[name]))
-    told = f"tables of relative positions interpolated from windows of {old} to {new}"
-    return resize_rel_pos_bias_table(values, attention.window_size, wanted), told
+    note = f"tables of relative positions interpolated from windows of {old} to {new}"
+    return resize_rel_pos_bias_table(values, attention.window_size, expected), note
 
 
 def _notes(target: Target) -> list[str]:
-    """Where the shift is left out: timm does in stages that are a window at the model's own image size."""
+    """Note missing shifts: timm omits them in stages that fit into one window at the native image size."""
     blocks = [m for m in target.body.modules() if isinstance(m, SwinTransformerBlock)]
     if all(any(block.shift_size) for block in blocks if any(block.target_shift_size)):
         return norms_of_all(target)
     return [
         *norms_of_all(target),
-        "blocks of the last stage are not shifted, those of the published detectors are; to evaluate, give "
-        "here and there ++model.backbone.bottom_up.timm_kwargs.always_partition=true",
+        "blocks of the last stage are not shifted, but the published detectors shift them; to evaluate, give "
+        "++model.backbone.bottom_up.timm_kwargs.always_partition=true to this command and to the evaluation",
     ]
 
 
@@ -60,9 +60,9 @@ SWIN = Layout(
         (r"backbone\.norm(\d+)\.(.+)", _norm),
         *mmdet.HEADS,
     ),
-    left_over={
-        r".*\.relative_position_index": "follows from the size of the windows",
-        r".*\.attn_mask": "follows from the size of the image",
+    not_needed={
+        r".*\.relative_position_index": "follows from the window size",
+        r".*\.attn_mask": "follows from the image size",
     },
     adapt={r".*\.relative_position_bias_table": _resize, **mmdet.ADAPT},
     notes=_notes,

@@ -1,4 +1,4 @@
-"""The detector that weights are converted for: what it is called there, and what it is shown."""
+"""The detector for which weights are converted: its weights, and its image format."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ...config.build import build_on_meta, resolve_dataset
+from ...config.build import build_on_meta, instantiate, resolve_dataset
+from ...config.compatibility import check_compatibility
 from ...errors import ConfigError
 
-__all__ = ["BODY", "LEVELS", "Pixels", "Target"]
+__all__ = ["BODY", "LEVELS", "Pixels", "Target", "part_of"]
 
-BODY = "backbone.bottom_up.model."  # the timm model
-LEVELS = "backbone.bottom_up.levels."  # what brings its features onto the strides of the outputs
+BODY = "backbone.bottom_up.model."  # prefix of the weights of the timm model
+LEVELS = "backbone.bottom_up.levels."  # prefix of the layers that bring its features to the output strides
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a model is shown: ``(image - mean) / std``, 0 to 255.
+    """The image format of a model: it sees ``(image - mean) / std``, with images of values 0 to 255.
 
     Attributes:
-        order: of the channels, such as ``RGB``.
-        mean: of each channel, in that order.
-        std: of each channel.
+        order: order of the channels, such as ``RGB``.
+        mean: mean of each channel, in that order.
+        std: standard deviation of each channel, in that order.
     """
 
     order: str
@@ -36,12 +36,12 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Target:
-    """A detector without numbers.
+    """A detector on the ``meta`` device.
 
     Attributes:
-        model: it, on ``meta``.
-        model_name: of its timm model.
-        pixels: what it is shown.
+        model: the detector.
+        model_name: name of its timm model.
+        pixels: its image format.
     """
 
     model: Any
@@ -50,12 +50,13 @@ class Target:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Target:
-        """The detector of a tree.
+        """Build the detector of a config tree, without weights.
 
         Raises:
-            ConfigError: the tree makes no detector, or one without a backbone of timm.
+            ConfigError: the tree does not describe a detector, or its backbone is not a ``TimmBackbone``.
         """
         resolve_dataset(cfg)
+        check_compatibility(cfg)
         model: Any = build_on_meta(cfg)
         try:
             model.get_submodule(BODY.rstrip("."))
@@ -69,12 +70,12 @@ class Target:
 
     @cached_property
     def state(self) -> dict[str, Tensor]:
-        """Name -> shape and type of each weight, as the detector's checkpoints have them."""
+        """Name -> weight, with shape and type, as the detector's checkpoints contain them."""
         return dict(self.model.state_dict())
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """Parts of the detector, in order, that have weights."""
+        """Parts of the detector that have weights, in order."""
         return tuple(dict.fromkeys(part_of(name) for name in self.state))
 
     @property
@@ -83,25 +84,25 @@ class Target:
         return self.model.backbone.bottom_up.model
 
     def level(self, feature: int) -> str | None:
-        """Name of the output that is made of a feature of the timm model; None: it is not used."""
+        """Name of the output that is computed from a feature of the timm model; None if there is none."""
         bottom_up = self.model.backbone.bottom_up
         outputs = dict(zip(bottom_up.out_indices, bottom_up.levels, strict=True))
         return outputs.get(feature)
 
     @property
     def norms(self) -> tuple[bool, ...]:
-        """Of each output, fine to coarse, whether it begins with a norm."""
+        """Whether each output, fine to coarse, begins with a norm."""
         levels = self.model.backbone.bottom_up.levels.values()
         return tuple(isinstance(next(iter(level.scale), None), nn.LayerNorm) for level in levels)
 
     def delta_weights(self, stage: int) -> tuple[float, ...]:
-        """What the box head of a stage divides its deltas by."""
+        """Weights by which the box head of a stage divides its deltas."""
         predictors = self.model.roi_heads.box_predictor
         predictor: Any = predictors[stage] if isinstance(predictors, nn.ModuleList) else predictors
         return tuple(predictor.box2box_transform.weights)
 
 
 def part_of(name: str) -> str:
-    """The part of a detector that a weight belongs to: ``backbone``, ``neck``, or its own name for it."""
+    """The part to which a weight belongs: ``backbone``, ``neck``, or the detector's name for it."""
     first, _, rest = name.partition(".")
     return "neck" if first == "backbone" and not rest.startswith("bottom_up.") else first

@@ -1,7 +1,7 @@
 """XCiT in mmdet (https://github.com/facebookresearch/xcit, detection/).
 
-Names after detection/backbone/xcit.py. Its ``fpn1`` to ``fpn4`` bring four blocks' maps to the strides 4 to
-32, as the levels of ``TimmBackbone`` do.
+The names follow detection/backbone/xcit.py. Its ``fpn1`` to ``fpn4`` bring the maps of four blocks to
+the strides 4 to 32, as the levels of ``TimmBackbone`` do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from torch import nn
 
-from ..weights import mmdet
+from . import mmdet
 from .layout import Layout, renamed
 from .target import BODY, LEVELS, Target
 
@@ -18,9 +18,9 @@ __all__ = ["XCIT"]
 
 
 def _level(match: re.Match[str], target: Target) -> str | None:
-    """Layers of a level that doubles: both are transposed convolutions, with a norm and GELU between two.
+    """Rename a layer that doubles a map: a transposed convolution, or two with a norm and a GELU in between.
 
-    Those here may begin with a norm, which these files do not have.
+    The levels of the target may begin with a norm, which these files do not have.
     """
     levels = target.model.backbone.bottom_up.levels
     names, place = list(levels), int(match[1]) - 1
@@ -35,7 +35,7 @@ def _notes(target: Target) -> list[str]:
     if not any(target.norms):
         return []
     return [
-        "the published models have no norm before their levels, and between two doublings a batch norm: give "
+        "the published models have no norm before their levels, and a batch norm between two doublings: give "
         "model.backbone.bottom_up.level_norm=none model.backbone.bottom_up.doubling_norm=SyncBN"
     ]
 
@@ -49,7 +49,7 @@ XCIT = Layout(
         (r"backbone\.fpn(\d+)\.(\d+)\.(.+)", _level),
         *mmdet.HEADS,
     ),
-    left_over={
+    not_needed={
         r"backbone\.(cls_attn_blocks|norm|head)\..+": "only classification needs it",
         r"backbone\.cls_token": "only classification needs it",
     },

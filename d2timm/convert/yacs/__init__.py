@@ -1,1 +1,1 @@
-"""Configs of detectron2_timm to LazyConfig files."""
+"""Convert yaml configs of detectron2_timm into LazyConfig files."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,9 +11,47 @@ from omegaconf import DictConfig, OmegaConf
 from ...config.build import instantiate
 from ...errors import ConfigError
 from .read import OldConfig
-from .rules import CARRIED, LEAVE, NOT_CONVERTED, NOT_NEEDED, RULES, TOGETHER, Rule
+from .rules import CONFIG, LEAVE, RULES, SIZES, SOLVER, Rule
 
-__all__ = ["Account", "apply_rules", "differs"]
+__all__ = ["CARRIED", "NOT_CONVERTED", "NOT_NEEDED", "TOGETHER", "Account", "apply_rules", "set_value"]
+
+#: Defaults of the old format that are converted even where no file sets them: with the values of the recipe
+#: instead, the detector would silently be another one.
+CARRIED = frozenset(
+    {
+        *("MODEL.BACKBONE.FREEZE_AT", f"{CONFIG}.PRETRAINED"),
+        *("INPUT.FIXED_INPUT_SIZE", "INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+        *("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.RPN.PRE_NMS_TOPK_TEST", "MODEL.RPN.POST_NMS_TOPK_TEST"),
+        *(
+            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+            "MODEL.ROI_BOX_HEAD.NUM_FC",
+            "MODEL.ROI_MASK_HEAD.NUM_CONV",
+        ),
+    }
+)
+#: Keys that depend on each other: if a file sets one of a group, the defaults of the others are converted too
+TOGETHER = tuple(frozenset(key for rule in group for key in rule.old) for group in (SIZES, SOLVER))
+
+#: Patterns of keys that are not needed -> why
+NOT_NEEDED = {
+    "VERSION": "it is the version of the old format",
+    "GLOBAL.HACK": "it has no effect",
+    f"{CONFIG}.CHANNELS": "the model determines its channels",
+    f"{CONFIG}.REMOVE_LAYERS": "layers that no feature needs are not created",
+    "MODEL.RESNETS.*": "only detectron2's own ResNet uses it",
+    "MODEL.ANCHOR_GENERATOR.ANGLES": "only rotated boxes use it",
+    "MODEL.PANOPTIC_FPN.COMBINE.ENABLED": "detectron2 ignores it as well",
+}
+#: Patterns of keys that are not converted -> why, or what to do instead
+NOT_CONVERTED = {
+    f"{CONFIG}.REPLACE_LAYERS": "timm's own layers are used; timm_kwargs takes the options of a model",
+    "MODEL.WEIGHTS": "the parameters have other names in d2timm",
+    "INPUT.CROP.*": "put a RandomCrop into dataloader.train.mapper.augmentations",
+    "SOLVER.REFERENCE_WORLD_SIZE": "train.reference_batch_size scales the learning rate with the batch",
+    "TEST.AUG.MAX_SIZE": "max_size is scaled in the same way as the short side",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "images without objects are left out",
+    "DATALOADER.ASPECT_RATIO_GROUPING": "a batch does not mix wide and tall images",
+}
 
 
 class Account:
@@ -60,42 +98,37 @@ class Account:
             if reason := _find(key, NOT_NEEDED):
                 self.not_needed[key] = reason
             elif key in with_rule:
-                self.not_needed[key] = "the new detector does not have that part"
+                self.not_needed[key] = "the new config has no such part"
             elif self.old[key] in (None, "", self.old.defaults[key]):
                 self.not_needed[key] = "it is empty or has its default value"
             else:
                 self.not_converted[key] = _find(key, NOT_CONVERTED) or "d2timm has no such setting"
 
-    def sections(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Heading, and ``KEY=value`` -> reason or ""; keys that are converted without a note are left out."""
+    def sections(self) -> dict[str, dict[str, str]]:
+        """Heading -> key -> reason or ""; keys that are converted without a note are left out."""
         given = self.old.given
-        defaults = [key for key in self.old.values if key in self.written & self.keys - given]
-        needless = {key: why for key, why in self.not_needed.items() if key in given}
-        yield "not converted", self._with_values(self.not_converted)
-        yield "notes", self._with_values(self.notes)
-        yield (
-            "defaults of the old format, which it does not set",
-            self._with_values(dict.fromkeys(defaults, "")),
-        )
-        yield "not needed", self._with_values(needless)
+        carried = [key for key in self.old.values if key in self.written & self.keys - given]
+        return {
+            "not converted": self.not_converted,
+            "notes": self.notes,
+            "defaults of the old format, which it does not set": dict.fromkeys(carried, ""),
+            "not needed": {key: why for key, why in self.not_needed.items() if key in given},
+        }
+
+    def describe(self, key: str) -> str:
+        """``KEY=value``, shortened; the name alone for a section."""
+        value = str(self.old.values.get(key, ""))
+        short = value if len(value) <= 60 else f"{value[:57]}..."
+        return f"{key}={short}" if key in self.old.values else key
 
     def report(self) -> str:
         """What was converted and what was not, for the screen."""
         lines = [f"converted: {len(self.converted & self.old.given - {*self.not_converted})} keys"]
-        for heading, reasons in self.sections():
+        for heading, reasons in self.sections().items():
             lines += [f"{heading}:"] if reasons else []
             for key, reason in reasons.items():
-                lines += [f"  {key}", *([f"      {reason}"] if reason else [])]
+                lines += [f"  {self.describe(key)}", *([f"      {reason}"] if reason else [])]
         return "\n".join(lines)
-
-    def _with_values(self, reasons: Mapping[str, str]) -> dict[str, str]:
-        return {self._with_value(key): why for key, why in reasons.items()}
-
-    def _with_value(self, key: str) -> str:
-        if key not in self.old.values:  # a section that appears twice
-            return key
-        value = str(self.old[key])
-        return f"{key}={value if len(value) <= 60 else f'{value[:57]}...'}"
 
 
 def apply_rules(account: Account, tree: DictConfig) -> dict[str, Any]:
@@ -103,10 +136,10 @@ def apply_rules(account: Account, tree: DictConfig) -> dict[str, Any]:
 
     Args:
         account: the account of the config. Rules for keys that are not needed are skipped.
-        tree: the recipe with its dataset and backbone.
+        tree: the recipe with its dataset and backbone; the values are set in it.
 
     Returns:
-        New key -> value. Values that the recipe contains literally are left out.
+        New key -> value, without values that the recipe has already.
 
     Raises:
         ConfigError: a rule cannot translate a value.
@@ -125,24 +158,28 @@ def apply_rules(account: Account, tree: DictConfig) -> dict[str, Any]:
             except (TypeError, ValueError, LookupError, ArithmeticError) as error:
                 assignments = ", ".join(f"{key}={old[key]}" for key in rule.old)
                 raise ConfigError(f"{old.name}: {assignments}: no value for {new} ({error})") from None
-            write = value is not LEAVE and differs(tree, new, value)
-            account.convert(*rule.old, written=write)
-            if write:
-                values[new] = value
+            written = value is not LEAVE and set_value(tree, values, new, value)
+            account.convert(*rule.old, written=written)
     return values
 
 
-def differs(tree: DictConfig, key: str, value: Any) -> bool:
-    """Whether a value has to be written; in ``train``, the recipe's may depend on the machine."""
-    return key.startswith("train.") or bool(_value_at(tree, key) != value)
+def set_value(tree: DictConfig, values: dict[str, Any], key: str, value: Any) -> bool:
+    """Set a value in the tree and in ``values``; return False if the tree contains it already."""
+    if not key.startswith("train.") and _value_at(tree, key) == value:
+        return False  # the recipe's ``train`` depends on the machine
+    OmegaConf.update(tree, key, value, merge=False)
+    values[key] = value
+    return True
 
 
 def _value_at(tree: DictConfig, key: str) -> Any:
-    """The value at a key, computed if it is a node; None if that takes the model or the user's files."""
+    """The value at a key, computed if it is a node; None if that takes a model or the user's files."""
     node = OmegaConf.select(tree, key)
+    if not OmegaConf.is_dict(node):
+        return node
     try:
-        return instantiate(node) if OmegaConf.is_dict(node) else node
-    except (ConfigError, TypeError):
+        return None if key == "optimizer.params" else instantiate(node)
+    except ConfigError:
         return None
 
 

@@ -50,8 +50,11 @@ def backbone_settings(account: Account, name: str, parts: Parts) -> dict[str, An
     layers, strides, old_names = _read_outputs(account, spec)
     names = _identifiers(account, old_names, strides)
     features = _find_features(account, spec, layers, strides)
-    default = _default_inputs(names, strides, parts)
-    used = _neck_inputs(account, old_names, strides, default, parts)
+    pyramid = parts.options.get("neck") != "none"
+    default = [i for i, stride in enumerate(strides) if stride >= parts.finest]
+    if not pyramid:
+        default = [names.index(name) for name in nearest_feature(names, strides, 16)]
+    used = _neck_inputs(account, old_names, strides, default, pyramid)
     used_features = [features[i] for i in used]
     fitting = used_features == select_features(spec.features, strides, None, used)
     settings: dict[str, Any] = {
@@ -152,22 +155,15 @@ def _identifiers(account: Account, names: Sequence[str], strides: Sequence[int])
     return new
 
 
-def _default_inputs(names: Sequence[str], strides: Sequence[int], parts: Parts) -> list[int]:
-    """Indices of the outputs that the neck takes unless the config names others."""
-    if parts.pyramid:
-        return [i for i, stride in enumerate(strides) if stride >= parts.finest]
-    return [names.index(name) for name in nearest_feature(names, strides, 16)]
-
-
 def _neck_inputs(
-    account: Account, names: Sequence[str], strides: Sequence[int], default: list[int], parts: Parts
+    account: Account, names: Sequence[str], strides: Sequence[int], default: list[int], pyramid: bool
 ) -> list[int]:
     """Indices of the outputs that the old pyramid takes or, without one, the old heads."""
-    key = "MODEL.FPN.IN_FEATURES" if parts.pyramid else "MODEL.RPN.IN_FEATURES"
+    key = "MODEL.FPN.IN_FEATURES" if pyramid else "MODEL.RPN.IN_FEATURES"
     wanted: list[str] = account.old[key]
     known = [i for i, name in enumerate(names) if name in wanted]
     account.convert(key)
-    if parts.pyramid:
+    if pyramid:
         taken = [i for i in known if i in default]
         if not wanted or (len(known) == len(wanted) and taken):
             return taken or default

@@ -20,7 +20,7 @@ from ...engine.optim import build_optimizer
 from ...errors import ConfigError
 from ...utils.files import atomic_write
 from ...utils.text import one_line
-from .account import Account, apply_rules, differs
+from .account import Account, apply_rules, set_value
 from .backbone import backbone_settings
 from .parts import Parts, choose_parts, model_name
 from .read import read
@@ -77,11 +77,10 @@ def translate(path: Path, opts: Sequence[str] = ()) -> tuple[str, Account]:
     head = "\n".join(_head(parts))
     tree = _load(head)
     values = {"data.name": parts.data, "model.backbone.bottom_up.model_name": name}
+    for key, value in values.items():
+        OmegaConf.update(tree, key, value)
     for key, value in backbone_settings(account, name, parts).items():
-        if differs(tree, key, value):
-            values[key] = value
-    for key, value in values.items():  # levels, and so anchors, follow from the backbone
-        OmegaConf.update(tree, key, value, merge=False)
+        set_value(tree, values, key, value)
     values |= apply_rules(account, tree)
     if pixels := [key for key in PIXELS if key in values]:
         text = (
@@ -119,13 +118,13 @@ def _head(parts: Parts) -> Iterator[str]:
 
 def _comments(account: Account) -> Iterator[str]:
     """Comments at the top of the new file."""
-    yield f"# Converted from {' '.join(account.old.name.split())} by d2timm convert-config. Keys that it does not"
-    yield "# set follow the recipe, except for some defaults of the old format (docs/convert_config.md)."
-    for heading, reasons in account.sections():
+    yield f"# Converted from {' '.join(account.old.name.split())} by d2timm convert-config. Keys that it does"
+    yield "# not set follow the recipe, except for some defaults of the old format: docs/convert_config.md"
+    for heading, reasons in account.sections().items():
         if reasons and heading != "not needed":
             yield f"#\n# {heading.capitalize()}:"
             for key, reason in reasons.items():
-                line = f"{key}: {reason}" if reason else key
+                line = f"{account.describe(key)}: {reason}" if reason else account.describe(key)
                 yield from wrap(line, WIDTH, initial_indent="#   ", subsequent_indent="#     ")
     yield ""
 

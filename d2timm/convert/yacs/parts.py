@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from detectron2.modeling import BACKBONE_REGISTRY
 from timm.optim import list_optimizers
@@ -13,7 +13,6 @@ from ...data.paths import COCO
 from ...errors import ConfigError
 from ...utils.checks import suggest
 from .account import Account
-from .read import OldConfig
 
 __all__ = ["CLASSES", "Parts", "choose_parts", "model_name"]
 
@@ -49,31 +48,22 @@ SCHEDULERS = {
 }
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """What the new config is based on.
 
     Attributes:
         recipe: a file in ``lazy_configs``.
         options: group -> option that replaces the recipe's.
         data: ``data.name``.
-        known_data: ``data``, or a published dataset for such a detector if ``data`` is custom.
+        known_data: ``data``, or a published dataset for such a detector where ``data`` is custom.
+        finest: stride of the finest output of the backbone that the recipe's neck takes.
     """
 
     recipe: str
     options: dict[str, str]
     data: str
     known_data: str
-
-    @property
-    def pyramid(self) -> bool:
-        """Whether the neck is a feature pyramid."""
-        return self.options.get("neck") != "none"
-
-    @property
-    def finest(self) -> int:
-        """Stride of the finest output of the backbone that the recipe's neck takes."""
-        return 8 if self.recipe == RECIPES["RetinaNet"] else 1
+    finest: int
 
 
 def model_name(account: Account) -> str:
@@ -114,15 +104,18 @@ def choose_parts(account: Account) -> Parts:
     if not old["MODEL.BACKBONE.NAME"].endswith("_fpn_backbone") and recipe not in RECIPES.values():
         options["neck"] = "none"
     if "SOLVER.OPTIMIZER" in account.keys:
-        options |= {"optimizer": _choose_optimizer(account), "lr_multiplier": _choose_scheduler(account)}
+        options |= _choose_solver(account)
     for key, ours in CLASSES.items():
         if old[key] in (ours, ""):
             account.convert(key)
         else:
             account.not_converted[key] = f"{ours} replaces it"
-    usual = _usual_dataset(old)
+    usual = "coco_2017_keypoints" if old["MODEL.KEYPOINT_ON"] else COCO
+    if old["MODEL.META_ARCHITECTURE"] in ("PanopticFPN", "SemanticSegmentor"):
+        usual = "coco_2017_panoptic"
     data = _choose_dataset(account, usual)
-    return Parts(recipe, options, data, data if data in DATASETS else usual)
+    finest = 8 if old["MODEL.META_ARCHITECTURE"] == "RetinaNet" else 1
+    return Parts(recipe, options, data, data if data in DATASETS else usual, finest)
 
 
 def _choose_detector(account: Account) -> tuple[str, dict[str, str]]:
@@ -147,38 +140,28 @@ def _choose_detector(account: Account) -> tuple[str, dict[str, str]]:
             for key in old.values:
                 if key.startswith(("MODEL.ROI_BOX_HEAD.NUM_", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION")):
                     account.not_needed[key] = "Res5ROIHeads have another box head"
-    if cascade:
-        return (
-            ("cascade_mask_rcnn_timm.py", {})
-            if masks
-            else ("faster_rcnn_timm.py", {"roi_heads": "cascade_box"})
-        )
-    return "mask_rcnn_timm.py" if masks else "faster_rcnn_timm.py", {}
+    if masks:
+        return "cascade_mask_rcnn_timm.py" if cascade else "mask_rcnn_timm.py", {}
+    return "faster_rcnn_timm.py", {"roi_heads": "cascade_box"} if cascade else {}
 
 
-def _choose_optimizer(account: Account) -> str:
+def _choose_solver(account: Account) -> dict[str, str]:
+    """The options of the optimizer and of the schedule."""
     name, known = account.old["SOLVER.OPTIMIZER"].lower(), list(map(str, list_optimizers()))
     if name not in known:
         raise ConfigError(f"SOLVER.OPTIMIZER={name} is not a timm optimizer: {suggest(name, known)}")
-    return "sgd" if name == "sgd" else "adamw"
-
-
-def _choose_scheduler(account: Account) -> str:
-    name = account.old["SOLVER.LR_SCHEDULER_NAME"]
-    if name not in SCHEDULERS:
-        account.not_converted["SOLVER.LR_SCHEDULER_NAME"] = "WarmupMultiStepLR replaces it"
+    scheduler = account.old["SOLVER.LR_SCHEDULER_NAME"]
     account.convert("SOLVER.LR_SCHEDULER_NAME")
-    return SCHEDULERS.get(name, "multistep")
-
-
-def _usual_dataset(old: OldConfig) -> str:
-    """The published dataset on which such a detector is usually trained."""
-    if old["MODEL.META_ARCHITECTURE"] in ("PanopticFPN", "SemanticSegmentor"):
-        return "coco_2017_panoptic"
-    return "coco_2017_keypoints" if old["MODEL.KEYPOINT_ON"] else COCO
+    if scheduler not in SCHEDULERS:
+        account.not_converted["SOLVER.LR_SCHEDULER_NAME"] = "WarmupMultiStepLR replaces it"
+    return {
+        "optimizer": "sgd" if name == "sgd" else "adamw",
+        "lr_multiplier": SCHEDULERS.get(scheduler, "multistep"),
+    }
 
 
 def _choose_dataset(account: Account, usual: str) -> str:
+    """``data.name``; ``usual`` if the config names no dataset."""
     train, test = (account.old[f"DATASETS.{split}"] for split in ("TRAIN", "TEST"))
     name = next((name for name, (known, _) in DATASETS.items() if sorted(known) == sorted(train)), None)
     if not train:

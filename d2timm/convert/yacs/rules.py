@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["CARRIED", "CONFIG", "LEAVE", "NOT_CONVERTED", "NOT_NEEDED", "RULES", "TOGETHER", "Rule"]
+__all__ = ["CONFIG", "LEAVE", "RULES", "SIZES", "SOLVER", "Rule"]
 
 LEAVE = object()  # a rule returns it where the recipe's value is right
 
@@ -293,39 +293,3 @@ TRAINING: tuple[Rule, ...] = (
     Rule(("OUTPUT_DIR",), "train.output_dir"),
 )
 RULES = DETECTOR + TRAINING
-
-# ---- defaults that are converted, and keys without a rule
-
-#: Defaults of the old format that are converted even where no file sets them: with the values of the recipe
-#: instead, the detector would silently be another one.
-CARRIED = frozenset(
-    {
-        *("MODEL.BACKBONE.FREEZE_AT", f"{CONFIG}.PRETRAINED"),
-        *("INPUT.FIXED_INPUT_SIZE", "INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
-        *(f"{ANCHORS}.SIZES", f"{RPN}.PRE_NMS_TOPK_TEST", f"{RPN}.POST_NMS_TOPK_TEST"),
-        *(f"{BOX}.POOLER_RESOLUTION", f"{BOX}.NUM_FC", f"{MASK}.NUM_CONV"),
-    }
-)
-#: Keys that depend on each other: if a file sets one of a group, the defaults of the others are converted too
-TOGETHER = tuple(frozenset(key for rule in group for key in rule.old) for group in (SIZES, SOLVER))
-
-#: Patterns of keys that are not needed -> why
-NOT_NEEDED = {
-    "VERSION": "it is the version of the old format",
-    "GLOBAL.HACK": "it has no effect",
-    f"{CONFIG}.CHANNELS": "the model determines its channels",
-    f"{CONFIG}.REMOVE_LAYERS": "layers that no feature needs are not created",
-    "MODEL.RESNETS.*": "only detectron2's own ResNet uses it",
-    f"{ANCHORS}.ANGLES": "only rotated boxes use it",
-    "MODEL.PANOPTIC_FPN.COMBINE.ENABLED": "detectron2 ignores it as well",
-}
-#: Patterns of keys that are not converted -> why, or what to do instead
-NOT_CONVERTED = {
-    f"{CONFIG}.REPLACE_LAYERS": "timm's own layers are used; timm_kwargs takes the options of a model",
-    "MODEL.WEIGHTS": "the parameters have other names in d2timm",
-    "INPUT.CROP.*": "put a RandomCrop into dataloader.train.mapper.augmentations",
-    "SOLVER.REFERENCE_WORLD_SIZE": "train.reference_batch_size scales the learning rate with the batch",
-    "TEST.AUG.MAX_SIZE": "max_size is scaled in the same way as the short side",
-    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "images without objects are left out",
-    "DATALOADER.ASPECT_RATIO_GROUPING": "a batch does not mix wide and tall images",
-}

@@ -1,6 +1,6 @@
-"""Converted weights give the features that the published models give.
+"""Converted weights give the same features as the published models.
 
-The published models are written down here from their definitions, or are detectron2's own.
+The published models are reimplemented here from their definitions, or are detectron2's own.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ PIXELS = Pixels("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 def converted(weights: Weights, backbone: nn.Module, *notes: str) -> nn.Module:
-    """A backbone, with a neck or without, with weights in a published layout."""
+    """Load weights of a published layout into a backbone, with or without a neck; check the notes."""
     detector: Any = nn.Module()
     neck = backbone if hasattr(backbone, "bottom_up") else nn.Module()
     detector.backbone = neck
     if neck is not backbone:
         neck.bottom_up = backbone
-    found = match(weights, layout_of(weights, Path()), Target(detector, "a tiny model", PIXELS))
-    assert found.complete
-    assert [note[: len(start)] for note, start in zip(found.notes, notes, strict=True)] == list(notes)
-    detector.load_state_dict(found.weights)
+    result = match(weights, layout_of(weights, Path()), Target(detector, "a tiny model", PIXELS))
+    assert result.complete
+    assert [note[: len(start)] for note, start in zip(result.notes, notes, strict=True)] == list(notes)
+    detector.load_state_dict(result.weights)
     return backbone.eval()
 
 
 def difference(theirs: list[Tensor], ours: dict[str, Tensor]) -> float:
-    """The largest difference of features, of their largest number."""
+    """The largest difference of features, relative to the largest feature."""
     assert [x.shape for x in theirs] == [x.shape for x in ours.values()]
     pairs = zip(theirs, ours.values(), strict=True)
     worst = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
@@ -79,7 +79,7 @@ def mlp(w: Weights, name: str, x: Tensor, eps: float) -> Tensor:
 def swin_forward(
     w: Weights, x: Tensor, depths: tuple[int, ...], heads: tuple[int, ...], m: int
 ) -> list[Tensor]:
-    """Liu et al. (https://arxiv.org/abs/2103.14030): maps are padded to windows of m cells, then shifted."""
+    """Liu et al. (https://arxiv.org/abs/2103.14030): maps are padded to windows of m cells, and shifted."""
     x = conv(w, "backbone.patch_embed.proj", x, stride=4).permute(0, 2, 3, 1)
     x = norm(w, "backbone.patch_embed.norm", x, 1e-5)
     maps = []
@@ -114,7 +114,7 @@ def windowed(w: Weights, name: str, x: Tensor, heads: int, m: int, shift: int) -
     dy, dx = cell[:, :, None] - cell[:, None] + m - 1
     scores = q @ k.transpose(-2, -1) / math.sqrt(channels // heads)
     scores = scores + w[f"{name}.relative_position_bias_table"][dy * (2 * m - 1) + dx].permute(2, 0, 1)
-    if shift:  # what was rolled around does not see what it came to lie beside
+    if shift:  # cells that were rolled around do not attend to their new neighbours
         band = [torch.tensor([0] * (side - m) + [1] * (m - shift) + [2] * shift) for side in x.shape[1:3]]
         region = cut((3 * band[0][:, None] + band[1])[None, ..., None])
         scores = scores.masked_fill((region != region.transpose(1, 2))[:, None], -100)
@@ -243,7 +243,7 @@ def test_xcit(patch: int) -> None:
 
 
 def test_vitdet() -> None:
-    """detectron2's own, with windows and relative positions, on images of the size that it is made for."""
+    """detectron2's ViTDet, with windows and relative positions, on images of its native size."""
     sizes = {"img_size": 128, "embed_dim": 32, "depth": 4, "num_heads": 2}
     net = vit.ViT(
         **sizes,
@@ -280,7 +280,7 @@ def test_vitdet() -> None:
 
 @pytest.mark.parametrize("stride_in_1x1", [True, False])
 def test_resnet_of_detectron2(stride_in_1x1: bool) -> None:
-    """detectron2's own, whose images are BGR and not divided by a deviation."""
+    """detectron2's ResNet, whose images are BGR and not divided by a standard deviation."""
     stages = ResNet.make_default_stages(50, stride_in_1x1=stride_in_1x1, norm="FrozenBN")
     theirs = ResNet(BasicStem(3, 64, norm="FrozenBN"), stages, out_features=[f"res{i}" for i in range(2, 6)])
     weights = numbers(resnet50())
@@ -290,14 +290,14 @@ def test_resnet_of_detectron2(stride_in_1x1: bool) -> None:
     fold = "first convolution: BGR to RGB, scaled by 58.395, 57.12, 57.375, which is exact"
     worst = {}
     for published in (True, False):
-        kwargs = instantiate({"_target_": "d2timm.backbone.blocks.stride_in_1x1"}) if published else {}
+        kwargs = instantiate({"_target_": "d2timm.backbone.stride_in_1x1"}) if published else {}
         ours = TimmBackbone("resnet50", timm_kwargs=kwargs)
-        converted(weights, ours, *([fold] if published else [fold, "a tiny model has its strides"]))
+        converted(weights, ours, *([fold] if published else [fold, "a tiny model has strides"]))
         with torch.no_grad():
             expected = [*theirs(pixels.flip(1) - mean.flip(0)).values()]
             worst[published] = difference(expected, ours((pixels - mean) / std))
     assert worst[stride_in_1x1] < 1e-5
-    assert worst[not stride_in_1x1] > 1e-2  # which is why it is told
+    assert worst[not stride_in_1x1] > 1e-2  # so a note is necessary
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_resnet_of_detectron2(stride_in_1x1: bool) -> None:
         ),
     ],
 )
-def test_the_layouts_are_those_of_detectron2(
+def test_layouts_equal_the_models_of_detectron2(
     config: str, smaller: dict[str, int], shapes: dict[str, tuple[int, ...]]
 ) -> None:
     cfg = model_zoo.get_config(f"common/models/{config}.py")

@@ -1,4 +1,4 @@
-"""Every weight of a published detector has its place in the recipe's, and the other way round."""
+"""Every weight of a published detector maps to a weight of the recipe's detector, and vice versa."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from d2timm import get_config
 from d2timm.config.lazy import apply_overrides
 from d2timm.convert.weights.convert import layout_of
 from d2timm.convert.weights.matching import Match, match
-from d2timm.convert.weights.report import mapping_report, summary_of_faults
+from d2timm.convert.weights.report import mapping_report, summarize_problems
 from d2timm.convert.weights.target import Target
 from d2timm.errors import ConfigError
 
@@ -43,7 +43,7 @@ COUNTER = "num_batches_tracked"
 
 @functools.cache
 def target(recipe: str, *overrides: str) -> Target:
-    """The detector of one of our recipes for COCO."""
+    """The detector of a recipe, for COCO."""
     return Target.of(apply_overrides(get_config(recipe), ["data.name=coco_2017", *overrides]))
 
 
@@ -54,25 +54,25 @@ def swin_tiny(*overrides: str) -> Target:
 COCO_OF = {"keypoint_rcnn": "coco_2017_keypoints", "panoptic_fpn": "coco_2017_panoptic"}
 
 
-def converted(shapes: Shapes, made: Target, *parts: str, new_classes: bool = False) -> Match:
+def converted(shapes: Shapes, detector: Target, *parts: str, new_classes: bool = False) -> Match:
     weights = zeros(shapes)
-    return match(weights, layout_of(weights, Path("source.pth")), made, parts, new_classes)
+    return match(weights, layout_of(weights, Path("source.pth")), detector, parts, new_classes)
 
 
 P16 = (f"{BACKBONE}.model_name=xcit_small_12_p16_224", f"{BACKBONE}.doubling_norm=SyncBN")
 P6_OF_RES5 = ("model.backbone.top_block.in_channels=2048", "model.backbone.top_block.in_feature=res5")
 VITDET = "mask_rcnn_vitdet_base_100ep.py"
-#: Detector -> names and shapes; recipe and overrides; reasons of weights that are left over
+#: Detector -> names and shapes; recipe and overrides; reason -> number of weights that are not needed
 DETECTORS: dict[str, tuple[Shapes, tuple[str, ...], dict[str, int]]] = {
     "Swin-T": (
         swin() | mmdet_heads(PYRAMID),
         ("mask_rcnn_swin_tiny_3x.py",),
-        {"follows from the size of the windows": 12},
+        {"follows from the window size": 12},
     ),
     "Cascade Swin-S": (
         swin(depths=(2, 2, 18, 2)) | mmdet_cascade(PYRAMID),
         ("cascade_mask_rcnn_swin_small_3x.py",),
-        {"follows from the size of the windows": 24},
+        {"follows from the window size": 24},
     ),
     "ConvNeXt-T": (convnext() | mmdet_heads(PYRAMID), ("mask_rcnn_convnext_tiny_3x.py",), {}),
     "XCiT-S12/8": (xcit(8) | mmdet_heads(SAME), ("mask_rcnn_xcit_small_12_p8_3x.py",), {}),
@@ -86,39 +86,45 @@ DETECTORS: dict[str, tuple[Shapes, tuple[str, ...], dict[str, int]]] = {
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_weight_of_both_sides_is_mapped(name: str) -> None:
     shapes, recipe, reasons = DETECTORS[name]
-    made = target(*recipe)
-    found = converted(shapes, made)
-    print(mapping_report(found, layout_of(zeros(shapes), Path(name)), made, len(shapes)))
-    assert found.complete, summary_of_faults(found)
-    assert Counter(found.left_over.values()) == reasons
-    assert len(found.mapped) == len(shapes) - sum(reasons.values())
-    assert len(set(found.mapped.values())) == len(found.mapped)
-    assert {key: x.shape for key, x in found.weights.items()} == {k: x.shape for k, x in made.state.items()}
-    assert all(place.endswith(COUNTER) for place in found.fresh)
+    detector = target(*recipe)
+    result = converted(shapes, detector)
+    print(mapping_report(result, layout_of(zeros(shapes), Path(name)), detector, len(shapes)))
+    assert result.complete, summarize_problems(result)
+    assert Counter(result.not_needed.values()) == reasons
+    assert len(result.mapped) == len(shapes) - sum(reasons.values())
+    assert len(set(result.mapped.values())) == len(result.mapped)
+    assert {key: x.shape for key, x in result.weights.items()} == {
+        k: x.shape for k, x in detector.state.items()
+    }
+    assert all(place.endswith(COUNTER) for place in result.initialized)
 
 
-def test_pretrained_backbones_start_the_backbone_alone() -> None:
-    made = target(VITDET)
-    with_positions = converted(mae(), made, "backbone")
+def test_pretrained_backbones_initialize_only_the_backbone() -> None:
+    detector = target(VITDET)
+    with_positions = converted(mae(), detector, "backbone")
     assert with_positions.complete
-    assert set(with_positions.left_over) == {"cls_token", "norm.weight", "norm.bias"}
-    assert len(with_positions.fresh) == 24
-    assert all(re.search(r"rel_pos_[hw]$", name) for name in with_positions.fresh)
+    assert set(with_positions.not_needed) == {"cls_token", "norm.weight", "norm.bias"}
+    assert len(with_positions.initialized) == 24
+    assert all(re.search(r"rel_pos_[hw]$", name) for name in with_positions.initialized)
     assert with_positions.notes == ["position embeddings interpolated from 14x14 to 64x64 cells"]
-    whole = converted(mae(), made)
-    assert not whole.complete
-    assert not whole.homeless
-    assert {name.split(".")[0] for name in whole.missing} == {"backbone", "proposal_generator", "roi_heads"}
+    everything = converted(mae(), detector)
+    assert not everything.complete
+    assert not everything.unplaced
+    assert {name.split(".")[0] for name in everything.missing} == {
+        "backbone",
+        "proposal_generator",
+        "roi_heads",
+    }
 
     resnet = target("mask_rcnn_timm.py")
     shapes = resnet50(prefix="") | {"stem.fc.weight": (1000, 2048), "stem.fc.bias": (1000,)}
-    found = converted(shapes, resnet, "backbone")
-    assert found.complete
-    assert set(found.left_over) == {"stem.fc.weight", "stem.fc.bias"}
-    assert not found.notes  # torchvision's pixels are those of timm's
+    result = converted(shapes, resnet, "backbone")
+    assert result.complete
+    assert set(result.not_needed) == {"stem.fc.weight", "stem.fc.bias"}
+    assert not result.notes  # torchvision's pixels are timm's
 
 
-def test_names_of_caffe2_bring_no_statistics() -> None:
+def test_names_of_caffe2_get_statistics() -> None:
     layers = {
         "stem": "conv1",
         "conv1": "branch2a",
@@ -139,109 +145,105 @@ def test_names_of_caffe2_bring_no_statistics() -> None:
             block, layer, *kind = rest
             suffix = "w" if kind == ["weight"] else f"bn_{'s' if 'weight' in kind else 'b'}"
             shapes[f"{first}_{block}_{layers[layer]}_{suffix}"] = shape
-    found = converted(shapes, target("mask_rcnn_timm.py"), "backbone")
-    assert found.complete
+    result = converted(shapes, target("mask_rcnn_timm.py"), "backbone")
+    assert result.complete
     body = "backbone.bottom_up.model"
-    assert found.weights[f"{body}.bn1.running_var"].sum() == pytest.approx(64 * (1 - 1e-5))
-    assert len(found.notes) == 2  # pixels, and where the strides are
+    assert result.weights[f"{body}.bn1.running_var"].sum() == pytest.approx(64 * (1 - 1e-5))
+    assert len(result.notes) == 2  # pixels, and where the strides are
 
 
-def test_what_is_deeper_wider_or_another_model_is_refused() -> None:
-    made = swin_tiny()
-    deeper = converted(swin(depths=(2, 2, 18, 2)) | mmdet_heads(PYRAMID), made)
-    assert len(deeper.homeless) == 12 * 13
+def test_deeper_wider_and_other_models_are_errors() -> None:
+    detector = swin_tiny()
+    deeper = converted(swin(depths=(2, 2, 18, 2)) | mmdet_heads(PYRAMID), detector)
+    assert len(deeper.unplaced) == 12 * 13
     assert not deeper.missing
-    assert "backbone.layers.2.blocks.6." in summary_of_faults(deeper)
-    shallower = converted(swin(depths=(2, 2, 2, 2)) | mmdet_heads(PYRAMID), made)
+    assert "backbone.layers.2.blocks.6." in summarize_problems(deeper)
+    shallower = converted(swin(depths=(2, 2, 2, 2)) | mmdet_heads(PYRAMID), detector)
     assert len(shallower.missing) == 4 * 13
-    wider = converted(swin(width=128, heads=(4, 8, 16, 32)) | mmdet_heads((128, 256, 512, 1024)), made)
+    wider = converted(swin(width=128, heads=(4, 8, 16, 32)) | mmdet_heads((128, 256, 512, 1024)), detector)
     assert (
-        wider.homeless["backbone.norm0.weight"]
-        == "128, where backbone.bottom_up.levels.res2.scale.0.weight has 96"
+        wider.unplaced["backbone.norm0.weight"]
+        == "128, but backbone.bottom_up.levels.res2.scale.0.weight has 96"
     )
     with pytest.raises(ConfigError, match="a ConvNeXt of mmdet has no weights for swin_tiny"):
-        converted(convnext() | mmdet_heads(PYRAMID), made)
+        converted(convnext() | mmdet_heads(PYRAMID), detector)
 
 
-def test_norms_that_differ_are_refused_with_what_to_give() -> None:
-    found = converted(swin() | mmdet_heads(PYRAMID), swin_tiny(f"{BACKBONE}.level_norm=resampled"))
-    assert set(found.homeless) == {f"backbone.norm{i}.{k}" for i in range(4) for k in ("weight", "bias")}
-    assert found.notes[0].endswith("give model.backbone.bottom_up.level_norm=all")
+def test_other_norms_are_problems_with_a_fix() -> None:
+    result = converted(swin() | mmdet_heads(PYRAMID), swin_tiny(f"{BACKBONE}.level_norm=resampled"))
+    assert set(result.unplaced) == {f"backbone.norm{i}.{k}" for i in range(4) for k in ("weight", "bias")}
+    assert result.notes[0].endswith("give model.backbone.bottom_up.level_norm=all")
     small = target("mask_rcnn_timm.py", f"{BACKBONE}.model_name=xcit_small_12_p8_224")
-    found = converted(xcit(8) | mmdet_heads(SAME), small)
-    assert not found.homeless
-    assert {re.sub(r"res\d", "*", name) for name in found.missing} == {
+    result = converted(xcit(8) | mmdet_heads(SAME), small)
+    assert not result.unplaced
+    assert {re.sub(r"res\d", "*", name) for name in result.missing} == {
         f"backbone.bottom_up.levels.*.scale.0.{kind}" for kind in ("weight", "bias")
     }
-    assert "level_norm=none" in found.notes[0]
+    assert "level_norm=none" in result.notes[0]
 
 
-@pytest.mark.parametrize("detector", ["keypoint_rcnn", "panoptic_fpn"])
-def test_other_detectors_of_the_zoo(detector: str) -> None:
+@pytest.mark.parametrize("name", ["keypoint_rcnn", "panoptic_fpn"])
+def test_other_detectors_of_the_zoo_are_mapped(name: str) -> None:
     with torch.device("meta"):
-        model = instantiate(
-            model_zoo.get_config(f"common/models/{detector.removesuffix('_fpn')}_fpn.py").model
-        )
-    made = target(f"{detector}_timm.py", f"data.name={COCO_OF[detector]}")
-    shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
-    found = converted(shapes, made)
-    assert found.complete, summary_of_faults(found)
-    assert len(found.mapped) == len(shapes)
+        model = instantiate(model_zoo.get_config(f"common/models/{name.removesuffix('_fpn')}_fpn.py").model)
+    detector = target(f"{name}_timm.py", f"data.name={COCO_OF[name]}")
+    shapes = {key: tuple(x.shape) for key, x in model.state_dict().items()}
+    result = converted(shapes, detector)
+    assert result.complete, summarize_problems(result)
+    assert len(result.mapped) == len(shapes)
 
 
-def test_other_classes_start_anew_if_the_user_says_so() -> None:
-    made = target("mask_rcnn_timm.py", "data.name=cityscapes")
-    refused = converted(zoo_mask_rcnn(), made)
-    assert len(refused.homeless) == 6
-    found = converted(zoo_mask_rcnn(), made, new_classes=True)
-    assert found.complete
-    assert {name.rpartition(".")[0] for name, why in found.fresh.items() if "classes" in why} == {
+def test_other_classes_are_initialized_on_demand() -> None:
+    detector = target("mask_rcnn_timm.py", "data.name=cityscapes")
+    incomplete = converted(zoo_mask_rcnn(), detector)
+    assert len(incomplete.unplaced) == 6
+    result = converted(zoo_mask_rcnn(), detector, new_classes=True)
+    assert result.complete
+    assert {name.rpartition(".")[0] for name, why in result.initialized.items() if "classes" in why} == {
         "roi_heads.box_predictor.cls_score",
         "roi_heads.box_predictor.bbox_pred",
         "roi_heads.mask_head.predictor",
     }
-    assert "roi_heads.box_predictor.cls_score.weight" not in found.weights
+    assert "roi_heads.box_predictor.cls_score.weight" not in result.weights
 
 
-def test_parts_leave_the_others_out() -> None:
-    found = converted(zoo_mask_rcnn(), target("mask_rcnn_timm.py"), "neck", "proposal_generator")
-    assert found.complete
-    assert {name.split(".")[1] for name in found.weights if name.startswith("backbone")} == {
+def test_parts_exclude_the_others() -> None:
+    result = converted(zoo_mask_rcnn(), target("mask_rcnn_timm.py"), "neck", "proposal_generator")
+    assert result.complete
+    assert {name.split(".")[1] for name in result.weights if name.startswith("backbone")} == {
         f"fpn_{kind}{level}" for kind in ("lateral", "output") for level in (2, 3, 4, 5)
     }
-    assert found.left_over["backbone.bottom_up.stem.conv1.weight"] == "of the part backbone"
+    assert result.not_needed["backbone.bottom_up.stem.conv1.weight"] == "belongs to backbone"
 
 
-def test_windows_of_another_size_interpolate_the_tables_and_say_so() -> None:
-    made = swin_tiny(f"+{BACKBONE}.timm_kwargs.window_size=14")
-    found = converted(swin() | mmdet_heads(PYRAMID), made)
-    assert found.complete
-    assert found.notes == ["tables of relative positions interpolated from windows of 7 to 14"]
-    same = converted(swin(window=14) | mmdet_heads(PYRAMID), made)
+def test_tables_are_interpolated_to_another_window_size() -> None:
+    detector = swin_tiny(f"+{BACKBONE}.timm_kwargs.window_size=14")
+    result = converted(swin() | mmdet_heads(PYRAMID), detector)
+    assert result.complete
+    assert result.notes == ["tables of relative positions interpolated from windows of 7 to 14"]
+    same = converted(swin(window=14) | mmdet_heads(PYRAMID), detector)
     assert not same.notes
 
 
-def test_last_stage_without_shifts_is_told() -> None:
-    made = target("mask_rcnn_swin_tiny_3x.py", f"{BACKBONE}.timm_kwargs.always_partition=false")
-    found = converted(swin() | mmdet_heads(PYRAMID), made)
-    assert [note.split(";")[0] for note in found.notes] == [
-        "blocks of the last stage are not shifted, those of the published detectors are"
-    ]
+def test_a_last_stage_without_shifts_is_noted() -> None:
+    detector = target("mask_rcnn_swin_tiny_3x.py", f"{BACKBONE}.timm_kwargs.always_partition=false")
+    result = converted(swin() | mmdet_heads(PYRAMID), detector)
+    assert len(result.notes) == 1
+    assert "last stage" in result.notes[0]
+    assert "always_partition=true" in result.notes[0]
 
 
-def test_deltas_are_scaled_for_what_the_target_divides_them_by() -> None:
-    made = swin_tiny("model.roi_heads.box_predictor.box2box_transform.weights=[20,20,10,10]")
+def test_deltas_are_scaled_to_the_weights_of_the_target() -> None:
+    detector = swin_tiny("model.roi_heads.box_predictor.box2box_transform.weights=[20,20,10,10]")
     shapes = {"roi_head.bbox_head.fc_reg.bias": (320,), "roi_head.bbox_head.fc_reg.weight": (320, 1024)}
     weights = zeros(swin() | mmdet_heads(PYRAMID)) | numbers(shapes)
-    found = match(weights, layout_of(weights, Path()), made)
-    assert found.notes == ["deltas scaled by 2, 2, 2, 2"]
+    result = match(weights, layout_of(weights, Path()), detector)
+    assert result.notes == ["deltas scaled by 2, 2, 2, 2"]
     for kind in ("weight", "bias"):
         theirs = weights[f"roi_head.bbox_head.fc_reg.{kind}"]
-        assert torch.equal(found.weights[f"roi_heads.box_predictor.bbox_pred.{kind}"], 2 * theirs)
+        assert torch.equal(result.weights[f"roi_heads.box_predictor.bbox_pred.{kind}"], 2 * theirs)
 
 
-def test_unknown_layouts_are_named_with_those_known() -> None:
-    with pytest.raises(
-        ConfigError, match=r"source\.pth: the layout of its 1 weights \(a\.b, …\) is none of: Swin"
-    ):
+def test_unknown_layouts_are_errors_that_list_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"source\.pth: .*1 weights \(a\.b, …\).* Swin"):
         layout_of({"a.b": torch.zeros(1)}, Path("source.pth"))

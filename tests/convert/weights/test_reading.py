@@ -1,4 +1,4 @@
-"""Checkpoints of others are data: they are read, or refused in a line; nothing in them runs."""
+"""Checkpoints of other projects are read as data, or are errors of one line; nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARRAYS = {
 
 
 class Code:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -42,21 +42,21 @@ class Code:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_pickles_of_detectron2(tmp_path: Path, protocol: int) -> None:
+def test_pickles_of_detectron2_are_read(tmp_path: Path, protocol: int) -> None:
     file = tmp_path / "model.pkl"
     weights = collections.OrderedDict(ARRAYS) | {"number": np.float32(0.5)}
     file.write_bytes(pickle.dumps({"model": weights, "__author__": "Detectron2"}, protocol))
-    found = read(file)
-    assert found.author == "Detectron2"
-    assert found.beside == ("__author__",)
-    assert [*found.weights] == [*ARRAYS, "number"]
+    checkpoint = read(file)
+    assert checkpoint.author == "Detectron2"
+    assert checkpoint.other_keys == ("__author__",)
+    assert [*checkpoint.weights] == [*ARRAYS, "number"]
     for name, array in ARRAYS.items():
-        assert found.weights[name].shape == array.shape
-        assert found.weights[name].tolist() == array.tolist()
+        assert checkpoint.weights[name].shape == array.shape
+        assert checkpoint.weights[name].tolist() == array.tolist()
 
 
-def test_pickles_of_python_2(tmp_path: Path) -> None:
-    """Caffe2's: protocol 2, bytes as texts."""
+def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
+    """Pickles of Caffe2 store bytes as strings."""
     reconstruct = b"cnumpy.core.multiarray\n_reconstruct\n"
     shell = reconstruct + b"(cnumpy\nndarray\n(I0\ntS'b'\ntR"
     dtype = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
@@ -76,7 +76,7 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path, suffix: str) -> None:
         evil.write_bytes(pickle.dumps(data))
     else:
         torch.save(data, evil)
-    with pytest.raises(ConfigError, match="not a checkpoint that holds data only") as error:
+    with pytest.raises(ConfigError, match="only data") as error:
         read(evil)
     assert not proof.exists()
     assert "\n" not in str(error.value)
@@ -98,7 +98,7 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path, suffix: str) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_anything_but_arrays_of_numbers_is_refused(tmp_path: Path, value: Any) -> None:
+def test_anything_but_arrays_of_numbers_is_an_error(tmp_path: Path, value: Any) -> None:
     for protocol in (2, 5):
         file = tmp_path / "other.pkl"
         file.write_bytes(pickle.dumps({"model": {"weight": value}}, protocol))
@@ -120,7 +120,7 @@ def test_anything_but_arrays_of_numbers_is_refused(tmp_path: Path, value: Any) -
         None,
     ],
 )
-def test_arrays_that_are_not_what_they_say(tmp_path: Path, state: Any) -> None:
+def test_inconsistent_arrays_are_errors(tmp_path: Path, state: Any) -> None:
     file = tmp_path / "wrong.pkl"
     file.write_bytes(_array_pickle(state))
     with pytest.raises(ConfigError):
@@ -128,7 +128,7 @@ def test_arrays_that_are_not_what_they_say(tmp_path: Path, state: Any) -> None:
 
 
 def _array_pickle(state: Any) -> bytes:
-    """A pickle of an array with a state of any kind; a text for its type is made one."""
+    """A pickle of an array with any state; a string for its type becomes a dtype."""
     out = io.BytesIO()
     out.write(b"\x80\x02}(X\x06\x00\x00\x00weight")
     out.write(b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R")
@@ -151,7 +151,7 @@ def _array_pickle(state: Any) -> bytes:
 
 
 def test_the_hostile_pickles_are_well_formed(tmp_path: Path) -> None:
-    """Else the test above would show nothing."""
+    """Otherwise the test above would prove nothing."""
     good = _array_pickle((1, (2, 3), "f4", False, b"\0" * 24))
     (tmp_path / "good.pkl").write_bytes(good)
     assert read(tmp_path / "good.pkl").weights["weight"].shape == (2, 3)
@@ -160,15 +160,15 @@ def test_the_hostile_pickles_are_well_formed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"]" + b"(" + b"h\x00" * 9 + b"l" + b".",  # never stored
-        b"]r\xff\xff\xff\xff.",  # remembered under a number for which an array would take 64 GB
-        b"]q\x00(" + b"h\x00" * 50 + b"e.",  # a list of itself
+        b"]" + b"(" + b"h\x00" * 9 + b"l" + b".",  # memo entries that are never stored
+        b"]r\xff\xff\xff\xff.",  # a memo index for which an array would take 64 GB
+        b"]q\x00(" + b"h\x00" * 50 + b"e.",  # a list that contains itself
         b"]" + b"".join(b"q%c]q%c(" % (i, i + 1) + b"h%c" % i * 99 + b"e" for i in range(19)) + b".",
         b"(" * 1000 + b"t" * 1000 + b".",
         b"\x80\x05\x8e\xff\xff\xff\xff\x00\x00\x00\x00.",
     ],
 )
-def test_small_files_take_little_time_and_memory(tmp_path: Path, content: bytes) -> None:
+def test_small_files_cannot_exhaust_time_or_memory(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "small.pkl"
     file.write_bytes(content)
     with pytest.raises(ConfigError):
@@ -191,7 +191,7 @@ def _is_plain(value: Any) -> bool:
     st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=4),
     st.booleans(),
 )
-def test_broken_pickles_raise_and_nothing_else(
+def test_broken_pickles_are_plain_data_or_raise(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], cut: bool
 ) -> None:
     content = bytearray(GOOD)
@@ -201,13 +201,13 @@ def test_broken_pickles_raise_and_nothing_else(
     file.write_bytes(content[: changes[0][0]] if cut else content)
     try:
         content = read_pickle(file)
-    except Exception:  # of any kind, which the caller tells in a line
+    except Exception:  # any type; the caller reports it on one line
         return
     assert _is_plain(content)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])
-def test_files_that_are_no_checkpoints(tmp_path: Path, suffix: str) -> None:
+def test_files_that_are_not_checkpoints_are_errors(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"file.{suffix}"
     for content in (b"", b"\0" * 100, b"{}", b"PK\x03\x04", b"\x80\x02}."):
         file.write_bytes(content)
@@ -216,18 +216,18 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, suffix: str) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_files_that_are_missing_or_of_another_kind(tmp_path: Path) -> None:
+def test_missing_files_and_other_formats_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read(tmp_path / "model.pth")
     with zipfile.ZipFile(tmp_path / "model.zip", "w"):
         pass
-    with pytest.raises(ConfigError, match=r"a checkpoint ends in \.pth"):
+    with pytest.raises(ConfigError, match=r"ends in \.pth"):
         read(tmp_path / "model.zip")
 
 
-def test_places_where_projects_keep_their_weights(tmp_path: Path) -> None:
+def test_weights_are_found_under_the_keys_of_each_project(tmp_path: Path) -> None:
     weight = torch.ones(2)
-    for number, (content, beside) in enumerate(
+    for number, (content, other_keys) in enumerate(
         [
             (
                 {"meta": {"epoch": 36}, "state_dict": {"module.a": weight}, "optimizer": {}},
@@ -239,8 +239,8 @@ def test_places_where_projects_keep_their_weights(tmp_path: Path) -> None:
     ):
         file = tmp_path / f"{number}.pth"
         torch.save(content, file)
-        found = read(file)
-        assert found.beside == beside
-        assert found.weights["a"].tolist() == [1, 1]
+        checkpoint = read(file)
+        assert checkpoint.other_keys == other_keys
+        assert checkpoint.weights["a"].tolist() == [1, 1]
     save_file({"a": weight}, tmp_path / "a.safetensors")
     assert [*read(tmp_path / "a.safetensors").weights] == ["a"]
