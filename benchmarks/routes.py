@@ -3,8 +3,8 @@
 
     python benchmarks/routes.py [--models NAME …] [--repeats 30]
 
-Both compute the features at the model's own strides, so that the comparison contains no resampling. The two take
-turns in one process with the same image and weights; the figure is the ratio of their medians.
+Both compute the features at the model's own strides, so that the comparison contains no resampling. They
+take turns in one process with the same image and weights; the figure is the ratio of their medians.
 """
 
 from __future__ import annotations

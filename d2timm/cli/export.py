@@ -5,9 +5,9 @@
     d2timm export --run output --output weights.safetensors
     d2timm export --run output --output backbone.onnx --part backbone
 
-The suffix of the output selects the format: .onnx (for d2timm run-onnx, without torch), .pt2 (torch.export) or
-.safetensors (weights with the config and the class names, which can be opened like a run folder). A detector
-takes an image (H, W, 3) of uint8 RGB and returns boxes, classes, scores and masks in its pixels.
+The suffix of the output selects the format: .onnx (for d2timm run-onnx, without torch), .pt2 (torch.export)
+or .safetensors (weights with the config and the class names, which can be opened like a run folder). A
+detector takes an image (H, W, 3) of uint8 RGB and returns boxes, classes, scores and masks in its pixels.
 """
 
 from __future__ import annotations

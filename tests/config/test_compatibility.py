@@ -28,7 +28,7 @@ from d2timm.engine.run import start
 
 
 def assert_refused(choices: Sequence[str], facts: Sequence[str]) -> None:
-    """Assert that a combination is refused by one line with these facts, as a recipe and as a saved config."""
+    """Assert that a combination is refused in one line with these facts, as a recipe and as saved."""
     cfg = compose(*choices)
     messages = []
     for tree in (cfg, OmegaConf.create(to_plain(cfg))):
@@ -82,7 +82,7 @@ ALL_HEADS = (
     "roi_heads=box|cascade_box|cascade_mask|cascade_mask_4conv1fc|cascade_mask_mmdet|keypoint|mask|"
     "mask_4conv1fc|mask_agnostic|point_rend"
 )
-MASK_HEADS = "roi_heads=cascade_mask|cascade_mask_4conv1fc|cascade_mask_mmdet|mask|mask_4conv1fc|mask_agnostic|point_rend"
+MASK_HEADS = "roi_heads=cascade_mask|cascade_mask_4conv1fc|cascade_mask_mmdet|mask|mask_4conv1fc|mask_agnostic|point_rend"  # noqa: E501
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ MASK_HEADS = "roi_heads=cascade_mask|cascade_mask_4conv1fc|cascade_mask_mmdet|ma
             [
                 "model=semantic_fpn uses p3, p4, p5 and neck=fpn_p6p7 has p3, p4, p5, p6, p7",
                 "p6, p7 would have no gradient",
-                "use neck=bifpn|fpn|fpn_gn|none|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",
+                "use neck=bifpn|fpn|fpn_gn|none|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",  # noqa: E501
             ],
         ),
     ],
@@ -243,7 +243,7 @@ RPN_ON_FOUR_LEVELS = [
         (
             ("rcnn", "fpn", "box", "model.proposal_generator.in_features=[p2,p3,p4,p5,p6,p7]"),
             [
-                "model.proposal_generator.in_features=[p2, p3, p4, p5, p6, p7]: neck=fpn has p2, p3, p4, p5, p6, "
+                "model.proposal_generator.in_features=[p2, p3, p4, p5, p6, p7]: neck=fpn has p2, p3, p4, p5, p6, "  # noqa: E501
                 "not p7; leave model.proposal_generator.in_features out",
             ],
         ),
@@ -260,7 +260,7 @@ RPN_ON_FOUR_LEVELS = [
             [
                 "model=fcos uses p3, p4, p5, p6 and neck=simple_feature_pyramid has p2, p3, p4, p5, p6",
                 "p2 would have no gradient",
-                "use neck=bifpn|fpn|fpn_gn|fpn_p6p7|none|pafpn, or set model.backbone.scale_factors=[2,1,0.5]",
+                "use neck=bifpn|fpn|fpn_gn|fpn_p6p7|none|pafpn, or set model.backbone.scale_factors=[2,1,0.5]",  # noqa: E501
             ],
         ),
         (
@@ -280,7 +280,7 @@ RPN_ON_FOUR_LEVELS = [
             [
                 "model=rcnn uses p3, p4, p5, p6 and neck=fpn_p6p7 has p3, p4, p5, p6, p7",
                 "p7 would have no gradient",
-                "use neck=bifpn|fpn|fpn_gn|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",
+                "use neck=bifpn|fpn|fpn_gn|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",  # noqa: E501
             ],
         ),
         (
@@ -293,14 +293,14 @@ RPN_ON_FOUR_LEVELS = [
         (
             ("rcnn", "fpn", "box", "model.roi_heads.box_pooler.scales=[0.25,0.125]"),
             [
-                "model.roi_heads.box_pooler.scales=[0.25, 0.125]: p2, p3, p4, p5 have [0.25, 0.125, 0.0625, 0.03125]",
+                "model.roi_heads.box_pooler.scales=[0.25, 0.125]: p2, p3, p4, p5 have [0.25, 0.125, 0.0625, 0.03125]",  # noqa: E501
                 "model.roi_heads.box_in_features",
             ],
         ),
         (
             ("retinanet", "fpn_p6p7", "none", "model.anchor_generator.strides=[4,8,16,32,64]"),
             [
-                "model.anchor_generator.strides=[4, 8, 16, 32, 64]: p3, p4, p5, p6, p7 have [8, 16, 32, 64, 128]",
+                "model.anchor_generator.strides=[4, 8, 16, 32, 64]: p3, p4, p5, p6, p7 have [8, 16, 32, 64, 128]",  # noqa: E501
                 "model.head_in_features",
             ],
         ),
@@ -313,7 +313,7 @@ RPN_ON_FOUR_LEVELS = [
             [
                 "model.backbone.top_block starts from p5",
                 "neck=fpn is p4",
-                "use neck=bifpn|fpn_p6p7|none|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",
+                "use neck=bifpn|fpn_p6p7|none|pafpn|simple_feature_pyramid, or set model.backbone.top_block=null",  # noqa: E501
             ],
         ),
         (
@@ -408,7 +408,7 @@ def test_no_heavy_import(tmp_path: Path) -> None:
         trees.append(tmp_path / f"{i}.yaml")
         OmegaConf.save(OmegaConf.create(to_plain(compose(*choices))), trees[-1])
     program = (
-        "import sys; from omegaconf import OmegaConf; from d2timm.config.compatibility import check_compatibility\n"
+        "import sys; from omegaconf import OmegaConf; from d2timm.config.compatibility import check_compatibility\n"  # noqa: E501
         "for file in sys.argv[1:]:\n"
         "    try: check_compatibility(OmegaConf.load(file)); print('fits')\n"
         "    except ValueError: print('refused')\n"

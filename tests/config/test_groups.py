@@ -221,7 +221,7 @@ def test_front_end_waits_for_no_torch(loaded: Nodes) -> None:
     read_nodes()  # into the cache
     code = (
         "import json, sys\n"
-        "import d2timm.sweep.hydra_app, d2timm.sweep.hydra_groups, d2timm.sweep.jobs, d2timm.runs.record, d2timm.sweep.callback\n"
+        "import d2timm.sweep.hydra_app, d2timm.sweep.hydra_groups, d2timm.sweep.jobs, d2timm.runs.record, d2timm.sweep.callback\n"  # noqa: E501
         "from d2timm.config.groups import read_nodes\n"
         "read = read_nodes()\n"
         "heavy = ('torch', 'torchvision', 'timm', 'detectron2', 'matplotlib', 'cv2')\n"

@@ -38,7 +38,7 @@ the image, with the weights of its native size. *resizing*: the model takes imag
 image is resized to it.
 
 *Native strides* are the strides of the timm features that the levels are made of; a level of another stride
-is resampled. *Parameters* (in millions) are those of the backbone, with resampling and without the classifier.
+is resampled. *Parameters* (in millions) include resampling and exclude the classifier.
 *Multiply-adds* (in billions) are counted for one image of 512 x 512 pixels.
 
 | model | kind | route | channels | native strides | parameters (M) | multiply-adds (G) |
