@@ -1,8 +1,8 @@
 """The command ``d2timm``: runs a sub-command, and turns errors into one line and an exit code.
 
-A sub-command is a module of this package with a docstring, whose first line is its summary, and the functions
-``add_arguments(parser)`` and ``run(options)``; ``parse(parser, arguments)`` is optional. Slow imports are inside
-``run``, so that ``--help`` answers at once.
+A sub-command is a module of this package. The first line of its docstring is its summary. It has the functions
+``add_arguments(parser)`` and ``run(options)``, and may have ``parse(parser, arguments)``. Slow imports are
+inside ``run``, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
