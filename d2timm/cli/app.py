@@ -1,6 +1,6 @@
 """The command ``d2timm``: runs a sub-command, and turns errors into one line and an exit code.
 
-A sub-command is a module of this package. The first line of its docstring is its summary. It has the functions
+A sub-command is a module of this package; its docstring begins with its summary. It has the functions
 ``add_arguments(parser)`` and ``run(options)``, and may have ``parse(parser, arguments)``. Slow imports are
 inside ``run``, so that ``--help`` answers at once.
 """
