@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import d2timm
-from d2timm.config.lazy import lazy as config
+from d2timm.config import lazy as config
+from d2timm.utils import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,20 +52,20 @@ def test_wheel_has_the_configs_inside_the_package(pyproject: dict[str, Any]) -> 
     wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert set(wheel["only-include"]) == {"d2timm", "conf", "hydra_plugins", "lazy_configs"}
     assert wheel["sources"] == {name: f"d2timm/{name}" for name in ("conf", "lazy_configs")}
-    assert config.ROOTS[0] == Path(config.__file__).parent / "lazy_configs"
-    assert config.ROOTS[1] == ROOT / "lazy_configs"
+    assert files.resource_folder("lazy_configs") == ROOT / "lazy_configs"
 
 
 def test_configs_are_found_where_a_wheel_puts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = tmp_path / "d2timm" / "lazy_configs"
     shutil.copytree(ROOT / "lazy_configs", inside)
-    monkeypatch.setattr(config, "ROOTS", (inside, tmp_path / "lazy_configs"))
+    monkeypatch.setattr(files, "PACKAGE", tmp_path / "d2timm")
     cfg = d2timm.get_config("mask_rcnn_timm.py")
     assert cfg.model.backbone.bottom_up.model_name == "resnet50"
 
 
 def test_every_config_of_the_repository_loads() -> None:
-    names = [str(path.relative_to(config.ROOTS[1])) for path in sorted(config.ROOTS[1].rglob("*.py"))]
+    root = ROOT / "lazy_configs"
+    names = [str(path.relative_to(root)) for path in sorted(root.rglob("*.py"))]
     assert "mask_rcnn_timm.py" in names
     for name in names:
         d2timm.get_config(name)

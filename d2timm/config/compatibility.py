@@ -129,7 +129,7 @@ def _check_levels(model: DictConfig) -> None:
                     f"model.{key}={_bracketed(names)}: {has}, not {', '.join(missing)}",
                     f"leave model.{key} out, it follows from the neck",
                 )
-            if names:
+            if names and consumer:
                 _check_consumer(model, key, consumer, {name: neck.strides[name] for name in names})
     with suppress(_UnknownValueError):
         used = {name for key in users for name in _value(model, key) or []}
@@ -143,12 +143,12 @@ def _check_levels(model: DictConfig) -> None:
 
 
 def _level_users(model: DictConfig) -> Iterator[tuple[str, str]]:
-    """(key that names levels of the neck, key of the anchors or pooler for them), as the parts declare."""
+    """(key that names levels of the neck, key of the anchors or pooler for them or ""), as parts declare."""
     parts = {f"{key!s}.": model.get(key) for key in model if key not in ("_target_", "backbone")}
     for prefix, node in {"": model, **parts}.items():
         if traits := _traits(node):
             for key, consumer in traits.levels.items():
-                yield f"{prefix}{key}", (f"{prefix}{consumer}" if consumer else f"{prefix}{key}")
+                yield f"{prefix}{key}", consumer and f"{prefix}{consumer}"
 
 
 def _traits(node: Any) -> Traits | None:

@@ -18,8 +18,9 @@ from helpers import commands
 
 from d2timm import get_config
 from d2timm.config.groups import read_nodes
-from d2timm.config.lazy import load, root, to_plain
-from d2timm.sweep.callback import Answer
+from d2timm.config.lazy import load, to_plain
+from d2timm.sweep.callback import SweepFolder
+from d2timm.utils.files import resource_folder
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "hydra_train.py"
 
@@ -35,7 +36,7 @@ def call(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     log = logging.getLogger()
     handlers, level = list(log.handlers), log.level
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Answer, "folder", None)
+    monkeypatch.setattr(SweepFolder, "path", None)
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
@@ -58,7 +59,7 @@ def help_text() -> str:
 
 def test_help_tells_the_options_of_every_group(help_text: str) -> None:
     text = " ".join(help_text.split())  # long lists go over several lines
-    for folder in (root() / "common").iterdir():
+    for folder in (resource_folder("lazy_configs") / "common").iterdir():
         options = sorted(file.stem for file in folder.glob("*.py"))
         if options and folder.name != "backbone":
             assert f" {folder.name} {', '.join(options)} " in text

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import timm
 
+from d2timm.config import groups as nodes
 from d2timm.config.groups import Nodes, load_nodes, read_nodes
-from d2timm.config.lazy import PLACES, root
-from d2timm.config.lazy import groups as nodes
+from d2timm.config.lazy import PLACES
+from d2timm.utils.files import resource_folder
 
-COMMON = root() / "common"
+COMMON = resource_folder("lazy_configs") / "common"
 
 
 @pytest.fixture(scope="module")

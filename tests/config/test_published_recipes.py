@@ -20,8 +20,9 @@ from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig, OmegaConf
 
 from d2timm.config.build import build_on_meta, resolve_dataset
-from d2timm.config.lazy import get_config, root
-from d2timm.engine.dry_run import report
+from d2timm.config.lazy import get_config
+from d2timm.engine.dry_run import summarize
+from d2timm.utils.files import resource_folder
 
 DOCS = Path(__file__).parents[2] / "docs" / "recipes.md"
 TRAIN_IMAGES = 117266  # of COCO's train2017, with annotations
@@ -120,8 +121,8 @@ def same(left: Any, right: Any) -> bool:
 
 def test_every_published_recipe_is_described() -> None:
     assert set(overview()) == set(sections())
-    assert set(sections()) == {path.name for path in root().glob("*.py")} - {
-        *(path.name for path in root().glob("*_timm.py")),
+    assert set(sections()) == {path.name for path in resource_folder("lazy_configs").glob("*.py")} - {
+        *(path.name for path in resource_folder("lazy_configs").glob("*_timm.py")),
         "demo.py",
     }
 
@@ -150,7 +151,9 @@ def test_docstring_says_what_is_published_and_what_was_not_run(recipe: str) -> N
     assert (int(iterations), int(images)) == (cfg.train.max_iter, cfg.dataloader.train.total_batch_size)
     assert float(epochs) == pytest.approx(int(iterations) * int(images) / TRAIN_IMAGES, abs=0.05)
     assert cfg.train.reference_batch_size == int(images), "the rate is meant for it"
-    text = " ".join((ast.get_docstring(ast.parse((root() / recipe).read_text())) or "").split())
+    text = " ".join(
+        (ast.get_docstring(ast.parse((resource_folder("lazy_configs") / recipe).read_text())) or "").split()
+    )
     assert "Not run here." in text
     assert "docs/recipes.md" in text
     assert f"{int(iterations):,}" in text
@@ -161,7 +164,7 @@ def test_docstring_says_what_is_published_and_what_was_not_run(recipe: str) -> N
 
 @pytest.mark.parametrize("recipe", sections())
 def test_dry_run_tells_the_schedule_without_data(recipe: str) -> None:
-    text = report(tree(recipe), detector(recipe))
+    text = summarize(tree(recipe), detector(recipe))
     iterations, images = overview()[recipe][:2]
     assert f"{iterations} iterations of {images} images" in text
     assert re.search(rf"learning rate {tree(recipe).optimizer.lr:g} x (sqrt\()?{images}/{images}", text)
