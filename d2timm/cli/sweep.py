@@ -86,7 +86,7 @@ def _help(parser: argparse.ArgumentParser) -> str:
     return HELP.format(
         usage=f"usage: {parser.prog} [FLAG ...] [group=option ...] [key=value ...]\n",
         title=title,
-        examples=examples,
+        examples=textwrap.indent(examples, "    "),
         groups="\n".join(
             textwrap.fill(f"  {group:14} {options}", WIDTH, subsequent_indent=" " * 17)
             for group, options in groups.items()

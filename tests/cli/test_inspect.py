@@ -28,7 +28,7 @@ def test_tells_of_a_model() -> None:
     done = run("test_coatnet", "--size", "96x128")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("test_coatnet\n\nlevel ")
-    assert "canvas, padded to multiples of 32" in done.stdout
+    assert "multi-size, padded to multiples of 32" in done.stdout
     assert "multiply-adds at 96x128" in done.stdout
 
 

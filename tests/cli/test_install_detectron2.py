@@ -35,7 +35,7 @@ def test_help() -> None:
 
 
 def test_wheel_is_hash_checked_and_goes_to_site_packages(script: ModuleType) -> None:
-    fetch, remove, install = script.commands(False, Path("work"), Path("site"))
+    fetch, remove, install = script.pip_commands(False, Path("work"), Path("site"))
     requirements = str(Path("work/requirements.txt"))
     for command in (fetch, install):
         assert command[0] == sys.executable
@@ -49,7 +49,7 @@ def test_wheel_is_hash_checked_and_goes_to_site_packages(script: ModuleType) -> 
 
 
 def test_source_is_a_full_commit(script: ModuleType) -> None:
-    fetch, _, install = script.commands(True, Path("work"), Path("site"))
+    fetch, _, install = script.pip_commands(True, Path("work"), Path("site"))
     assert "--no-build-isolation" in fetch
     assert fetch[-1].startswith("git+https://github.com/facebookresearch/detectron2@")
     assert len(fetch[-1].rpartition("@")[2]) == 40
@@ -67,7 +67,7 @@ def test_failure_is_one_message(
     code = "raise SystemExit('noise\\nERROR: no such wheel')" if failing == "pip" else ""
     site_packages = tmp_path / "missing" if failing == "folder" else tmp_path
     monkeypatch.setattr(script.sysconfig, "get_path", lambda _: str(site_packages))
-    monkeypatch.setattr(script, "commands", lambda *_: [[sys.executable, "-c", code]])
+    monkeypatch.setattr(script, "pip_commands", lambda *_: [[sys.executable, "-c", code]])
     monkeypatch.setattr(script, "import_error", lambda: "no module named detectron2")
 
     assert script.main([]) == 1

@@ -29,7 +29,7 @@ def loaded() -> Nodes:
 def common(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A copy of the node files, with a cache of its own."""
     monkeypatch.setenv("D2TIMM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(nodes, "root", lambda: tmp_path / "lazy_configs")
+    monkeypatch.setattr(nodes, "resource_folder", lambda name: tmp_path / name)
     return Path(shutil.copytree(COMMON, tmp_path / "lazy_configs" / "common"))
 
 
@@ -40,7 +40,7 @@ def readings(common: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def load(folder: Path) -> Nodes:
         calls.append(folder)
-        return Nodes({"neck": {"fpn": {"model.backbone": {"reading": len(calls)}}}}, ["é"])
+        return Nodes({"neck": {"fpn": {"model.backbone": {"reading": len(calls)}}}}, ["é"], {})
 
     monkeypatch.setattr(nodes, "load_nodes", load)
     return calls
@@ -103,7 +103,7 @@ def test_other_node_files_have_a_cache_of_their_own(
     read_nodes()
     shutil.copytree(common, tmp_path / "others" / "common")
     with monkeypatch.context() as patch:
-        patch.setattr(nodes, "root", lambda: tmp_path / "others")
+        patch.setattr(nodes, "resource_folder", lambda name: tmp_path / "others")
         assert reading(in_a_new_process()) == 2
     assert reading(in_a_new_process()) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 2
@@ -130,7 +130,7 @@ def change_package(common: Path, patch: pytest.MonkeyPatch) -> None:
     package = common.parents[1] / "d2timm"
     package.mkdir()
     (package / "levels.py").touch()
-    patch.setattr(nodes, "__file__", str(package / "nodes.py"))
+    patch.setattr(nodes, "PACKAGE", package)
 
 
 def update_timm(common: Path, patch: pytest.MonkeyPatch) -> None:
