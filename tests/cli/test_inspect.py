@@ -1,31 +1,19 @@
-"""scripts/inspect_backbone.py: one model in detail, or which models there are."""
+"""``d2timm inspect``: one model in detail, or a list of models."""
 
 from __future__ import annotations
 
-import functools
+import argparse
 import json
-import subprocess
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from helpers import commands
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "inspect_backbone.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return commands.load("inspect_backbone")
-
-
-run = functools.partial(commands.run, "inspect_backbone")
+from d2timm.cli import inspect, main
 
 
 @pytest.mark.slow
-def test_tells_of_a_model() -> None:
-    done = run("test_coatnet", "--size", "96x128")
+def test_description_of_a_model() -> None:
+    done = commands.run("inspect", "test_coatnet", "--size", "96x128")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("test_coatnet\n\nlevel ")
     assert "multi-size, padded to multiples of 32" in done.stdout
@@ -34,79 +22,108 @@ def test_tells_of_a_model() -> None:
 
 @pytest.mark.slow
 def test_unknown_model_is_one_line_on_stderr() -> None:
-    done = run("resnet18x")
+    done = commands.run("inspect", "resnet18x")
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: model_name='resnet18x'")
+    assert line.startswith("error: ")
+    assert "'resnet18x'" in line
     assert "did you mean resnet18" in line
 
 
-def test_tells_of_a_model_in_json(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["inspect", "test_resnet", "--json"])
-    assert script.main() == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["model_name"] == "test_resnet"
-    assert [(level["name"], level["stride"]) for level in told["levels"]] == [
+def test_description_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "test_resnet", "--json"]) == 0
+    description = json.loads(capsys.readouterr().out)
+    assert description["model_name"] == "test_resnet"
+    assert [(level["name"], level["stride"]) for level in description["levels"]] == [
         ("res2", 4),
         ("res3", 8),
         ("res4", 16),
         ("res5", 32),
     ]
-    assert told["size"] == [512, 512]
+    assert description["size"] == [512, 512]
 
 
-@pytest.mark.parametrize("json_too", [False, True])
-def test_finds_models(
-    json_too: bool, script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--list", "test_vit*", "--max-params", "0.4M", *(["--json"] if json_too else [])]
-    monkeypatch.setattr(sys, "argv", ["inspect", *arguments])
-    assert script.main() == 0
+# --list
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_list_filters_by_name_and_parameters(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--list", "test_vit*", "--max-params", "0.4M", *(["--json"] if as_json else [])]
+    assert main(["inspect", *arguments]) == 0
     out = capsys.readouterr().out
-    if json_too:
-        found = [(row["model_name"], f"{row['parameters'] / 1e6:.2f}") for row in json.loads(out)]
+    if as_json:
+        models = [(row["model_name"], f"{row['parameters'] / 1e6:.2f}") for row in json.loads(out)]
     else:
-        found = [(line.split()[0], line.split()[1]) for line in out.splitlines()]
-    assert found == [("test_vit", "0.31"), ("test_vit2", "0.39")]
+        models = [(line.split()[0], line.split()[1]) for line in out.splitlines()]
+    assert models == [("test_vit", "0.31"), ("test_vit2", "0.39")]
 
 
-def test_pattern_that_nothing_matches(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_list_needs_no_torch() -> None:
+    done = commands.run("inspect", "--list", "test_vit*", without=commands.SLOW)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("test_vit ")
+
+
+def test_list_builds_the_models_of_another_version_of_timm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["inspect", "--list", "nope*"])
-    assert script.main() == 2
+    assert main(["inspect", "--list", "test_vit*", "--json"]) == 0
+    from_table = capsys.readouterr()
+    monkeypatch.setattr("d2timm.backbone.zoo_table.installed_timm", lambda: "9.9.9")
+    assert main(["inspect", "--list", "test_vit*", "--json"]) == 0
+    built = capsys.readouterr()
+    assert json.loads(built.out) == json.loads(from_table.out)
+    assert from_table.err == ""
+    assert "9.9.9" in built.err
+
+
+def test_list_works_without_timm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("d2timm.backbone.zoo_table.installed_timm", lambda: None)
+    assert main(["inspect", "--list", "test_vit"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("test_vit ")
+    assert err == ""
+
+
+@pytest.mark.parametrize("version", ["1.0.31", "9.9.9"])
+def test_list_without_a_match_is_one_line(
+    version: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("d2timm.backbone.zoo_table.installed_timm", lambda: version)
+    assert main(["inspect", "--list", "nope*"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: --list 'nope*'")
+    assert err.splitlines()[-1].startswith("error: --list 'nope*'")
 
 
 # The command line
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    inspect.add_arguments(parser)
+    return parser.parse_args(arguments)
 
 
 @pytest.mark.parametrize(
     ("text", "number"),
     [("12M", 12_000_000), ("0.4m", 400_000), ("300k", 300_000), ("1.1B", 1_100_000_000), ("42", 42)],
 )
-def test_numbers(script: ModuleType, text: str, number: int) -> None:
-    assert script.parse(["--list", "x", "--max-params", text]).max_params == number
+def test_numbers_may_have_a_unit(text: str, number: int) -> None:
+    assert parse("--list", "x", "--max-params", text).max_params == number
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("512", (512, 512)), ("800x1333", (800, 1333)), ("64X96", (64, 96))]
 )
-def test_sizes(script: ModuleType, text: str, size: tuple[int, int]) -> None:
-    assert script.parse(["x", "--size", text]).size == size
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse("x", "--size", text).size == size
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
-        ["x", "--list", "y*"],
-        ["x", "--max-params", "3M"],
         ["x", "--size", "16"],
         ["x", "--size", "64x64x64"],
         ["x", "--size", "big"],
@@ -114,19 +131,21 @@ def test_sizes(script: ModuleType, text: str, size: tuple[int, int]) -> None:
         ["--list", "x", "--max-params", ""],
     ],
 )
-def test_what_makes_no_sense_is_told(
-    script: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_values_are_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
-        script.parse(arguments)
+        main(["inspect", *arguments])
     assert error.value.code == 2
     assert "usage: " in capsys.readouterr().err
 
 
-def test_help_waits_for_no_import() -> None:
-    command = [sys.executable, "-X", "importtime", SCRIPT, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "--max-params" in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "argparse" in imported
-    assert not {"torch", "timm", "d2timm"} & imported
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [([], "--list"), (["x", "--list", "y*"], "--list"), (["x", "--max-params", "3M"], "--max-params")],
+)
+def test_arguments_that_contradict_each_other_are_one_line(
+    arguments: list[str], fact: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert fact in line

@@ -92,7 +92,7 @@ def test_what_is_kept_is_what_was_read(loaded: Nodes) -> None:
 
 def test_files_are_read_once(readings: list[Path], common: Path) -> None:
     for _ in range(3):
-        assert in_a_new_process() == Nodes({"neck": {"fpn": {"model.backbone": {"reading": 1}}}}, ["é"])
+        assert in_a_new_process() == Nodes({"neck": {"fpn": {"model.backbone": {"reading": 1}}}}, ["é"], {})
     assert readings == [common]
     assert cached(common).suffix == ".json"
 

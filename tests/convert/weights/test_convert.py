@@ -151,7 +151,7 @@ def test_missing_recipe(convert: Any, source: Path, tmp_path: Path) -> None:
     assert error.count("\n") == 1
 
 
-def test_help_of_the_script() -> None:
-    done = commands.run("convert_weights", "--help")
+def test_help_of_the_command() -> None:
+    done = commands.run("convert-weights", "--help")
     assert done.returncode == 0
     assert "--recipe" in done.stdout
