@@ -1,14 +1,11 @@
-"""scripts/hydra_train.py: help at once, Hydra's own questions, and a real run."""
+"""``d2timm sweep``: help, questions that Hydra answers, mistakes, and a real run."""
 
 from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,32 +14,22 @@ import yaml
 from helpers import commands
 
 from d2timm import get_config
+from d2timm.cli import main
 from d2timm.config.groups import read_nodes
 from d2timm.config.lazy import load, to_plain
 from d2timm.sweep.callback import SweepFolder
 from d2timm.utils.files import resource_folder
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "hydra_train.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return commands.load("hydra_train")
-
 
 @pytest.fixture
-def call(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Run the script in an empty folder; gives its exit code."""
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Run the command in an empty folder; returns its exit code."""
     log = logging.getLogger()
     handlers, level = list(log.handlers), log.level
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["d2timm"])
     monkeypatch.setattr(SweepFolder, "path", None)
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-        return int(script.main())
-
-    yield run
+    yield lambda *arguments: main(["sweep", *arguments])
     log.handlers[:] = handlers
     log.setLevel(level)
 
@@ -50,22 +37,22 @@ def call(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 # Help
 
 
-@pytest.fixture(scope="module")
-def help_text() -> str:
-    done = commands.run("hydra_train", "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+@pytest.fixture
+def help_text(capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        main(["sweep", "--help"])
+    return capsys.readouterr().out
 
 
-def test_help_tells_the_options_of_every_group(help_text: str) -> None:
-    text = " ".join(help_text.split())  # long lists go over several lines
+def test_help_lists_the_options_of_every_group(help_text: str) -> None:
+    text = " ".join(help_text.split())  # long lists are wrapped
     for folder in (resource_folder("lazy_configs") / "common").iterdir():
         options = sorted(file.stem for file in folder.glob("*.py"))
         if options and folder.name != "backbone":
             assert f" {folder.name} {', '.join(options)} " in text
 
 
-def test_help_is_a_page_and_names_no_thousand_models(help_text: str) -> None:
+def test_help_is_one_page_and_does_not_list_the_models(help_text: str) -> None:
     assert len(help_text.splitlines()) < 60
     assert max(map(len, help_text.splitlines())) <= 115
     words = set(help_text.replace(",", " ").split())
@@ -73,24 +60,17 @@ def test_help_is_a_page_and_names_no_thousand_models(help_text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", ["--resume", "--dry-run", "--num-gpus", "+sweep=", "small_backbones", "ray", "optuna"]
+    "text",
+    ["--resume", "--dry-run", "--num-gpus", "--repeat-failed", "+sweep=", "small_backbones", "ray", "optuna"],
 )
-def test_help_tells_flags_and_sweeps(told: str, help_text: str) -> None:
-    assert told in help_text
+def test_help_shows_flags_and_sweeps(text: str, help_text: str) -> None:
+    assert text in help_text
 
 
-def test_help_waits_for_no_import() -> None:
-    command = [sys.executable, "-X", "importtime", SCRIPT, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "argparse" in imported
-    assert not {"torch", "timm", "d2timm", "hydra", "omegaconf"} & imported
+# Questions that Hydra answers
 
 
-# What Hydra tells of a config
-
-
-def test_config_that_is_printed_is_the_recipe(
+def test_printed_config_is_the_recipe(
     call: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert call("--cfg", "job", "roi_heads=box", "train.seed=3") == 0
@@ -100,7 +80,7 @@ def test_config_that_is_printed_is_the_recipe(
     assert not list(tmp_path.iterdir())
 
 
-def test_search_path_is_told(call: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+def test_search_path_is_printed(call: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     assert call("--info", "searchpath") == 0
     assert "conf" in capfd.readouterr().out
 
@@ -108,51 +88,61 @@ def test_search_path_is_told(call: Callable[..., int], capfd: pytest.CaptureFixt
 def test_shell_completes_names_of_models(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    read_nodes()
-    monkeypatch.setenv("COMP_LINE", "python scripts/hydra_train.py backbone=xcit_sm")
+    monkeypatch.setenv("COMP_LINE", "d2timm backbone=xcit_sm")
     assert call("-sc", "query=bash") == 0
-    told = capfd.readouterr().out.split()
-    assert sorted(told) == sorted(f"backbone={name}" for name in timm.list_models("xcit_sm*"))
+    words = capfd.readouterr().out.split()
+    assert sorted(words) == sorted(f"backbone={name}" for name in timm.list_models("xcit_sm*"))
 
 
-# A mistake, in a process of its own
-
-
-def test_mistake_is_told_before_torch_is_imported(tmp_path: Path) -> None:
-    read_nodes()  # into the cache
-    command = [sys.executable, "-X", "importtime", SCRIPT, "backbone=xcit_smal_12_p8_224"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert len(told) == 1
-    assert told[0].startswith("error: backbone=xcit_smal_12_p8_224: did you mean xcit_small_12_p8_224 or ")
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not {"torch", "timm", "detectron2"} & imported
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["backbone=xcit_smal_12_p8_224"], 2),
+        (["neck=fpm"], 2),
+        (["train.max_itr=3"], 2),
+        (["hydra/launcher=joblibs"], 2),
+        (["--cfg", "job"], 0),
+        (["--info", "searchpath"], 0),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else "",
+)
+def test_questions_and_mistakes_are_answered_without_torch(
+    arguments: list[str], code: int, tmp_path: Path
+) -> None:
+    read_nodes()  # fills the cache, which needs torch
+    done = commands.run("sweep", *arguments, without=commands.SLOW, cwd=tmp_path)
+    assert done.returncode == code
+    if code:
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert "did you mean " in line
+    else:
+        assert done.stdout
     assert not list(tmp_path.iterdir())
 
 
 # Runs
 
 
-def test_run_leaves_a_folder_that_says_how_to_repeat_it(
+def test_run_records_the_command_that_repeats_it(
     call: Callable[..., int], tiny_overrides: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     overrides = tiny_overrides("box", folder, "data.settings.custom.max_iter=2")
-    told = ["roi_heads=box", *overrides]
-    assert call(*told) == 0
+    assert call("roi_heads=box", *overrides) == 0
     record = json.loads((folder / "result.json").read_text())
     assert record["status"] == "done"
     assert record["iterations"] == 2
     assert record["model_name"] == "test_efficientnet"
-    command = [override for override in told if not override.startswith("train.output_dir=")]
-    assert record["command"] == ["python", "scripts/hydra_train.py", *command]
+    repeated = [override for override in overrides if not override.startswith("train.output_dir=")]
+    assert record["command"] == ["d2timm", "sweep", "roi_heads=box", *repeated]
     assert "AP" in record["metrics"]["bbox"]
     assert load(folder / "config.yaml").train.output_dir == str(folder)
     assert {file.name for file in tmp_path.iterdir()} == {"run"}
 
 
-def test_dry_run_describes_and_leaves_nothing(
+def test_dry_run_describes_the_detector_and_writes_nothing(
     call: Callable[..., int],
     tiny_overrides: Callable[..., list[str]],
     tmp_path: Path,
@@ -160,13 +150,13 @@ def test_dry_run_describes_and_leaves_nothing(
 ) -> None:
     overrides = tiny_overrides("box", tmp_path / "run", "model.backbone.bottom_up.model_name=test_resnet")
     assert call("--dry-run", "roi_heads=box", *overrides) == 0
-    told = capfd.readouterr().out
-    assert told.startswith("test_resnet, native size ")
-    assert "roi heads" in told
+    output = capfd.readouterr().out
+    assert output.startswith("test_resnet")
+    assert "roi heads" in output
     assert not list(tmp_path.iterdir())
 
 
-def test_refused_run_leaves_nothing(
+def test_mistake_in_the_data_writes_nothing(
     call: Callable[..., int],
     tiny_overrides: Callable[..., list[str]],
     tmp_path: Path,
@@ -174,6 +164,5 @@ def test_refused_run_leaves_nothing(
 ) -> None:
     overrides = tiny_overrides("mask", tmp_path / "run", "data.val_json=gone.json")
     assert call(*overrides) == 2
-    told = capfd.readouterr().err
-    assert told == "error: data.val_json=gone.json: no such file\n"
+    assert capfd.readouterr().err == "error: data.val_json=gone.json: no such file\n"
     assert not list(tmp_path.iterdir())

@@ -29,7 +29,7 @@ def test_overview_counts_every_model_by_kind_and_route_without_torch() -> None:
 
 
 def test_json_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert rows(capsys) == read_rows()
+    assert rows(capsys) == sorted(read_rows(), key=lambda row: row["model_name"])
 
 
 def test_filters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Nodes as plain data: what the node files say, kept until something has changed."""
+"""Options as plain data: the content of the node files, cached until something changes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import timm
+from omegaconf import OmegaConf
 
-from d2timm.config import groups as nodes
-from d2timm.config.groups import Nodes, load_nodes, read_nodes
+from d2timm.config import groups
+from d2timm.config.groups import Nodes, describe_option, load_nodes, option_nodes, read_nodes, target_of
 from d2timm.config.lazy import PLACES
+from d2timm.modeling import BiFPN, TopBlock, Traits
 from d2timm.utils.files import resource_folder
 
 COMMON = resource_folder("lazy_configs") / "common"
+TRAITS = {"a.Block": Traits(top_block=TopBlock(1, "p5", False)), "a.function": None}
 
 
 @pytest.fixture(scope="module")
@@ -27,41 +30,45 @@ def loaded() -> Nodes:
 
 @pytest.fixture
 def common(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of the node files, with a cache of its own."""
+    """A copy of the node files, and an empty cache."""
     monkeypatch.setenv("D2TIMM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(nodes, "resource_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(groups, "resource_folder", lambda name: tmp_path / name)
     return Path(shutil.copytree(COMMON, tmp_path / "lazy_configs" / "common"))
 
 
 @pytest.fixture
-def readings(common: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """A folder for each time that node files are read, which gives nodes of the number of that time."""
+def loads(common: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folder of each time that node files are loaded; the nodes hold the number of that time."""
     calls: list[Path] = []
 
     def load(folder: Path) -> Nodes:
         calls.append(folder)
-        return Nodes({"neck": {"fpn": {"model.backbone": {"reading": len(calls)}}}}, ["é"], {})
+        return numbered(len(calls))
 
-    monkeypatch.setattr(nodes, "load_nodes", load)
+    monkeypatch.setattr(groups, "load_nodes", load)
     return calls
 
 
-def in_a_new_process() -> Nodes:
-    """The nodes, by files alone."""
-    nodes._read.cache_clear()
+def numbered(number: int) -> Nodes:
+    return Nodes({"neck": {"fpn": {"model.backbone": {"number": number}}}}, ["é"], TRAITS)
+
+
+def number_of(nodes: Nodes) -> int:
+    return int(nodes.options["neck"]["fpn"]["model.backbone"]["number"])
+
+
+def read_in_a_new_process() -> Nodes:
+    """The nodes as a new process reads them, which has nothing in memory."""
+    groups._read.cache_clear()
     return read_nodes()
 
 
-def reading(of: Nodes) -> int:
-    return int(of.options["neck"]["fpn"]["model.backbone"]["reading"])
-
-
-def cached(common: Path) -> Path:
+def cache_file(common: Path) -> Path:
     (file,) = (common.parents[1] / "cache").iterdir()
     return file
 
 
-# What they are
+# Content
 
 
 def test_every_file_is_an_option(loaded: Nodes) -> None:
@@ -70,42 +77,64 @@ def test_every_file_is_an_option(loaded: Nodes) -> None:
     assert set(loaded.options) == set(PLACES)
 
 
-def test_every_part_has_its_place(loaded: Nodes) -> None:
+def test_every_node_has_its_place(loaded: Nodes) -> None:
     for group, options in loaded.options.items():
-        places = {PLACES[group], "dataloader"} if group == "data" else {PLACES[group]}
-        for option, its_places in options.items():
-            nothing = (group, option) == ("roi_heads", "none")
-            assert set(its_places) == (set() if nothing else places)
+        expected = {PLACES[group], "dataloader"} if group == "data" else {PLACES[group]}
+        for option, places in options.items():
+            empty = (group, option) == ("roi_heads", "none")
+            assert set(places) == (set() if empty else expected)
 
 
-def test_names_are_those_of_timm(loaded: Nodes) -> None:
+def test_names_are_all_timm_models(loaded: Nodes) -> None:
     assert loaded.names == timm.list_models()
 
 
-def test_what_is_kept_is_what_was_read(loaded: Nodes) -> None:
-    assert in_a_new_process() == loaded
-    assert in_a_new_process() == loaded
+def test_every_target_has_traits_or_none(loaded: Nodes) -> None:
+    assert loaded.traits["d2timm.modeling.BiFPN"] == BiFPN.traits
+    assert loaded.traits["d2timm.modeling.levels.level_names"] is None
+    nodes = [node for options in loaded.options.values() for p in options.values() for node in p.values()]
+    assert {target_of(node) for node in nodes} - {""} <= set(loaded.traits)
 
 
-# How long they are kept
+def test_cached_nodes_equal_loaded_nodes(loaded: Nodes) -> None:
+    assert read_in_a_new_process() == loaded
+    assert read_in_a_new_process() == loaded
 
 
-def test_files_are_read_once(readings: list[Path], common: Path) -> None:
+@pytest.mark.parametrize("group", ["model", "neck", "roi_heads"])
+def test_node_is_described_by_the_first_option_of_its_class(group: str) -> None:
+    nodes = {option: node for option, node in option_nodes(group).items() if node}
+    for node in nodes.values():
+        name, _, option = describe_option(group, OmegaConf.create(node)).partition("=")
+        assert name == group
+        assert target_of(nodes[option]) == target_of(node)
+        assert nodes[option].get("norm") == node.get("norm")
+
+
+def test_node_of_another_class_is_described_by_its_target() -> None:
+    node = OmegaConf.create({"_target_": "my.package.Neck"})
+    assert describe_option("neck", node) == "model.backbone._target_=my.package.Neck"
+
+
+# Cache
+
+
+def test_files_are_loaded_once(loads: list[Path], common: Path) -> None:
     for _ in range(3):
-        assert in_a_new_process() == Nodes({"neck": {"fpn": {"model.backbone": {"reading": 1}}}}, ["é"], {})
-    assert readings == [common]
-    assert cached(common).suffix == ".json"
+        assert read_in_a_new_process() == numbered(1)
+    assert loads == [common]
+    assert cache_file(common).suffix == ".json"
 
 
-def test_other_node_files_have_a_cache_of_their_own(
-    readings: list[Path], common: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_other_folders_have_other_cache_files(
+    loads: list[Path], common: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     read_nodes()
-    shutil.copytree(common, tmp_path / "others" / "common")
+    shutil.copytree(common, tmp_path / "other" / "common")
     with monkeypatch.context() as patch:
-        patch.setattr(nodes, "resource_folder", lambda name: tmp_path / "others")
-        assert reading(in_a_new_process()) == 2
-    assert reading(in_a_new_process()) == 1
+        patch.setattr(groups, "resource_folder", lambda name: tmp_path / "other")
+        assert number_of(read_in_a_new_process()) == 2
+    assert number_of(read_in_a_new_process()) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
@@ -130,20 +159,20 @@ def change_package(common: Path, patch: pytest.MonkeyPatch) -> None:
     package = common.parents[1] / "d2timm"
     package.mkdir()
     (package / "levels.py").touch()
-    patch.setattr(nodes, "PACKAGE", package)
+    patch.setattr(groups, "PACKAGE", package)
 
 
 def update_timm(common: Path, patch: pytest.MonkeyPatch) -> None:
-    version = nodes._version
-    patch.setattr(nodes, "_version", lambda package: "9.9" if package == "timm" else version(package))
+    version = groups._version
+    patch.setattr(groups, "_version", lambda package: "9.9" if package == "timm" else version(package))
 
 
-def lose_detectron2(common: Path, patch: pytest.MonkeyPatch) -> None:
-    version = nodes._version
-    patch.setattr(nodes, "_version", lambda package: None if "detectron2" in package else version(package))
+def remove_detectron2(common: Path, patch: pytest.MonkeyPatch) -> None:
+    version = groups._version
+    patch.setattr(groups, "_version", lambda package: None if "detectron2" in package else version(package))
 
 
-def get_coco(common: Path, patch: pytest.MonkeyPatch) -> None:
+def add_coco(common: Path, patch: pytest.MonkeyPatch) -> None:
     annotations = common.parents[1] / "datasets" / "coco" / "annotations"
     annotations.mkdir(parents=True)
     for split in ("train", "val"):
@@ -164,65 +193,66 @@ def hide_gpus(common: Path, patch: pytest.MonkeyPatch) -> None:
         rename_file,
         change_package,
         update_timm,
-        lose_detectron2,
-        get_coco,
+        remove_detectron2,
+        add_coco,
         hide_gpus,
     ],
 )
-def test_files_are_read_again_when_something_has_changed(
+def test_files_are_loaded_again_after_a_change(
     change: Callable[[Path, pytest.MonkeyPatch], None],
-    readings: list[Path],
+    loads: list[Path],
     common: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert reading(read_nodes()) == 1
+    assert number_of(read_nodes()) == 1
     change(common, monkeypatch)
-    assert reading(read_nodes()) == 2  # in the same process too
-    assert reading(in_a_new_process()) == 2
-    assert cached(common)  # in the place of the old one
+    assert number_of(read_nodes()) == 2  # in the same process too
+    assert number_of(read_in_a_new_process()) == 2
+    assert cache_file(common), "it replaces the old one"
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"null", b"[]", b'"state"', b"{}", b'{"state": 1}', b"\xff\x00"]
 )
-def test_broken_cache_is_made_anew(content: bytes, readings: list[Path], common: Path) -> None:
+def test_invalid_cache_is_replaced(content: bytes, loads: list[Path], common: Path) -> None:
     read_nodes()
-    cached(common).write_bytes(content)
-    assert reading(in_a_new_process()) == 2
-    assert reading(in_a_new_process()) == 2
+    cache_file(common).write_bytes(content)
+    assert number_of(read_in_a_new_process()) == 2
+    assert number_of(read_in_a_new_process()) == 2
 
 
-def test_cache_without_nodes_is_made_anew(readings: list[Path], common: Path) -> None:
+def test_cache_without_nodes_is_replaced(loads: list[Path], common: Path) -> None:
     read_nodes()
-    state = json.loads(cached(common).read_text())["state"]
-    cached(common).write_text(json.dumps({"state": state}))
-    assert reading(in_a_new_process()) == 2
+    state = json.loads(cache_file(common).read_text())["state"]
+    cache_file(common).write_text(json.dumps({"state": state}))
+    assert number_of(read_in_a_new_process()) == 2
 
 
-def test_cache_that_cannot_be_written_costs_time_only(readings: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "cache").touch()  # where a folder should be
-    assert reading(in_a_new_process()) == 1
-    assert reading(in_a_new_process()) == 2
+def test_cache_that_cannot_be_written_is_not_an_error(loads: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()  # a file in place of the folder
+    assert number_of(read_in_a_new_process()) == 1
+    assert number_of(read_in_a_new_process()) == 2
 
 
-def test_folder_in_place_of_the_cache_costs_time_only(readings: list[Path], common: Path) -> None:
+def test_folder_in_place_of_the_cache_is_not_an_error(loads: list[Path], common: Path) -> None:
     read_nodes()
-    file = cached(common)
+    file = cache_file(common)
     file.unlink()
     file.mkdir()
-    assert reading(in_a_new_process()) == 2
-    assert list(file.parent.iterdir()) == [file]  # nothing half written beside it
+    assert number_of(read_in_a_new_process()) == 2
+    assert list(file.parent.iterdir()) == [file], "no partial file remains"
 
 
-# What they are for
+# Import time
 
 
-def test_front_end_waits_for_no_torch(loaded: Nodes) -> None:
+def test_front_end_does_not_import_torch(loaded: Nodes) -> None:
     read_nodes()  # into the cache
     code = (
         "import json, sys\n"
-        "import d2timm.sweep.hydra_app, d2timm.sweep.hydra_groups, d2timm.sweep.jobs, d2timm.runs.record, d2timm.sweep.callback\n"  # noqa: E501
+        "import d2timm.sweep.hydra_app, d2timm.sweep.hydra_groups, d2timm.sweep.jobs\n"
+        "import d2timm.runs.record, d2timm.sweep.callback\n"
         "from d2timm.config.groups import read_nodes\n"
         "read = read_nodes()\n"
         "heavy = ('torch', 'torchvision', 'timm', 'detectron2', 'matplotlib', 'cv2')\n"

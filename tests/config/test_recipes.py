@@ -1,7 +1,8 @@
-"""detectron2's own training loop runs every recipe, without anything of d2timm's training."""
+"""detectron2's own training loop runs every recipe, without the training code of d2timm."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import subprocess
@@ -71,7 +72,7 @@ def train_as_detectron2_does(config_file: Path, overrides: list[str]) -> dict[st
     return test()
 
 
-#: Recipe -> what its detector finds
+#: Recipe -> the tasks of its detector
 RECIPES = {
     "cascade_mask_rcnn_timm.py": {"bbox", "segm"},
     "faster_rcnn_timm.py": {"bbox"},
@@ -85,14 +86,14 @@ RECIPES = {
 
 
 def fitting(recipe: str, overrides: list[str]) -> list[str]:
-    """The overrides whose keys a recipe has, with a width that group norm can divide."""
+    """The overrides whose keys a recipe has, and a width that group norm can divide."""
     cfg = get_config(recipe)
-    kept = []
+    existing = []
     for override in overrides:
         owner, _, name = override.partition("=")[0].rpartition(".")
         if name in (OmegaConf.select(cfg, owner) or ()):
-            kept.append(override)
-    return [*kept, "model.backbone.out_channels=64"]
+            existing.append(override)
+    return [*existing, "model.backbone.out_channels=64"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -102,11 +103,11 @@ def test_recipe_trains_without_our_loop(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("d2timm.engine.run", "d2timm.engine.training", "d2timm.config.build"):
-        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    for name in ("run", "preflight", "process", "training", "trainer", "hooks", "validation"):
+        monkeypatch.setitem(sys.modules, f"d2timm.engine.{name}", None)  # an import of it fails
     overrides = tiny_overrides(recipe, tmp_path)
     if RECIPES[recipe] <= {"bbox", "segm"}:
-        # d2timm's own commands find out that paths mean the set "custom"
+        # d2timm's own commands resolve "auto" to "custom" if there are files
         overrides += ["data.name=custom", "data.settings.custom.max_iter=2"]
     else:
         monkeypatch.setenv("D2TIMM_CACHE", str(tmp_path / "cache"))
@@ -147,7 +148,7 @@ KINDS = {
     ],
     "retinanet_resnet50_1x.py": ["model_name=test_resnet", ""],
 }
-#: Heads of those that have more than one convolution or stage
+#: Overrides for heads with several convolutions or stages
 NARROW = [
     "data.settings.custom.crop_size=64",
     "model.roi_heads.box_head.conv_dims=[16]",
@@ -182,7 +183,7 @@ def test_every_published_recipe_is_trained() -> None:
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "lazy_configs").glob("*.py")))
-def test_recipe_builds_as_it_is_and_saved(recipe: str, tmp_path: Path) -> None:
+def test_saved_recipe_builds_the_same_model(recipe: str, tmp_path: Path) -> None:
     cfg, model = built(recipe)
     save(cfg, tmp_path / "config.yaml")
     again = build_on_meta(load(tmp_path / "config.yaml"))
@@ -193,7 +194,7 @@ def test_recipe_builds_as_it_is_and_saved(recipe: str, tmp_path: Path) -> None:
 def test_recipe_trains_evaluates_and_resumes(
     tiny_overrides: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """By our own commands, where tests of d2timm.engine.run run the others."""
+    """With the command of d2timm, which tests of d2timm.engine.run use for other recipes."""
     recipe = "retinanet_timm.py"
     overrides = fitting(recipe, tiny_overrides(recipe, tmp_path))
     command = [sys.executable, str(ROOT / "scripts/lazyconfig_train.py")]
@@ -234,7 +235,7 @@ def with_roi_heads(option: str, *overrides: str) -> Any:
     return build_on_meta(cfg).roi_heads
 
 
-def test_retinanet_is_that_of_the_paper() -> None:
+def test_retinanet_is_as_in_the_paper() -> None:
     cfg, model = built("retinanet_timm.py")
     assert "roi_heads" not in cfg.model
     assert model.head_in_features == ["p3", "p4", "p5", "p6", "p7"]
@@ -246,7 +247,7 @@ def test_retinanet_is_that_of_the_paper() -> None:
     assert [shape.stride for shape in model.backbone.output_shape().values()] == [8, 16, 32, 64, 128]
 
 
-def test_fcos_is_that_of_the_paper() -> None:
+def test_fcos_is_as_in_the_paper() -> None:
     _, model = built("fcos_timm.py")
     assert model.head_in_features == ["p3", "p4", "p5", "p6", "p7"]
     assert model.anchor_generator.strides == [8, 16, 32, 64, 128]
@@ -254,7 +255,7 @@ def test_fcos_is_that_of_the_paper() -> None:
     assert model.backbone.top_block.in_feature == "p5"
 
 
-def test_cascade_is_that_of_the_paper() -> None:
+def test_cascade_is_as_in_the_paper() -> None:
     _, model = built("cascade_mask_rcnn_timm.py")
     heads = model.roi_heads
     assert [matcher.thresholds[1] for matcher in heads.proposal_matchers] == [0.5, 0.6, 0.7]
@@ -263,11 +264,11 @@ def test_cascade_is_that_of_the_paper() -> None:
     assert [predictor.bbox_pred.out_features for predictor in heads.box_predictor] == [4, 4, 4]
     assert heads.mask_on
     state = heads.state_dict(keep_vars=True)
-    assert len({id(tensor) for tensor in state.values()}) == len(state), "stages share nothing"
+    assert len({id(tensor) for tensor in state.values()}) == len(state), "stages share no tensors"
 
 
 @pytest.mark.parametrize("roi_heads", ["cascade_box", "cascade_mask", "cascade_mask_4conv1fc"])
-def test_stages_of_a_cascade_follow_the_first(roi_heads: str) -> None:
+def test_later_stages_of_a_cascade_follow_the_first(roi_heads: str) -> None:
     heads = with_roi_heads(
         roi_heads,
         "model.roi_heads.box_heads.0.fc_dims=[24,20]",
@@ -290,14 +291,14 @@ def test_heads_of_vitdet() -> None:
     assert {type(conv.norm).__name__ for conv in heads.box_head.conv_norm_relus} == {"NaiveSyncBatchNorm"}
 
 
-def test_heads_that_do_not_depend_on_the_class() -> None:
+def test_class_agnostic_heads() -> None:
     heads = with_roi_heads("mask_agnostic")
     assert heads.box_predictor.bbox_pred.out_features == 4
     assert heads.mask_head.predictor.out_channels == 1
     assert heads.num_classes > 1
 
 
-def test_keypoint_head_is_that_of_the_paper() -> None:
+def test_keypoint_head_is_as_in_the_paper() -> None:
     cfg, model = built("keypoint_rcnn_timm.py")
     head = model.roi_heads.keypoint_head
     convolutions = [layer.out_channels for layer in head if isinstance(layer, nn.Conv2d)]
@@ -309,7 +310,7 @@ def test_keypoint_head_is_that_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize(("recipe", "weight"), [("panoptic_fpn_timm.py", 0.5), ("semantic_fpn_timm.py", 1.0)])
-def test_semantic_head_is_that_of_the_paper(recipe: str, weight: float) -> None:
+def test_semantic_head_is_as_in_the_paper(recipe: str, weight: float) -> None:
     cfg, model = built(recipe)
     head = model.sem_seg_head
     assert head.in_features == ["p2", "p3", "p4", "p5"]
@@ -319,7 +320,7 @@ def test_semantic_head_is_that_of_the_paper(recipe: str, weight: float) -> None:
     assert head.predictor.out_channels == instantiate(cfg.model.sem_seg_head.num_classes)
 
 
-def test_semantic_head_of_one_level_begins_there() -> None:
+def test_semantic_head_on_a_single_level() -> None:
     cfg = get_config("semantic_fpn_timm.py")
     backbone = cfg.model.backbone.bottom_up
     cfg.model.backbone = LazyConfig.load(str(ROOT / "lazy_configs/common/neck/none.py"), "neck")
@@ -330,20 +331,30 @@ def test_semantic_head_of_one_level_begins_there() -> None:
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "lazy_configs").glob("*.py")))
-def test_detector_says_in_the_tree_what_it_finds(recipe: str) -> None:
+def test_tasks_in_the_tree_are_those_of_the_detector(recipe: str) -> None:
     cfg, model = built(recipe)
-    told = set(instantiate(cfg.data.tasks))
+    tasks = set(instantiate(cfg.data.tasks))
     heads = getattr(model, "roi_heads", None)
     semantic = hasattr(model, "sem_seg_head")
     boxes = heads is not None or not semantic
-    assert ("bbox" in told) == boxes
-    assert ("segm" in told) == bool(heads and heads.mask_on)
-    assert ("keypoints" in told) == bool(heads and heads.keypoint_on)
-    assert ("sem_seg" in told) == semantic
-    assert ("panoptic_seg" in told) == (semantic and boxes)
+    assert ("bbox" in tasks) == boxes
+    assert ("segm" in tasks) == bool(heads and heads.mask_on)
+    assert ("keypoints" in tasks) == bool(heads and heads.keypoint_on)
+    assert ("sem_seg" in tasks) == semantic
+    assert ("panoptic_seg" in tasks) == (semantic and boxes)
 
 
-def test_no_roi_heads_is_an_option_that_puts_nothing_into_the_tree() -> None:
+@pytest.mark.parametrize("name", ["shapes", "coco_2017", "custom", "auto"])
+def test_all_interpolations_resolve(name: str) -> None:
+    """No value depends on itself, so that a config can be resolved, compared and printed."""
+    for file in (ROOT / "lazy_configs").glob("*_timm.py"):
+        cfg = apply_overrides(get_config(file.name), [f"data.name={name}"])
+        resolved = OmegaConf.to_container(cfg, resolve=True)
+        assert resolved["data"]["tasks"]["model"] is cfg.model._target_
+        assert cfg == copy.deepcopy(cfg)
+
+
+def test_roi_heads_none_adds_nothing_to_the_tree() -> None:
     file = str(ROOT / "lazy_configs/common/roi_heads/none.py")
     assert LazyConfig.load(file, "roi_heads") is None
     assert "roi_heads" not in LazyConfig.load(file)

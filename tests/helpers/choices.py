@@ -1,4 +1,4 @@
-"""All choices of detector, neck and ROI heads, and each of them as a tree of tiny parts."""
+"""All combinations of detector, neck and ROI heads, and small configs of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ BOTTOM_UP = "model.backbone.bottom_up"
 
 
 def options(group: str) -> list[str]:
+    """The options of a group."""
     return sorted(path.stem for path in (COMMON / group).glob("*.py"))
 
 
-#: Widths and numbers that make whatever has them quick
+#: Key -> a value that makes a detector fast, if its config has the key
 SMALL = {
     f"{BOTTOM_UP}.model_name": "test_efficientnet",
     f"{BOTTOM_UP}.pretrained": False,
@@ -47,6 +48,7 @@ SMALL = {
 
 @functools.cache
 def recipe() -> DictConfig:
+    """The recipe from which configs take everything outside the node ``model``."""
     cfg = get_config("mask_rcnn_timm.py")
     cfg.data.name = "shapes"
     cfg.train.device = "cpu"
@@ -55,11 +57,12 @@ def recipe() -> DictConfig:
 
 @functools.cache
 def node(group: str, option: str) -> Any:
+    """The node of an option, shared by all callers."""
     return LazyConfig.load(str(COMMON / group / f"{option}.py"), group)
 
 
 def compose(model: str, neck: str, roi_heads: str, *overrides: str) -> DictConfig:
-    """A tree as a recipe of these options assembles it, of tiny parts."""
+    """The config that a recipe of these options assembles, made small; overrides come last."""
     cfg = copy.deepcopy(recipe())
     backbone = cfg.model.backbone.bottom_up
     cfg.model = node("model", model)
@@ -78,7 +81,8 @@ WITHOUT_ROI_HEADS = {"retinanet", "fcos", "semantic_fpn"}
 
 
 def fits(model: str, neck: str, roi_heads: str) -> bool:
+    """Whether the options are compatible."""
     if model in WITHOUT_ROI_HEADS:
-        idle = model == "semantic_fpn" and neck == "fpn_p6p7"  # p6 and p7
+        idle = model == "semantic_fpn" and neck == "fpn_p6p7"  # it does not use p6 and p7
         return roi_heads == "none" and not idle
     return roi_heads != "none" and (model != "panoptic_fpn" or node("roi_heads", roi_heads).mask_in_features)
