@@ -3,8 +3,9 @@
 
     d2timm run-onnx detector.onnx photo.jpg more/*.jpg --output pictures
 
-This file needs numpy, Pillow and onnxruntime only, not d2timm: copy d2timm/cli/run_onnx.py next to the
-detector and run it as python run_onnx.py detector.onnx photo.jpg.
+This file, d2timm/cli/run_onnx.py, needs numpy, Pillow and onnxruntime only. A copy of it runs without d2timm:
+
+    python run_onnx.py detector.onnx photo.jpg
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def convert_weights(
             "give the recipe of that model, --parts to convert some parts, or --new-classes for other classes"
         )
         error = ConfigError(f"{source}: {summarize_problems(result)}: {fix}")
-        error.add_note(report)
+        error.__notes__ = [report]  # add_note needs Python 3.11
         raise error
     _write(result.weights, out)
     return report
