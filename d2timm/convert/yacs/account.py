@@ -19,14 +19,18 @@ __all__ = ["CARRIED", "NOT_CONVERTED", "NOT_NEEDED", "TOGETHER", "Account", "app
 #: instead, the detector would silently be another one.
 CARRIED = frozenset(
     {
-        *("MODEL.BACKBONE.FREEZE_AT", f"{CONFIG}.PRETRAINED"),
-        *("INPUT.FIXED_INPUT_SIZE", "INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
-        *("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.RPN.PRE_NMS_TOPK_TEST", "MODEL.RPN.POST_NMS_TOPK_TEST"),
-        *(
-            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
-            "MODEL.ROI_BOX_HEAD.NUM_FC",
-            "MODEL.ROI_MASK_HEAD.NUM_CONV",
-        ),
+        "MODEL.BACKBONE.FREEZE_AT",
+        f"{CONFIG}.PRETRAINED",
+        "INPUT.FIXED_INPUT_SIZE",
+        "INPUT.FORMAT",
+        "MODEL.PIXEL_MEAN",
+        "MODEL.PIXEL_STD",
+        "MODEL.ANCHOR_GENERATOR.SIZES",
+        "MODEL.RPN.PRE_NMS_TOPK_TEST",
+        "MODEL.RPN.POST_NMS_TOPK_TEST",
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+        "MODEL.ROI_BOX_HEAD.NUM_FC",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV",
     }
 )
 #: Keys that depend on each other: if a file sets one of a group, the defaults of the others are converted too
