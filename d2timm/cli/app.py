@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "GROUPS", "main"]
 
 MISTAKE = 2  # the exit code after a user's mistake
 INTERRUPTED = 130  # the exit code that shells report for a process that Ctrl-C ended
+BROKEN_PIPE = 141  # the same for a process that wrote to a closed pipe
 
 #: Heading in the help -> sub-commands
 GROUPS = {
@@ -42,7 +43,20 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     Returns:
         The exit code: 2 after a user's mistake, which is printed to stderr in one line.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _main(list(sys.argv[1:] if arguments is None else arguments), prog)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader of the output, such as head, has enough of it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+            return BROKEN_PIPE
+        raise
+
+
+def _main(arguments: list[str], prog: str | None) -> int:
     if "_ARGCOMPLETE" in os.environ:  # set by the shell while it completes a command line
         import argcomplete
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
+import sys
 from importlib.metadata import entry_points, version
 from types import SimpleNamespace
 from typing import Any
@@ -51,6 +53,22 @@ def test_help_lists_every_command_in_its_group(capsys: pytest.CaptureFixture[str
         lines = section.splitlines()[1:]
         assert [line.split()[0] for line in lines] == list(names)
         assert all(len(line.split()) > 3 for line in lines), "each has a summary"
+
+
+def test_output_that_nobody_reads_is_no_traceback() -> None:
+    command = [sys.executable, "-m", "d2timm", "zoo", "*"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == app.BROKEN_PIPE
+
+
+def test_broken_pipe_that_is_not_the_output_is_an_error(fake: Any) -> None:
+    fake(BrokenPipeError("a worker died"))
+    with pytest.raises(BrokenPipeError, match="a worker died"):
+        main(["report"])
 
 
 def test_help_without_slow_imports() -> None:
