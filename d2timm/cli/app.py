@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -48,12 +49,17 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader of the output, such as head, has enough of it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
-            return BROKEN_PIPE
-        raise
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+        return BROKEN_PIPE
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is a pipe whose reader, such as head, has ended."""
+    poll = select.poll()
+    poll.register(sys.__stdout__ or 1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _main(arguments: list[str], prog: str | None) -> int:
