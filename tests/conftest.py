@@ -139,7 +139,7 @@ def tiny(tiny_overrides: Callable[..., list[str]]) -> Callable[..., Any]:
     """A recipe made tiny by overrides, its dataset resolved: ``tiny(recipe, output_dir, *more)``."""
     from d2timm import get_config
     from d2timm.config.build import resolve_dataset
-    from d2timm.config.lazy import apply_overrides
+    from d2timm.config.overrides import apply_overrides
 
     def compose(recipe: str, output_dir: Path, *more: str) -> Any:
         cfg = apply_overrides(get_config(recipe), tiny_overrides(recipe, output_dir, *more))

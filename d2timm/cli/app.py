@@ -25,7 +25,7 @@ BROKEN_PIPE = 141  # the same for a process that wrote to a closed pipe
 
 #: Heading in the help -> sub-commands
 GROUPS = {
-    "train": ("train", "sweep", "report"),
+    "train": ("check-data", "train", "sweep", "report"),
     "backbones": ("inspect", "zoo"),
     "trained detectors": ("predict", "export", "run-onnx"),
     "other projects": ("convert-weights", "convert-config"),

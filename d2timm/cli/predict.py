@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=1, metavar="N", help="images in a forward pass (1)")
     add("--no-pictures", dest="pictures", action="store_false", help="write predictions.json only")
     add("--features", action="store_true", help="draw the feature maps of each level, and attention")
+    add("--max-pixels", type=int, metavar="N", help="limit for large images (default: as in training, 2**30)")
     add("--ids-from", type=Path, metavar="JSON", help="a COCO file whose image and category ids are used")
 
 

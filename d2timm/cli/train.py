@@ -52,7 +52,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from ..config.lazy import apply_overrides, find_config, load
+    from ..config.lazy import find_config, load
+    from ..config.overrides import apply_overrides
     from ..engine.run import start
 
     cfg = apply_overrides(load(find_config(options.config_file)), options.overrides)

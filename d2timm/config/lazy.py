@@ -1,23 +1,19 @@
-"""Load, override and save config files.
+"""Load and save config files.
 
-A config is a tree of detectron2's LazyConfig. Overrides are stricter than detectron2's: a key that does not
-exist is an error (``+key=value`` adds one, ``~key`` deletes one), and so is a string in place of a number.
-Configs are saved as plain YAML, which a safe loader reads.
+A config is a tree of detectron2's LazyConfig. It is saved as plain YAML, which a safe loader reads.
 """
 
 from __future__ import annotations
 
 import builtins
 import dataclasses
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,8 +25,6 @@ from .former_names import upgrade
 
 __all__ = [
     "PLACES",
-    "apply_overrides",
-    "check_type",
     "find_config",
     "get_config",
     "load",
@@ -75,14 +69,15 @@ def find_config(file: str) -> Path:
     """Find the file that ``--config-file`` names: the user's, or else a recipe of d2timm.
 
     Args:
-        file: a path, or the name of a recipe, with or without ``lazy_configs/`` in front.
+        file: a path, in which a leading ``~`` is expanded, or the name of a recipe, with or without
+            ``lazy_configs/`` in front.
 
     Returns:
-        The file; ``file`` itself if there is neither.
+        The file; the expanded ``file`` itself if there is neither.
     """
     folder = resource_folder("lazy_configs")
-    candidates = (Path(file), folder / file, folder.parent / file)
-    return next((path for path in candidates if path.is_file()), Path(file))
+    own = Path(os.path.expanduser(file))  # of pathlib, it raises for names that begin with ~
+    return next((path for path in (own, folder / file, folder.parent / file) if path.is_file()), own)
 
 
 def load(path: str | Path) -> DictConfig:
@@ -138,83 +133,6 @@ def to_yaml(cfg: DictConfig) -> str:
     """Format a config as YAML, which ``parse`` reads."""
     text: str = yaml.safe_dump(to_plain(cfg), sort_keys=False, allow_unicode=True)
     return text
-
-
-def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Apply command-line overrides in Hydra's grammar, in place.
-
-    Args:
-        cfg: the tree.
-        overrides: ``key=value``, ``+key=value``, ``++key=value`` or ``~key``.
-
-    Returns:
-        The tree.
-
-    Raises:
-        ConfigError: a key does not exist, a value has the wrong type, or a string is not an override.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"an override is not key=value: {first_line(error)}") from None
-    for override in parsed:
-        _apply(cfg, override)
-    return cfg
-
-
-def _apply(cfg: DictConfig, override: Override) -> None:
-    key, text = override.key_or_group, str(override.input_line)
-    if override.is_sweep_override():
-        raise ConfigError(f"{text}: several values are a sweep; run it with d2timm sweep -m")
-    if override.package is not None:
-        raise ConfigError(f"{text}: write key=value without @")
-    value = override.value()
-    if not (override.is_add() or override.is_force_add()):
-        _check_key(cfg, key, text, "" if override.is_delete() else f" (+{text} adds it)")
-        check_type(cfg, key, value, text)
-    try:
-        if override.is_delete():
-            owner, _, name = key.rpartition(".")
-            node = OmegaConf.select(cfg, owner) if owner else cfg
-            del node[int(name) if OmegaConf.is_list(node) else name]
-        else:
-            OmegaConf.update(cfg, key, value, merge=not isinstance(value, (dict, list)), force_add=True)
-    except (OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
-        raise ConfigError(f"{text}: {first_line(error)}") from None
-
-
-def check_type(cfg: DictConfig, key: str, value: Any, override: str) -> None:
-    """Raise ConfigError if an override would replace a number or a boolean by a string.
-
-    Args:
-        cfg: the tree before the override.
-        key: dotted key.
-        value: the new value.
-        override: the override as the user typed it.
-    """
-    try:
-        old = OmegaConf.select(cfg, key)
-    except OmegaConfBaseException:
-        return  # it depends on a value that is not set yet
-    if isinstance(old, (int, float)) and isinstance(value, str) and "${" not in value:
-        expected = "true or false" if isinstance(old, bool) else f"a number, such as {old}"
-        raise ConfigError(f"{override}: {key} is {expected}")
-
-
-def _check_key(cfg: DictConfig, key: str, override: str, hint: str) -> None:
-    """Raise ConfigError with similar keys unless the key exists."""
-    node: Any = OmegaConf.to_container(cfg, resolve=False)
-    path = ""
-    for part in key.split("."):
-        if isinstance(node, list):
-            node = dict(zip(map(str, range(len(node))), node, strict=True))
-        if not isinstance(node, Mapping):
-            raise ConfigError(f"{override}: {path} is {node!r} and has no keys; override {path} itself")
-        if part not in node:
-            missing = f"{path} has no key {part!r}" if path else f"there is no key {part!r}"
-            raise ConfigError(f"{override}: {missing}; {suggest(part, map(str, node))}{hint}")
-        node = node[part]
-        path = f"{path}.{part}" if path else part
 
 
 def to_plain(node: Any) -> Any:

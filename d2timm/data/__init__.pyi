@@ -22,6 +22,7 @@ from .catalog import (
 from .catalog import (
     num_semantic_classes as num_semantic_classes,
 )
+from .loader import build_test_loader as build_test_loader
 from .loader import build_train_loader as build_train_loader
 from .mapper import Mapper as Mapper
 from .mapper import mask_format as mask_format

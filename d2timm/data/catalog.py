@@ -6,10 +6,7 @@ with detectron2 when it is first used, so that importing this module has no side
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
@@ -17,16 +14,17 @@ from detectron2.data import get_detection_dataset_dicts
 
 from ..errors import ConfigError
 from ..utils.checks import suggest
+from .checks.findings import Findings
 from .datasets import base
 from .datasets.base import Dataset, LabelledDataset
 from .datasets.cityscapes import CityscapesDataset
-from .datasets.coco import CocoDataset, CocoKeypointsDataset, CocoPanopticDataset, CustomCocoDataset
+from .datasets.coco import CocoDataset, CocoKeypointsDataset, CocoPanopticDataset
 from .datasets.lvis import LvisDataset
 from .datasets.shapes_dataset import ShapesDataset
 from .datasets.voc import PascalVocDataset
 from .formats import folder_formats
-from .formats.to_coco import merge
-from .paths import SPLITS, Split, default_dataset
+from .own import CUSTOM, PATHS, forget_own, name_of_root, own_dataset
+from .paths import default_dataset
 
 __all__ = [
     "check_split",
@@ -34,19 +32,19 @@ __all__ = [
     "dataset_dicts",
     "dataset_name",
     "evaluators",
+    "findings_of",
     "forget",
     "get_dataset",
     "keypoint_names",
+    "note_of",
     "num_classes",
     "num_keypoints",
     "num_semantic_classes",
     "resolve_name",
+    "splits_of",
     "tasks_of",
 ]
 
-CUSTOM = "custom"
-PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images"))
-ROOT = "root"
 LABELS = "labels"
 #: Published datasets, by ``data.name``
 PUBLISHED: dict[str, type[Dataset]] = {
@@ -73,12 +71,14 @@ def resolve_name(data: Mapping[str, Any]) -> str:
     if name not in data["settings"]:
         known = sorted(data["settings"])
         raise ConfigError(f"data.name={name!r}: {suggest(name, known)}; known: {', '.join(known)}")
-    if data.get(ROOT):
-        if name not in folder_formats():
-            allowed = " or ".join(folder_formats())
-            raise ConfigError(f"data.root requires data.name={allowed}, not {name!r}")
+    if data.get("root"):
         if paths:
             raise ConfigError(f"data.root and data.{paths[0]} select two datasets: leave one out")
+        if name == "auto":
+            return name_of_root(data)
+        if name not in folder_formats():
+            allowed = " or ".join(folder_formats())
+            raise ConfigError(f"data.root requires data.name={allowed} or auto, not {name!r}")
     if name == "auto":
         return CUSTOM if paths else default_dataset()
     if paths and name != CUSTOM:
@@ -93,9 +93,7 @@ def get_dataset(data: Mapping[str, Any]) -> Dataset:
         return LabelledDataset(name, data[LABELS])
     if name in PUBLISHED:
         return PUBLISHED[name]()
-    if name in folder_formats():
-        return _folder_dataset(data, name)
-    return CustomCocoDataset(CUSTOM, partial(_custom_split, data), lambda split, kind: f"data.{split}_{kind}")
+    return own_dataset(data, name)
 
 
 def tasks_of(data: Mapping[str, Any]) -> list[str]:
@@ -144,6 +142,21 @@ def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     return dicts
 
 
+def splits_of(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits of the dataset: ``train`` and ``val``, or one of them."""
+    return get_dataset(data).splits()
+
+
+def findings_of(data: Mapping[str, Any], split: str) -> Findings:
+    """What was found while a split was read; nothing for published datasets."""
+    return get_dataset(data).findings(split)
+
+
+def note_of(data: Mapping[str, Any], split: str) -> str:
+    """How a split was found or made; "" if the user has named it."""
+    return get_dataset(data).note(split)
+
+
 def evaluators(data: Mapping[str, Any], split: str, output_dir: str) -> list[Any]:
     """The evaluators of a split, which follow the evaluation protocol of its dataset.
 
@@ -159,7 +172,7 @@ def evaluators(data: Mapping[str, Any], split: str, output_dir: str) -> list[Any
 def forget() -> None:
     """Unregister the datasets of earlier runs, and read folders again at their next use."""
     base.forget()
-    _read_folder.cache_clear()
+    forget_own()
 
 
 def check_split(data: Mapping[str, Any], split: str, tasks: Sequence[str]) -> str:
@@ -182,39 +195,3 @@ def check_split(data: Mapping[str, Any], split: str, tasks: Sequence[str]) -> st
             f"predicts: use another detector or ROI heads, or data.name={' or '.join(others)}"
         )
     return dataset.check(split, tasks)
-
-
-def _custom_split(data: Mapping[str, Any], split: str) -> Split:
-    """The user's own files in COCO format; several files are merged."""
-    missing = [f"data.{split}_{kind}" for kind in ("json", "images") if not data[f"{split}_{kind}"]]
-    if missing:
-        raise ConfigError(
-            f"{' and '.join(missing)} must be set: annotations in COCO format, and the folder of their images"
-        )
-    jsons, images = (_as_paths(data[f"{split}_{kind}"]) for kind in ("json", "images"))
-    if len(jsons) == len(images) == 1:
-        return Split(jsons[0], images[0])
-    return merge(jsons, images, f"data.{split}_json")
-
-
-def _folder_dataset(data: Mapping[str, Any], name: str) -> CustomCocoDataset:
-    """The user's own folder, in the format that ``name`` selects."""
-    if not data.get(ROOT):
-        raise ConfigError(f"data.name={name} needs data.root: the folder of the dataset")
-    root = Path(data[ROOT]).expanduser().absolute()
-    label = f"data.name={name} data.root"
-    return CustomCocoDataset(
-        name,
-        lambda split: _read_folder(name, root, split, label),
-        lambda split, kind: f"{label}={root}: {split} {kind}",
-        annotated_tasks=folder_formats()[name].tasks,
-    )
-
-
-@functools.cache  # one run asks many times, and each time thousands of files would be listed
-def _read_folder(name: str, root: Path, split: str, label: str) -> Split:
-    return folder_formats()[name].read(root, split, label)
-
-
-def _as_paths(value: str | Sequence[str]) -> list[Path]:
-    return [Path(path).expanduser() for path in ([value] if isinstance(value, str) else value)]

@@ -9,10 +9,12 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 from ..backbone.description import count_parameters, levels, multiply_adds, table_of_levels
-from ..data.catalog import check_split, resolve_name, tasks_of
+from ..data.catalog import resolve_name, splits_of
 from ..data.mapper import test_size
+from ..data.paths import SPLITS
 from ..errors import ConfigError
 from ..utils.sizes import Size, round_up
+from .left_out import NO_VALIDATION, describe_split
 from .optim import learning_rate
 from .schedules import images_per_step
 
@@ -84,9 +86,12 @@ def _data(data: DictConfig) -> list[str]:
     if resolve_name(data) == "shapes":
         return ["shapes: the embedded dataset, drawn at its first use"]
     lines = []
-    for split in ("train", "val"):
+    for split in SPLITS:
         try:
-            lines.append(check_split(data, split, tasks_of(data)))
+            if split == "val" and "val" not in splits_of(data):
+                lines.append(NO_VALIDATION)
+            else:
+                lines += describe_split(data, split)
         except ConfigError as error:
             lines.append(f"not usable: {error}")
     return lines

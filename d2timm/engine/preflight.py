@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..config.build import build_on_meta, check_classes
-from ..data.catalog import check_split, tasks_of
+from ..data.catalog import check_split, splits_of, tasks_of
 from ..errors import ConfigError
 from .optim import build_optimizer
 from .schedules import check_lengths
@@ -25,7 +25,7 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
 
     Args:
         cfg: the tree, its dataset resolved.
-        splits: the splits of the dataset that the run uses.
+        splits: the splits of the dataset that the run needs; others are checked if they are there.
 
     Returns:
         The detector on the ``meta`` device.
@@ -33,8 +33,11 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
     Raises:
         ConfigError: the run would fail.
     """
-    for split in splits:
+    available = splits_of(cfg.data)
+    for split in [*splits, *(split for split in available if split not in splits and "train" in splits)]:
         check_split(cfg.data, split, tasks_of(cfg.data))
+    if "val" not in (*splits, *available):
+        _check_without_validation(cfg.train)
     for key in ("train.init_checkpoint", "model.backbone.bottom_up.checkpoint_path"):
         file = OmegaConf.select(cfg, key)
         if file and "://" not in file and not Path(file).is_file():
@@ -42,6 +45,16 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
     model = build_on_meta(cfg)
     check_classes(cfg.data, model)
     return model
+
+
+def _check_without_validation(train: DictConfig) -> None:
+    """Raise ConfigError if a run without a validation set depends on its scores."""
+    for key in ("early_stop", "stop_below_median"):
+        if train.get(key, 0):
+            raise ConfigError(
+                f"train.{key}={train[key]} compares scores, and there is no validation set: set "
+                "data.val_json and data.val_images, or data.val_share"
+            )
 
 
 def check_machine(cfg: DictConfig, processes: int, training: bool = True) -> None:

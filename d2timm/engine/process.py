@@ -19,6 +19,7 @@ from .. import __version__
 from ..config.lazy import save
 from ..runs.record import Record, move_aside
 from .launch import set_threads
+from .left_out import list_left_out
 from .training import train
 from .validation import evaluate_only
 
@@ -51,8 +52,10 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: 
         torch.cuda.get_device_name() if cfg.train.device != "cpu" else "CPU",
         comm.get_world_size(),
     )
-    if comm.is_main_process() and not eval_only:
-        save(cfg, folder / "config.yaml")
+    if comm.is_main_process():
+        list_left_out(cfg, folder, record)
+        if not eval_only:
+            save(cfg, folder / "config.yaml")
     seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())
     torch.backends.cudnn.benchmark = bool(cfg.train.cudnn_benchmark)
     if eval_only:

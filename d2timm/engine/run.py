@@ -73,7 +73,7 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
     if options.eval_only:
         checkpoint_to_evaluate(cfg.train)
     check_machine(cfg, num_processes(options), training=not options.eval_only)
-    model: Any = check(cfg, ["val"] if options.eval_only else ["train", "val"])
+    model: Any = check(cfg, ["val"] if options.eval_only else ["train"])
     if "tta" in cfg.train and cfg.train.tta.enabled:
         tta_of(
             cfg.train.tta, cfg.dataloader.test.mapper, model

@@ -24,6 +24,7 @@ from ..config.build import build_model, instantiate
 from ..runs.checkpoint import AVERAGE, AtomicCheckpointer, is_averaged
 from ..runs.record import Record, recorded
 from .hooks import AverageWeights, RecordProgress, Schedule, StopBelowMedian, StopEarly, Stopped
+from .left_out import add_bad_samples
 from .optim import build_optimizer
 from .schedules import counts_epochs, images_per_step, in_iterations
 from .trainer import build_trainer
@@ -74,6 +75,7 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
         checkpointer.add_checkpointable(AVERAGE, average.averaged)
 
     def evaluate_now() -> Metrics:
+        add_bad_samples(record, folder, "train", loader)
         metrics = score(record, cfg, evaluated)
         if main:
             if record.note_best():

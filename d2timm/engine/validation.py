@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +21,7 @@ from ..evaluation.speed import Speed
 from ..inference.tta import tta_of, with_tta_results
 from ..runs.checkpoint import load_weights
 from ..runs.record import Record
+from .left_out import add_bad_samples, has_validation
 from .predictions import draw_predictions
 
 __all__ = [
@@ -37,20 +39,23 @@ __all__ = [
 Metrics: TypeAlias = Mapping[str, Mapping[str, float | None]]
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> Metrics:
+def evaluate(cfg: DictConfig, model: nn.Module, record: Record) -> Metrics:
     """Evaluate a detector on the validation set, and log the metrics.
 
     Args:
         cfg: the tree; ``dataloader.test`` and ``dataloader.evaluator`` are used.
         model: the detector.
+        record: the record of the run, which receives notes and images that cannot be read.
 
     Returns:
         Task (``bbox``, ``segm``, ...) -> metric -> percent; empty in all but the first process.
     """
-    metrics: Metrics = inference_on_dataset(
-        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-    )
+    loader, evaluators = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    metrics: Metrics = inference_on_dataset(model, loader, evaluators)
+    add_bad_samples(record, Path(cfg.train.output_dir), "val", loader)
     if comm.is_main_process():
+        notes = [getattr(e, "notes", []) for e in evaluators] if isinstance(evaluators, list) else []
+        record.notes = list(dict.fromkeys(itertools.chain([*record.notes], *notes)))
         print_csv_format(metrics)
     return metrics
 
@@ -97,9 +102,14 @@ def evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
 
 
 def score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
-    """Evaluate a detector; in the first process, store metrics, speed and memory in the record."""
+    """Evaluate a detector; in the first process, store metrics, speed and memory in the record.
+
+    Without a validation set, there is nothing to evaluate, and no metric.
+    """
+    if not has_validation(cfg):
+        return {}
     with Speed(model) as speed:
-        metrics = evaluate(cfg, model)
+        metrics = evaluate(cfg, model, record)
     if comm.is_main_process():
         record.images_per_second = speed.images_per_second
         record.set_metrics(metrics)
@@ -108,11 +118,18 @@ def score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
 
 
 def finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
-    """Complete a run: evaluate with test-time augmentation if configured, and draw predictions."""
-    if OmegaConf.select(cfg, "train.tta.enabled"):
+    """Complete a run: evaluate with test-time augmentation if configured, and draw predictions.
+
+    Without a validation set, predictions on training images are drawn.
+    """
+    validated = has_validation(cfg)
+    if not validated:
+        cfg = copy.deepcopy(cfg)
+        cfg.dataloader.test.dataset.split = cfg.dataloader.evaluator.split = "train"
+    if validated and OmegaConf.select(cfg, "train.tta.enabled"):
         cfg = copy.deepcopy(cfg)
         cfg.dataloader.evaluator.output_dir = str(Path(cfg.train.output_dir) / "inference_TTA")
-        augmented = evaluate(cfg, tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model))
+        augmented = evaluate(cfg, tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model), record)
         if comm.is_main_process():
             record.set_metrics(with_tta_results(record.metrics, augmented))
     if comm.is_main_process():

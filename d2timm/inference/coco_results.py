@@ -21,12 +21,15 @@ from pycocotools import mask as coco_mask
 from ..data.formats.coco_file import read_coco
 from ..errors import ConfigError
 from ..utils.files import atomic_write
+from .canvas import enlarged
 
 __all__ = ["CocoIds", "CocoResults"]
 
 
 class CocoIds:
     """Image and category ids, taken from a COCO file so that detections can be compared with it.
+
+    Ids are those of the file, of any kind.
 
     Args:
         file: a COCO file with ``images`` and ``categories``; None: ids count from 1.
@@ -41,16 +44,16 @@ class CocoIds:
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         coco: Mapping[str, Any] = read_coco(file) if file else {"images": [], "categories": []}
-        self._categories = {category["name"]: int(category["id"]) for category in coco["categories"]}
-        self._images = {image["file_name"]: int(image["id"]) for image in coco["images"]}
+        self._categories = {category["name"]: category["id"] for category in coco["categories"]}
+        self._images = {image["file_name"]: image["id"] for image in coco["images"]}
         counts = Counter(PurePosixPath(name).name for name in self._images)
         by_base_name = {PurePosixPath(name).name: i for name, i in self._images.items()}
         self._by_base_name = {name: i for name, i in by_base_name.items() if counts[name] == 1}
-        self._last = max(self._images.values(), default=0)
-        self._used: set[int] = set()
+        self._last = max((int(i) for i in self._images.values() if isinstance(i, int | float)), default=0)
+        self._used: set[Any] = set()
         self.unlisted = 0
 
-    def category_ids(self, names: Sequence[str]) -> list[int]:
+    def category_ids(self, names: Sequence[str]) -> list[Any]:
         """The id of each class; the file's categories are matched by name.
 
         Raises:
@@ -63,7 +66,7 @@ class CocoIds:
             raise ConfigError(f"{self.file} has no category {missing[0]!r}, which is a class of the detector")
         return [self._categories[name] for name in names]
 
-    def image_id(self, name: str) -> int:
+    def image_id(self, name: str) -> Any:
         """The id of an image, matched by its path or else by a unique base name; otherwise a new id.
 
         Args:
@@ -119,7 +122,7 @@ class CocoResults:
         Args:
             name: file name of the image.
             size: (height, width) of the image.
-            output: a detectron2 model's output for the image, on the CPU.
+            output: a detectron2 model's output for the image, on the CPU, which may have another size.
             more: further fields of the image's entry.
 
         Returns:
@@ -131,7 +134,7 @@ class CocoResults:
         for index, annotation in self._annotations(output):
             number = len(self.annotations) + 1  # not 0, which pycocotools takes for "no match"
             ids = {"id": number, "image_id": image_id, "category_id": self.category_ids[index]}
-            self.annotations.append({**ids, **annotation, "iscrowd": 0})
+            self.annotations.append({**ids, **enlarged(annotation, _size(output), size), "iscrowd": 0})
         return len(self.annotations) - before
 
     def write(self, file: Path) -> None:
@@ -157,6 +160,15 @@ class CocoResults:
         else:
             for annotation in _objects(output["instances"]):
                 yield annotation.pop("category_id"), annotation
+
+
+def _size(output: Mapping[str, Any]) -> tuple[int, int]:
+    """The (height, width) of a detectron2 model's output."""
+    if "instances" in output:
+        height, width = output["instances"].image_size
+    else:
+        height, width = output["sem_seg"].shape[-2:]
+    return int(height), int(width)
 
 
 def _objects(instances: Instances) -> Iterator[dict[str, Any]]:

@@ -13,13 +13,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import torch
 from tqdm import tqdm
 
 from ..errors import ConfigError
-from ..utils.images import read_image
+from ..utils.images import Picture, read_image
+from ..utils.text import first_line
 from ..visualize.attention import attention_of, draw_attention
 from ..visualize.feature_maps import backbone_of, draw_feature_maps, image_tile, levels_of
 from ..visualize.visualizer import draw, write_picture
+from .canvas import canvas_size
 from .coco_results import CocoIds, CocoResults
 from .inputs import Input, find_inputs
 from .predictor import Predictor, load
@@ -28,6 +33,7 @@ from .video import Video, open_writer
 __all__ = ["FILE", "predict"]
 
 FILE = "predictions.json"
+ALLOCATOR = "DefaultCPUAllocator"  # in PyTorch's error if the main memory is exhausted
 MIN_SIDE = 480  # pixels; pictures whose longer side is shorter are enlarged, so that labels are readable
 
 
@@ -43,6 +49,7 @@ def predict(
     pictures: bool = True,
     features: bool = False,
     ids_from: Path | None = None,
+    max_pixels: int | None = None,
 ) -> int:
     """Detect objects in images and videos; the arguments are those of ``d2timm predict``.
 
@@ -57,6 +64,7 @@ def predict(
         pictures: whether to write pictures and videos.
         features: whether to draw feature maps and attention.
         ids_from: a COCO file whose image and category ids are used.
+        max_pixels: see ``Predictor``.
 
     Returns:
         The exit code: 1 if an image or video could not be read, although the others were processed.
@@ -64,10 +72,10 @@ def predict(
     Raises:
         ConfigError: an argument is invalid; nothing was written.
     """
-    root, files = find_inputs(inputs, output)
+    root, files, left_out = find_inputs(inputs, output)
     _check_output(output)
     ids = CocoIds(ids_from)
-    predictor = load(run, weights, device, score_threshold, batch_size)
+    predictor = load(run, weights, device, score_threshold, batch_size, max_pixels)
     info = {
         "image_root": str(root),
         "run": str(run),
@@ -81,10 +89,12 @@ def predict(
         writer.write_json()  # marks the folder as one of results, even if this run is interrupted
     except OSError as error:
         raise ConfigError(f"--output {output}: {error.strerror}") from None
+    for line in left_out:
+        print(line)
     started = time.monotonic()
     try:
         for batch in _batches(files, batch_size):
-            writer.add_video(batch[0]) if batch[0].is_video else writer.add_images(batch)
+            writer.add(batch)
     finally:
         writer.bar.close()
         writer.write_json()
@@ -145,14 +155,25 @@ class _Writer:
         self.bar = tqdm(total=total, unit="image", disable=None, leave=False)  # shown on terminals only
         self._notes: set[str] = set()
 
+    def add(self, batch: list[Input]) -> None:
+        """Process a batch of images, or a video; inputs that need too much memory count as failed."""
+        try:
+            self.add_video(batch[0]) if batch[0].is_video else self.add_images(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or ALLOCATOR in str(error)):
+                raise
+            for item in batch:
+                self._fail(ConfigError(f"{item.path}: there is not enough memory: {first_line(error)}"))
+
     def add_images(self, batch: list[Input]) -> None:
         """Detect objects in a batch of images, and draw each image."""
         readable = [(item, entry) for item in batch if (entry := self._read(item)) is not None]
-        outputs = self.predictor.run([entry for _, entry in readable]) if readable else []
+        on_canvas = [self._on_canvas(entry) for _, entry in readable]
+        outputs = self.predictor.run(on_canvas) if readable else []
         for (item, entry), output in zip(readable, outputs, strict=True):
             self._add(item.name, entry["height"], entry["width"], output)
             if self.pictures:
-                picture = draw(read_image(item.path, "RGB"), output, self.metadata, MIN_SIDE)
+                picture = draw(self._picture(item, entry), output, self.metadata, MIN_SIDE)
                 write_picture(self._result(item, ".jpg"), picture)
             if self.features:
                 self._draw_features(item, entry)
@@ -203,6 +224,21 @@ class _Writer:
         except ConfigError as error:
             self._fail(error)
             return None
+
+    def _on_canvas(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The input of the detector with the size at which results are computed."""
+        height, width = canvas_size(entry["height"], entry["width"])
+        if (height, width) != (entry["height"], entry["width"]):
+            self._note("masks and pictures of images above 33 megapixels are computed at a reduced size")
+        return {**entry, "height": height, "width": width}
+
+    def _picture(self, item: Input, entry: Mapping[str, Any]) -> Picture:
+        """The image, reduced to its canvas."""
+        image = read_image(item.path, "RGB", self.predictor.max_pixels)
+        height, width = canvas_size(entry["height"], entry["width"])
+        if image.shape[:2] != (height, width):
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+        return image
 
     def _add(self, name: str, height: int, width: int, output: Mapping[str, Any], **more: Any) -> None:
         self.results.add(name, (height, width), output, **more)

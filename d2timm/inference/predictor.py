@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from ..config.build import instantiate
 from ..errors import ConfigError
-from ..utils.images import ImageLike, pixels_of
+from ..utils.pillow import MAX_PIXELS
+from .pixels import ImageLike, pixels_of
 from .trained import Trained, open_run
 
 __all__ = ["Predictor", "load", "on_cpu"]
@@ -36,6 +37,7 @@ def load(
     device: str | None = None,
     score_threshold: float | None = None,
     batch_size: int = 1,
+    max_pixels: int | None = None,
 ) -> Predictor:
     """Load a trained detector.
 
@@ -46,19 +48,22 @@ def load(
         device: such as ``cuda`` or ``cpu``; None: a GPU if there is one.
         score_threshold: see ``Predictor``.
         batch_size: see ``Predictor``.
+        max_pixels: see ``Predictor``.
 
     Raises:
         ConfigError: the path is not a run folder, the run has no weights yet, or an argument is invalid.
     """
-    _check_options(score_threshold, batch_size)  # before a model is built
-    return Predictor(open_run(path, weights, device), score_threshold, batch_size)
+    _check_options(score_threshold, batch_size, max_pixels)  # before a model is built
+    return Predictor(open_run(path, weights, device), score_threshold, batch_size, max_pixels)
 
 
-def _check_options(score_threshold: float | None, batch_size: int) -> None:
+def _check_options(score_threshold: float | None, batch_size: int, max_pixels: int | None) -> None:
     if score_threshold is not None and not 0 <= score_threshold <= 1:
         raise ConfigError(f"score_threshold={score_threshold}: must be between 0 and 1")
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: must be at least 1")
+    if max_pixels is not None and max_pixels < 1:
+        raise ConfigError(f"max_pixels={max_pixels}: must be at least 1")
 
 
 class Predictor:
@@ -73,6 +78,7 @@ class Predictor:
         score_threshold: 0 to 1, replaces the detector's own threshold; None: the detector's own.
         batch_size: number of images in a forward pass, >= 1. Images in a batch may differ in size: smaller
             ones are padded, which changes scores slightly. 1 reproduces evaluation exactly.
+        max_pixels: files of larger images are not read; None: the run's ``data.max_pixels``.
 
     Attributes:
         model: the detector, in eval mode.
@@ -82,12 +88,20 @@ class Predictor:
         labels: all names: ``classes``, ``stuff`` and ``keypoints``.
     """
 
-    def __init__(self, trained: Trained, score_threshold: float | None = None, batch_size: int = 1) -> None:
-        _check_options(score_threshold, batch_size)
+    def __init__(
+        self,
+        trained: Trained,
+        score_threshold: float | None = None,
+        batch_size: int = 1,
+        max_pixels: int | None = None,
+    ) -> None:
+        _check_options(score_threshold, batch_size, max_pixels)
         self.trained, self.model, self.cfg = trained, trained.model, trained.cfg
         self.tasks, self.labels = trained.tasks, trained.labels
         self.class_names = self.labels["classes"]
         self.score_threshold, self.batch_size = score_threshold, batch_size
+        # configs of earlier versions have no limit
+        self.max_pixels: int = max_pixels or self.cfg.data.get("max_pixels") or MAX_PIXELS
         mapper = instantiate(self.cfg.dataloader.test.mapper)
         self.image_format: str = mapper.image_format
         self._augmentations: T.AugmentationList = mapper.augmentations
@@ -135,7 +149,7 @@ class Predictor:
             The input of detectron2's models: ``image`` (C, h, w), resized, and ``height`` and ``width`` of
             the original image.
         """
-        pixels = pixels_of(image, self.image_format)
+        pixels = pixels_of(image, self.image_format, self.max_pixels)
         augmented = T.AugInput(pixels)
         try:
             self._augmentations(augmented)

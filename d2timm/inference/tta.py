@@ -8,6 +8,7 @@ Dense detectors and semantic segmentation work the same way:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import chain
@@ -136,7 +137,7 @@ class Views:
         """
         image = entry.get("image")
         if "file_name" in entry:  # entry["image"] may be resized already; resizing it again loses detail
-            pixels = read_image(entry["file_name"], self.image_format)
+            pixels = read_image(entry["file_name"], self.image_format, sys.maxsize)  # the mapper has read it
             detection_utils.check_image_size(dict(entry), pixels)
             image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         plain = {"image": image, "height": entry["height"], "width": entry["width"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import ParseResult, urlparse
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -77,7 +78,16 @@ class AtomicCheckpointer(DetectionCheckpointer):
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load the model, and all checkpointables or those that are listed; returns the other entries."""
         self._required = list(self.checkpointables) if checkpointables is None else checkpointables
-        rest: dict[str, Any] = super().load(path, checkpointables)
+        rest: dict[str, Any]
+        if not _changes_as_url(path) or not Path(path).is_file():
+            rest = super().load(path, checkpointables)
+            return rest
+        # without detectron2's step that reads the path as a URL
+        self._parsed_url_during_load: ParseResult | None = urlparse("")
+        try:
+            rest = super(DetectionCheckpointer, self).load(path, checkpointables)
+        finally:
+            self._parsed_url_during_load = None
         return rest
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -108,6 +118,11 @@ class AtomicCheckpointer(DetectionCheckpointer):
         if Path(f).suffix == ".safetensors":
             return {"model": load_file(f)}
         return dict(torch.load(f, map_location="cpu", weights_only=True))
+
+
+def _changes_as_url(path: str) -> bool:
+    """Whether detectron2 would look for another file, because a URL ends at a ``?`` and has no line breaks."""
+    return urlparse(path)._replace(query="").geturl() != path
 
 
 def is_averaged(train: DictConfig) -> bool:

@@ -48,6 +48,9 @@ class Record:
         scores: (iterations, value of that metric) of each evaluation.
         best_score: the highest score so far, which is that of ``model_best.pth``.
         best_iterations: iterations trained at the best score.
+        skipped: split -> kind of finding -> number of samples of the dataset that were left out; the samples
+            are listed in ``skipped.json``.
+        notes: what a reader of the metrics should know.
         stopped: why the run ended before its schedule did.
         error: why the run failed.
         pid: process that trains, 0 if unknown.
@@ -70,6 +73,8 @@ class Record:
     scores: list[tuple[int, float]] = field(default_factory=list)
     best_score: float | None = None
     best_iterations: int | None = None
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     stopped: str | None = None
     error: str | None = None
     pid: int = field(default_factory=os.getpid)

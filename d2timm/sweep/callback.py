@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,8 +46,9 @@ def print_leaderboard(sweep: Path) -> int:
     entries = write_leaderboard(sweep)
     print(summary(entries))
     statuses = {run.status for entry in entries for run in entry.runs}
+    again = shlex.quote(f"hydra.sweep.dir={sweep}")
     if "killed" in statuses:
-        print(f"To continue interrupted runs, start the sweep again with hydra.sweep.dir={sweep}")
+        print(f"To continue interrupted runs, start the sweep again with {again}")
     if "failed" in statuses:
-        print(f"To repeat failed runs, add --repeat-failed hydra.sweep.dir={sweep}")
+        print(f"To repeat failed runs, add --repeat-failed {again}")
     return int(not statuses <= SUCCESSFUL)

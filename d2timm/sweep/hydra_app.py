@@ -21,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from ..config.paths import quote
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.text import first_line
@@ -107,7 +108,7 @@ def _compose_and_run(task: Task, options: argparse.Namespace, arguments: list[st
                     raise
                 print("A worker process was killed; the sweep continues without its run.")
                 options.resume_lost = False
-                arguments = [*arguments, f"hydra.sweep.dir={SweepFolder.path}"]
+                arguments = [*arguments, f"hydra.sweep.dir={quote(str(SweepFolder.path))}"]
     raise ConfigError(
         f"{MAX_LOST_WORKERS} worker processes were killed; if memory is short, lower hydra.launcher.n_jobs"
     )

@@ -12,16 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
-from hydra.errors import HydraException
 
 from ..config.groups import read_nodes
-from ..config.lazy import check_type
+from ..config.overrides import check_type, parse_override
+from ..config.paths import quote_paths
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.files import resource_folder
-from ..utils.text import first_line
 from .hydra_groups import ANY, BACKBONE, replace_launchers, store_backbones, store_groups
 from .jobs import PAUSE
 
@@ -30,7 +28,7 @@ __all__ = ["CONF", "CONFIG", "prepare"]
 CONF = resource_folder("conf").resolve()  # configs of Hydra: its defaults, named sweeps, launchers, sweepers
 CONFIG = "config"
 SWEEP_FLAGS = ("-m", "--multirun")
-SWEEP_KEYS = ("sweep", "hydra.mode")  # overrides of these can start a sweep as well
+SWEEP_KEYS = re.compile(r"\+*(sweep|hydra\.mode)=")  # overrides that can start a sweep as well
 BUDGET = "budget"  # of a screening
 HYDRA_HELP = ("-sc", "--shell-completion", "--hydra-help")
 #: Flags that make Hydra print something instead of running a job
@@ -49,10 +47,9 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     nodes = read_nodes()
     store_groups(nodes)
     replace_launchers(CONF / "hydra")
+    is_sweep = any(flag in arguments for flag in SWEEP_FLAGS) or any(map(SWEEP_KEYS.match, arguments))
+    arguments = [quote_paths(text, is_sweep) if _is_override(text) else text for text in arguments]
     overrides = _parse(arguments)
-    is_sweep = any(flag in arguments for flag in SWEEP_FLAGS) or any(
-        override.key_or_group in SWEEP_KEYS for override in overrides
-    )
     for override in overrides:
         _check_form(override, nodes.options, is_sweep)
     store_backbones(_check_backbones(overrides, {ANY, *nodes.names}, is_sweep))
@@ -81,17 +78,11 @@ def _keys_without_name(overrides: Sequence[Override]) -> list[str]:
 def _parse(arguments: Sequence[str]) -> list[Override]:
     if any(flag in arguments for flag in HYDRA_HELP):
         return []  # the values of these flags look like overrides
-    try:
-        overrides: list[Override] = OverridesParser.create().parse_overrides(
-            [*filter(_is_override, arguments)]
-        )
-    except HydraException as error:
-        raise ConfigError(f"an override is not key=value: {first_line(error)}") from None
-    return overrides
+    return [parse_override(text) for text in arguments if _is_override(text)]
 
 
 def _is_override(argument: str) -> bool:
-    return not argument.startswith("-") and "=" in argument
+    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
 def _check_form(override: Override, groups: Iterable[str], is_sweep: bool) -> None:

@@ -1,114 +1,148 @@
-"""Images as pixels: the same reading for training, evaluation and prediction."""
+"""Images as pixels: the same reading for training, evaluation and prediction; this module needs no torch."""
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from detectron2.data import detection_utils
-from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image
 
 from ..errors import ConfigError
+from .deep_tiff import DeepTiff, is_misread
+from .depth import to_bytes
+from .once import Once
+from .pillow import BROKEN, MAX_PIXELS, has_several_images, orientation_of, reason_of, without_pixel_limit
 
-__all__ = ["ImageLike", "Picture", "pixels_of", "read_image"]
+__all__ = ["Picture", "pixels_of_pil", "read_image"]
+
+logger = logging.getLogger(__name__)
 
 #: (H, W, C), values 0 to 255
 Picture: TypeAlias = NDArray[np.uint8]
-#: A file; a PIL image; (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey bytes; a tensor (3 or 1, H, W) of bytes
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | Picture | Tensor
 
-# Everything that Pillow raises for broken files and for files that are not images
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+STRIP = 2**24  # pixels that are converted at a time, so that a large image takes little further memory
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Tags of TIFF files, and their values
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO, UNSIGNED, SIGNED = 0, 1, 2
+
+_several_images = Once()
 
 
-def read_image(file: str | os.PathLike[str], image_format: str) -> NDArray[Any]:
+def read_image(file: str | os.PathLike[str], image_format: str, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """Read an image file as detectron2 does: EXIF orientation is applied, transparency is dropped.
 
-    Grey images of 16 bits, which detectron2 would clip at 255, are scaled to 8 bits. If a file has several
-    images, the first is read.
+    Colour profiles are not applied. Images of more than 8 bits, which detectron2 would clip at 255, are
+    scaled to 8 bits by the rule of ``utils.depth.to_bytes``; colours of 16 bits lose their lower 8 bits. If a
+    file has several images, the first is read, which is logged once.
 
     Args:
-        file: a path to a file in any format that Pillow reads.
+        file: a path to a file in any format that Pillow reads, or a URL that detectron2 reads.
         image_format: a mode of Pillow, or ``BGR`` or ``YUV-BT.601``.
+        max_pixels: files of larger images are not read.
 
     Returns:
         (H, W, C), values 0 to 255.
 
     Raises:
-        ConfigError: the file does not exist, is not an image or is truncated.
+        ConfigError: the file does not exist, is not an image, is truncated or too large.
     """
+    path = _local(os.fspath(file))
     try:
-        with PathManager.open(os.fspath(file), "rb") as opened:
-            return _convert(Image.open(opened), image_format)
-    except UnidentifiedImageError:
-        raise ConfigError(f"{file}: cannot be read as an image: Pillow does not know its format") from None
-    except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ConfigError(f"{file}: cannot be read as an image: {reason}") from None
+        with without_pixel_limit(), Image.open(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ConfigError(
+                    f"{file}: {width}x{height} pixels are more than data.max_pixels={max_pixels}: use "
+                    f"data.max_pixels={width * height}, or d2timm predict --max-pixels {width * height}"
+                )
+            if has_several_images(image) and _several_images():
+                logger.warning(
+                    "%s: only the first image of the file is read; further files like it are not logged", file
+                )
+            return pixels_of_pil(DeepTiff(path) if is_misread(image) else image, image_format, str(file))
+    except ConfigError:
+        raise  # it is one of BROKEN, as a ValueError
+    except BROKEN as error:
+        raise ConfigError(f"{file}: cannot be read as an image: {reason_of(error, path)}") from None
+    except MemoryError:
+        raise ConfigError(f"{file}: there is not enough memory to read the image") from None
 
 
-def pixels_of(image: ImageLike, image_format: str) -> NDArray[Any]:
-    """Return the pixels of an image given in any form, as ``read_image`` returns those of a file.
+def pixels_of_pil(image: Image.Image, image_format: str, name: str = "an image") -> NDArray[Any]:
+    """Return the pixels of a PIL image, as ``read_image`` returns those of a file.
 
     Args:
-        image: a file; a PIL image; an array of bytes, (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey; a
-            tensor of bytes, (3, H, W) RGB or (1, H, W) grey.
+        image: its pixels may not be loaded yet.
         image_format: as in ``read_image``.
-
-    Returns:
-        (H, W, C), values 0 to 255.
-
-    Raises:
-        ConfigError: the image has another type, dtype or shape, or cannot be read.
+        name: for the log.
     """
-    if isinstance(image, str | os.PathLike):
-        return read_image(image, image_format)
-    if isinstance(image, Tensor):
-        image = _array_of(image)
-    if isinstance(image, np.ndarray):
-        image = _pil_of(image)
-    if not isinstance(image, Image.Image):
-        raise ConfigError(
-            f"{type(image).__name__} is not an image: use a path, a PIL image, bytes (H, W, 3) or (3, H, W)"
-        )
-    try:
-        return _convert(image, image_format)
-    except _BROKEN as error:  # Pillow reads the pixels only now
-        raise ConfigError(f"the PIL image cannot be read: {error}") from None
+    image.load()  # this turns TIFF files upright, which then have no orientation any more
+    orientation = orientation_of(image)
+    image = _displayable(image, name)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if image_format == "YUV-BT.601":
+        from detectron2.data.detection_utils import convert_PIL_to_numpy  # it needs torch
+
+        return convert_PIL_to_numpy(image, image_format)  # type: ignore[no-any-return]
+    pixels = _converted(image, "RGB" if image_format == "BGR" else image_format)
+    return pixels[..., ::-1] if image_format == "BGR" else pixels
 
 
-def _array_of(image: Tensor) -> Picture:
-    """(C, H, W) -> (H, W, C)."""
-    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] not in (1, 3, 4):
-        raise ConfigError(
-            f"a tensor {tuple(image.shape)} of {image.dtype} is not an image: use bytes (3, H, W), RGB, such "
-            "as (255 * x).round().to(torch.uint8)"
-        )
-    array: Picture = image.permute(1, 2, 0).cpu().numpy()
-    return array
+def _local(path: str) -> str:
+    if "://" not in path:
+        return path
+    from detectron2.utils.file_io import PathManager  # it needs torch
+
+    return PathManager.get_local_path(path)  # type: ignore[no-any-return]
 
 
-def _pil_of(image: Picture) -> Image.Image:
-    shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
-    if image.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)):
-        raise ConfigError(
-            f"an array {image.shape} of {image.dtype} is not an image: use bytes (H, W, 3), RGB"
-        )
-    if not image.size:
-        raise ConfigError(f"an array {image.shape} has no pixels")
-    return Image.fromarray(np.ascontiguousarray(image.reshape(shape)))
+def _displayable(image: Image.Image, name: str) -> Image.Image:
+    """The image in a mode of 8 bits that Pillow converts to any other."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode.startswith(("I", "F")) or (image.mode == "L" and tags.get(SAMPLE_FORMAT) == (SIGNED,)):
+        values, white = _numbers(image, tags)
+        scaled = to_bytes(values, white, name)
+        return Image.fromarray(255 - scaled if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else scaled)
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")  # Pillow warns about converting such images to RGB directly
+    intermediate = {"La": "LA", "LAB": "RGB"}.get(image.mode)
+    return image.convert(intermediate) if intermediate else image
 
 
-def _convert(image: Image.Image, image_format: str) -> NDArray[Any]:
-    image = detection_utils._apply_exif_orientation(image)
+def _numbers(image: Image.Image, tags: Any) -> tuple[NDArray[Any], float | None]:
+    """The numbers (H, W) of a deep image, and the number that stands for white if its format defines it."""
+    values = np.asarray(image)
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about converting such images to RGB directly
-    pixels: NDArray[Any] = detection_utils.convert_PIL_to_numpy(image, image_format)
+        return values, 2.0 ** (tags.get(BITS) or (16,))[0] - 1
+    if image.mode == "I" and image.format in ("PNG", "PPM"):  # of 16 bits
+        return values, 65535.0
+    if image.mode == "I" and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,) and tags:
+        return values.view(np.uint32), None
+    return (values.view(np.int8) if image.mode == "L" else values), None
+
+
+def _converted(image: Image.Image, mode: str) -> Picture:
+    """(H, W, C) in a mode of Pillow. Large images are converted in strips."""
+    width, height = image.size
+    rows = max(STRIP // max(width, 1), 1)
+    if rows >= height:
+        pixels: Picture = np.asarray(image.convert(mode))
+        return pixels[..., None] if mode == "L" else pixels
+    strips = ((top, image.crop((0, top, width, min(top + rows, height)))) for top in range(0, height, rows))
+    pixels = np.empty((height, width, Image.getmodebands(mode)), np.uint8)
+    for top, strip in strips:
+        pixels[top : top + strip.height] = _converted(strip, mode)
     return pixels

@@ -14,7 +14,8 @@ import torch
 
 from d2timm import ConfigError
 from d2timm.config.build import build_model, build_on_meta, resolve_dataset
-from d2timm.config.lazy import apply_overrides, get_config, to_plain
+from d2timm.config.lazy import get_config, to_plain
+from d2timm.config.overrides import apply_overrides
 from d2timm.engine.optim import build_optimizer
 from d2timm.engine.preflight import check
 

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from d2timm import ConfigError, get_config
 from d2timm.config.build import build_on_meta
-from d2timm.config.lazy import apply_overrides, load, save, to_plain
+from d2timm.config.lazy import load, save, to_plain
+from d2timm.config.overrides import apply_overrides
 from d2timm.engine.optim import build_optimizer
 
 RECIPES = ["faster_rcnn_timm.py", "mask_rcnn_timm.py"]

@@ -28,7 +28,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from d2timm.config.build import build_on_meta, resolve_dataset
-from d2timm.config.lazy import apply_overrides, get_config, load, save
+from d2timm.config.lazy import get_config, load, save
+from d2timm.config.overrides import apply_overrides
 from d2timm.data.datasets import shapes
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from d2timm import get_config
 from d2timm.config.build import resolve_dataset
 from d2timm.config.groups import read_nodes
-from d2timm.config.lazy import apply_overrides
+from d2timm.config.overrides import apply_overrides
 from d2timm.data import catalog
 from d2timm.data.datasets.panoptic import read_segments, read_semantic
 from d2timm.data.formats import folder_formats

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from d2timm.config.build import build_on_meta, resolve_dataset
-from d2timm.config.lazy import apply_overrides, get_config
+from d2timm.config.lazy import get_config
+from d2timm.config.overrides import apply_overrides
 from d2timm.data.datasets import shapes_dataset
 from d2timm.engine.dry_run import summarize
 

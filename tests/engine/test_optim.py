@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from d2timm import ConfigError, TimmBackbone, get_config
 from d2timm.config.build import resolve_dataset
-from d2timm.config.lazy import apply_overrides
+from d2timm.config.overrides import apply_overrides
 from d2timm.engine.optim import build_optimizer, create_optimizer, param_groups, scaled_rate
 from d2timm.utils.files import resource_folder
 

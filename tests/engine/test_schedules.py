@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from d2timm import ConfigError
-from d2timm.config.lazy import apply_overrides, get_config, load, save
+from d2timm.config.lazy import get_config, load, save
+from d2timm.config.overrides import apply_overrides
 from d2timm.engine.schedules import counts_epochs, images_per_step, in_iterations, one_cycle
 from d2timm.utils.files import resource_folder
 

@@ -15,7 +15,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from d2timm import ConfigError, get_config
-from d2timm.config.lazy import apply_overrides
+from d2timm.config.overrides import apply_overrides
 from d2timm.engine.process import run
 from d2timm.engine.writers import WRITERS, MlflowWriter, WandbWriter, build_writers, check_writers, settings
 

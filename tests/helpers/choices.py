@@ -11,7 +11,8 @@ from typing import Any
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
-from d2timm.config.lazy import apply_overrides, get_config
+from d2timm.config.lazy import get_config
+from d2timm.config.overrides import apply_overrides
 
 COMMON = Path(__file__).parents[2] / "lazy_configs" / "common"
 BOTTOM_UP = "model.backbone.bottom_up"

@@ -9,6 +9,7 @@ import pytest
 
 from d2timm import ConfigError
 from d2timm.inference.inputs import find_inputs
+from d2timm.utils.pillow import has_heic, image_suffixes
 
 FILES = ["a/1.jpg", "a/1.png", "a/deep/2.JPG", "b/1.jpg", "clip.mp4", "notes.txt", ".hidden.jpg", ".x/3.jpg"]
 
@@ -42,6 +43,40 @@ def names(*arguments: str, output: str = "../out") -> list[str]:
 )
 def test_files_folders_and_patterns(photos: Path, arguments: list[str], expected: list[str]) -> None:
     assert names(*arguments) == expected
+
+
+@pytest.mark.parametrize("suffix", sorted({".jfif", ".jp2", ".avif", ".JPE", ".Tiff"}))
+def test_every_format_of_pillow_is_taken(photos: Path, suffix: str) -> None:
+    if suffix.lower() not in image_suffixes():
+        pytest.skip(f"this Pillow does not read {suffix}")
+    (photos / "b" / f"2{suffix}").touch()
+    assert names("b") == ["1.jpg", f"2{suffix}"]
+
+
+def test_files_of_other_kinds_are_counted(photos: Path) -> None:
+    assert find_inputs(["a"], Path("../out")).left_out == []
+    assert find_inputs(["."], Path("../out")).left_out == [
+        ".: 1 file that is neither an image nor a video was left out: notes.txt"
+    ]
+    for name in ("a/notes.json", "a/Thumbs.db", "a/README"):
+        (photos / name).touch()
+    assert find_inputs([".", "*/*"], Path("../out")).left_out == [
+        ".: 4 files that are neither images nor videos were left out, such as README",
+        "*/*: 3 files that are neither images nor videos were left out, such as README",
+    ]
+    assert find_inputs(["notes.txt", "a/1.jpg"], Path("../out")).left_out == []
+
+
+@pytest.mark.skipif(has_heic(), reason="the plug-in is installed")
+def test_missing_plug_in_is_named(photos: Path) -> None:
+    (photos / "b" / "2.HEIC").touch()
+    (line,) = find_inputs(["b"], Path("../out")).left_out
+    assert "2.HEIC" in line
+    assert "pip install 'd2timm[heic]'" in line
+    (photos / "c").mkdir()
+    (photos / "b" / "2.HEIC").rename(photos / "c" / "2.HEIC")
+    with pytest.raises(ConfigError, match=r"c: no images or videos found; .*d2timm\[heic\]"):
+        find_inputs(["c"], Path("../out"))
 
 
 def test_root_contains_all_inputs(photos: Path) -> None:

@@ -76,7 +76,9 @@ def test_results_keep_the_folders_of_inputs(
     assert number > 0
     assert {a["image_id"] for a in results["annotations"]} == {1, 2}
     out, err = capsys.readouterr()
-    assert out.startswith(f"2 images, {number} detections, ")
+    left_out, summary = out.splitlines()
+    assert left_out == "photos: 1 file that is neither an image nor a video was left out: notes.txt"
+    assert summary.startswith(f"2 images, {number} detections, ")
     assert out.endswith("out/predictions.json\n")
     assert err == ""
     picture = cv2.imread("out/a/same.jpg")
@@ -137,6 +139,47 @@ def test_broken_files_do_not_stop_the_others(
     assert lines[1].startswith(f"error: {photos / 'a' / 'broken.mp4'}: ")
 
 
+def test_huge_images_are_drawn_and_segmented_at_a_reduced_size(
+    predict: Predict, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, quarter = "photos/a/same.png", (40, 48)
+    assert predict(file, "--output", "whole", *THRESHOLD) == 0
+    monkeypatch.setattr("d2timm.inference.canvas.MAX_PIXELS", quarter[0] * quarter[1])
+    capsys.readouterr()
+    assert predict(file, "--output", "reduced", *THRESHOLD) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("computed at a reduced size")
+    whole, reduced = results_in("whole"), results_in("reduced")
+    assert reduced["images"] == whole["images"]
+    for a, b in zip(whole["annotations"], reduced["annotations"], strict=True):
+        assert (a["score"], a["category_id"]) == (b["score"], b["category_id"])
+        assert b["bbox"] == pytest.approx(a["bbox"], abs=1e-3)
+    # 80 x 96 and 40 x 48 pixels, enlarged for the labels
+    assert [cv2.imread(f"{name}/same.jpg").shape[:2] for name in ("whole", "reduced")] == [(400, 480)] * 2
+
+
+def test_size_limit_is_an_option(predict: Predict, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = "photos/a/same.png"
+    assert predict(file, "--output", "out", "--max-pixels", str(80 * 96 - 1)) == 1
+    assert "--max-pixels 7680" in capsys.readouterr().err
+    assert predict(file, "--output", "out", "--max-pixels", "7680") == 0
+    assert predict(file, "--output", "out", "--max-pixels", "0") == 2
+
+
+def test_lack_of_memory_is_one_line(
+    predict: Predict, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = iter([MemoryError("Unable to allocate 40 GiB"), RuntimeError("DefaultCPUAllocator: no memory")])
+
+    def fail(*arguments: Any) -> None:
+        raise next(errors)
+
+    monkeypatch.setattr("d2timm.inference.predict.draw", fail)
+    assert predict("photos", "--output", "out") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in lines] == [str(photos / x / "same.png") for x in "ab"]
+    assert all("memory" in line for line in lines)
+
+
 def test_videos(predict: Predict, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     still = cv2.resize(cv2.imread(str(photos / "a" / "same.png")), (64, 64))[..., ::-1]
     with open_writer(photos / "clip.mp4", 12.5) as write:
@@ -188,7 +231,7 @@ def test_model_without_attention_has_no_attention_picture(
 ) -> None:
     assert predict("photos", "--output", "out", "--features", "--no-pictures") == 0
     assert files_in("out") == ["a/same.features.png", "b/same.features.png", "predictions.json"]
-    note, summary = capsys.readouterr().out.splitlines()
+    _, note, summary = capsys.readouterr().out.splitlines()
     assert note.startswith("attention: ")
     assert summary.startswith("2 images, ")
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from d2timm import get_config
 from d2timm.config.build import resolve_dataset
-from d2timm.config.lazy import apply_overrides
+from d2timm.config.overrides import apply_overrides
 from d2timm.errors import ConfigError
 from d2timm.inference.tta import Views, tta_of, with_tta, with_tta_results
 

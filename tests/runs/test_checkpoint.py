@@ -53,6 +53,18 @@ def test_resuming_restores_the_model_and_all_checkpointables(tmp_path: Path) -> 
     assert rest["iteration"] == 7
 
 
+@pytest.mark.parametrize("name", ["a?b=c", "who?", "a#b;c?d", "C:x", "new\nline", "%41 [x] é"])
+def test_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    AtomicCheckpointer(linear(3.0), str(folder), trainer=Counter(7)).save("model", iteration=7)
+    resumed, initial, counter = linear(0.0), linear(0.0), Counter()
+    AtomicCheckpointer(resumed, str(folder), trainer=counter).resume_or_load("", resume=True)
+    AtomicCheckpointer(initial).load(str(folder / "model.pth"))
+    assert resumed.weight.tolist() == initial.weight.tolist() == [[3.0, 3.0], [3.0, 3.0]]
+    assert counter.count == 7
+
+
 def test_interrupted_save_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpointer = AtomicCheckpointer(linear(1.0), str(tmp_path))
     checkpointer.save("model")

@@ -10,7 +10,8 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
-from ...config.lazy import apply_overrides, load
+from ...config.lazy import load
+from ...config.overrides import apply_overrides
 from ...data.catalog import CUSTOM, PUBLISHED, resolve_name, tasks_of
 from ...errors import ConfigError
 from ...utils.checks import suggest

@@ -10,6 +10,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import ConfigError
+from ..checks.findings import Findings
+from ..paths import SPLITS
 
 __all__ = ["IGNORED", "THINGS", "Dataset", "LabelledDataset", "flip_indices", "forget", "register"]
 
@@ -32,6 +34,18 @@ class Dataset(ABC):
 
     name: str
     annotated_tasks: tuple[str, ...]
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it has: ``train`` and ``val``, or one of them."""
+        return SPLITS
+
+    def findings(self, split: str) -> Findings:
+        """What was found while a split was read; published datasets are taken as they are."""
+        return Findings()
+
+    def note(self, split: str) -> str:
+        """How a split was found or made; "" if the user has named it."""
+        return ""
 
     @abstractmethod
     def check(self, split: str, tasks: Sequence[str]) -> str:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from ...errors import ConfigError
+from ..checks.clean import CleanSplit
+from ..checks.findings import SKIPPED, STOP, Findings
 from ..formats import coco_file
-from ..paths import COCO, PUBLISHED_HINT, Split, coco_2017
+from ..paths import COCO, PUBLISHED_HINT, SPLITS, Split, coco_2017
 from . import panoptic
 from .base import IGNORED, Dataset, register
 
-__all__ = ["CocoDataset", "CocoKeypointsDataset", "CocoPanopticDataset", "CustomCocoDataset"]
+__all__ = ["CocoDataset", "CocoKeypointsDataset", "CocoPanopticDataset", "CustomDataset"]
+
+#: Split -> how the user gets one
+MISSING = {
+    "train": "set data.train_json and data.train_images, or data.root",
+    "val": "set data.val_json and data.val_images, or data.val_share=0.2, which holds out a part of the images",
+}
 
 
 class CocoDataset(Dataset):
@@ -136,68 +145,88 @@ class CocoPanopticDataset(CocoDataset):
         return list(MetadataCatalog.get("coco_2017_val_panoptic").stuff_classes)[len(self.classes()) :]
 
 
-class CustomCocoDataset(CocoDataset):
-    """A user's own files in COCO's formats; classes and keypoints are read from them.
+class CustomDataset(CocoDataset):
+    """A user's own annotations, checked and cleaned; classes and keypoints are read from them.
 
     Args:
         name: ``data.name``.
-        files: returns the files of a split.
-        label: returns the setting that selects a file, for error messages; called with the split and the kind
-            of file.
-        annotated_tasks: the tasks that the files may have annotations for.
+        open_split: returns a split, or None if there is no such split.
+        annotated_tasks: the tasks that the format may have annotations for.
+        on_error: what happens to samples that cannot be used: ``skip`` or ``stop``.
     """
-
-    hint = ""
 
     def __init__(
         self,
         name: str,
-        files: Callable[[str], Split],
-        label: Callable[[str, str], str],
+        open_split: Callable[[str], CleanSplit | None],
         annotated_tasks: tuple[str, ...] = ("bbox", "segm", "keypoints"),
+        on_error: str = "skip",
     ) -> None:
-        self.name, self.annotated_tasks, self._files, self._label = name, annotated_tasks, files, label
+        self.name, self.annotated_tasks = name, annotated_tasks
+        self._open, self._on_error = open_split, on_error
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the user has named, or that were found or made."""
+        return tuple(split for split in SPLITS if self._open(split) is not None)
+
+    def split(self, split: str) -> CleanSplit:
+        """A split.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        opened = self._open(split)
+        if opened is None:
+            raise ConfigError(f"data.name={self.name} has no {split} split: {MISSING[split]}")
+        return opened
 
     def files(self, split: str) -> Split:
-        """The files of a split."""
-        return self._files(split)
+        """The clean COCO file of a split in the cache, in which file names are absolute."""
+        return Split(self.split(split).file, Path("/"))
 
-    def label(self, split: str, kind: str) -> str:
-        """The name of a file in error messages."""
-        return self._label(split, kind)
+    def findings(self, split: str) -> Findings:
+        """What was found while a split was read."""
+        return self.split(split).findings
+
+    def note(self, split: str) -> str:
+        """How a split was found or made; "" if the user has named it."""
+        return self.split(split).note
 
     def classes(self) -> list[str]:
         """Names of the classes in the training split, or in the validation split if there is no other."""
-        return coco_file.categories(self._coco(self._reference_split()))
+        return coco_file.categories(self._reference().coco)
 
     def keypoints(self) -> list[str]:
         """Names of the keypoints of every object."""
-        split = self._reference_split()
-        return coco_file.keypoint_names(self._coco(split), self.label(split, "json"))
+        reference = self._reference()
+        return coco_file.keypoint_names(reference.coco, reference.label)
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
-        """Check the files, the images and every object, and describe the split in one line."""
-        super().check(split, tasks)
-        files, coco = self.files(split), self._coco(split)
-        label = f"{self.label(split, 'json')}={files.json}"
-        usable = coco_file.check_objects(coco, tasks, label)
-        coco_file.check_images(coco, files.images, files.json.name, self.label(split, "images"))
-        names = coco_file.categories(coco)
-        if names != self.classes():
-            raise ConfigError(
-                f"{label}: its categories {names} differ from {self.classes()} in the training split"
-            )
-        return f"{self.name} {split}: {len(coco['images'])} images, {usable} objects, {len(names)} classes"
+        """Check that a split can be used for these tasks, and describe it in one line."""
+        opened = self.split(split)
+        coco, findings, label = opened.coco, opened.findings, opened.label
+        stops = findings.lines(STOP)
+        if self._on_error == "stop":
+            stops += findings.lines(SKIPPED, tasks=tasks)
+        if stops:
+            also = "" if findings.of(STOP) else "; data.on_error=skip leaves them out"
+            raise ConfigError(f"{label}: {'; '.join(stops)}{also}")
+        objects = [a for a in coco["annotations"] if not a["iscrowd"]]
+        if "segm" in tasks and not any("segmentation" in a for a in objects):
+            reasons = "".join(f"; {line}" for line in findings.lines(SKIPPED, task="segm"))
+            raise ConfigError(f"{label} has boxes but no usable segmentation: {coco_file.BOX_HEADS}{reasons}")
+        if "keypoints" in tasks:
+            coco_file.keypoint_names(coco, label)
+            if not any(a["num_keypoints"] for a in objects):
+                raise ConfigError(f"{label} has no object with keypoints: {coco_file.BOX_HEADS}")
+        return (
+            f"{self.name} {split}: {len(coco['images'])} images, {len(objects)} objects, "
+            f"{len(coco['categories'])} classes"
+        )
 
-    def _reference_split(self) -> str:
-        """The split whose file defines the classes and keypoints."""
-        try:
-            return "train" if self.files("train").json.is_file() else "val"
-        except ConfigError:
-            return "val"  # no training split is configured
-
-    def _coco(self, split: str) -> dict[str, Any]:
-        file = self.files(split).json
-        if not file.is_file():
-            raise ConfigError(f"{self.label(split, 'json')}={file}: no such file")
-        return coco_file.read_coco(file)
+    def _reference(self) -> CleanSplit:
+        """The split that defines the classes and keypoints."""
+        opened = self._open("train") or self._open("val")
+        if opened is None:
+            raise ConfigError(f"data.name={self.name} has no train split: {MISSING['train']}")
+        return opened

@@ -1,175 +1,244 @@
-"""Datasets in the layout of Ultralytics' YOLO (https://docs.ultralytics.com/datasets/detect)."""
+"""Datasets in YOLO's layout (https://docs.ultralytics.com/datasets/detect): a label file for each image.
+
+declaration -> images of a split -> label files -> objects in pixels
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import yaml
-
 from ...errors import ConfigError
-from ...utils.text import one_line
-from ..paths import Split
-from .base import FolderFormat
-from .to_coco import (
-    IMAGE_ROOT,
-    SUFFIXES,
-    Annotation,
-    build_coco,
-    cached_coco_file,
-    read_lines,
-    to_annotation,
-)
+from ...utils.pillow import image_suffixes
+from .base import FolderFormat, Reading, Source
+from .building import Sample, build_coco, images_below
+from .layout import divide, exists, first_files, locate, path_parts, text_lines
+from .yolo_config import YAML_SUFFIXES, Declaration, find_declaration, is_dataset, read_declaration
+from .yolo_labels import Label, read_labels, to_annotations
 
-__all__ = ["FORMAT", "from_yolo"]
+__all__ = ["FORMAT"]
 
-TOLERANCE = 1e-3  # by which rounded coordinates may exceed 0 to 1
+LABEL_LINE = re.compile(r"\d+(\.0*)?([ \t]+-?\d[\d.eE+-]*){4,}$")
+OBB_CORNERS = 8  # numbers of a label with four corners
 
 
-def from_yolo(root: Path, split: str, label: str) -> Split:
-    """Convert a split of a YOLO dataset to COCO's format.
+@dataclass
+class Split:
+    """The images of a split.
+
+    Attributes:
+        images: in the order of the declaration.
+        folders: the folders that they come from.
+        lists: the lists that they come from.
+        note: how the split was found.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    lists: list[Path] = field(default_factory=list)
+    note: str = ""
+
+
+def recognize_yolo(root: Path) -> bool:
+    """Whether a folder or file declares a YOLO dataset, or a folder contains YOLO's label files."""
+    if root.is_file():
+        is_yaml = root.suffix.lower() in YAML_SUFFIXES
+        return is_dataset(root) if is_yaml else root.name.lower() == "obj.data"
+    declared = find_declaration(root)
+    if declared and declared[0].suffix.lower() != ".txt":
+        return True
+    # a list of classes.txt alone may belong to anything
+    return any(map(_has_labels, first_files(root, ".txt", limit=20)))
+
+
+def open_yolo(root: Path, split: str, label: str) -> Source | None:
+    """Find a split of a YOLO dataset.
 
     ``data.yaml`` contains the class names and the images of each split: a folder, a text file of paths, or a
-    list of these. The labels of ``images/a.jpg`` are in ``labels/a.txt``, one line per object: the class
-    index and, as fractions of the image's sides, the box (centre, width, height) or the corners of a polygon.
-    An image without a label file has no objects.
+    list of these. The labels of ``images/a.jpg`` are in ``labels/a.txt``, or beside the image if there is no
+    such folder. An image without a label file has no objects. Without ``data.yaml``, the class names are in a
+    list, and images without a label file are left out, as they are not labelled yet.
 
     Args:
-        root: the YAML file, or its folder.
+        root: the folder, or the file that declares the dataset.
         split: ``train`` or ``val``.
-        label: the name of ``root`` in error messages.
+        label: the setting and its value, for error messages.
 
     Raises:
-        ConfigError: a file is missing or broken; the message contains the file and the line.
+        ConfigError: the declaration is missing or broken, or there are no images or labels for training.
     """
-    file = root / "data.yaml" if root.is_dir() else root
-    names, sources = _read_yaml(file, split, label)
-    images = [image for source in sources for image in _images(source, f"{label}={file}: {split}")]
-    pairs = [(image, _label_file(image)) for image in images]
-    if not any(labels.is_file() for _, labels in pairs):
-        reason = f"such as {pairs[0][1]}" if pairs else "because there are no images"
-        raise ConfigError(f"{label}={file}: {split}: no label files for {sources[0]}, {reason}")
-    return Split(
-        cached_coco_file(
-            names,
-            (path for pair in pairs for path in pair),
-            lambda: build_coco(pairs, names, partial(_annotations, num_classes=len(names))),
-        ),
-        IMAGE_ROOT,
+    declared = read_declaration(root, label)
+    folder = declared.file.parent if root.is_file() else root
+    at = label if declared.file == root else f"{label}: {declared.file.name}"
+    found = _undeclared(root, split) if declared.sources is None else _declared(declared, split, at)
+    labels = _label_files(found.images)
+    if split == "train" and not any(file.is_file() for file in labels):
+        places = ", ".join(map(str, [*found.folders, *found.lists])) or "nothing is declared"
+        example = f", such as {labels[0]}" if labels else ""
+        raise ConfigError(
+            f"{at}: train: {places}: no {'label files' if labels else 'labelled images'}{example}"
+        )
+    if not found.images:
+        return None
+    orphans = _orphans(found, labels)
+    return Source(
+        label=f"{label}: {split}",
+        files=(declared.file, *found.lists, *labels, *orphans),
+        read=partial(_read, folder, declared, list(zip(found.images, labels, strict=True)), orphans),
+        settings=(declared, *found.images),
+        note=found.note,
     )
 
 
-def _read_yaml(file: Path, split: str, label: str) -> tuple[list[str], list[Path]]:
-    """The class names, and the folders and lists of a split's images."""
+def _read(
+    root: Path,
+    declared: Declaration,
+    pairs: Sequence[tuple[Path, Path]],
+    orphans: Sequence[Path],
+    reading: Reading,
+) -> dict[str, Any]:
+    """The content as a COCO file has it."""
+    findings, keypoints = reading.findings, declared.keypoints
+    headers = reading.headers([image for image, _ in pairs])
+    described: list[tuple[Path, list[Label]]] = []
+    for image, file in pairs:
+        name = os.path.relpath(file, root)
+        labels = read_labels(file, name, declared.classes, keypoints, findings)
+        if labels is not None:
+            described.append((image, labels))
+    objects = [label for _, labels in described for label in labels]
+    if objects and not keypoints and all(len(label.fractions) == OBB_CORNERS for label in objects):
+        files = dict.fromkeys(label.source.rpartition(":")[0] for label in objects)
+        findings.add("oriented_box", *files)
+    findings.add("missing_image", *(f"{os.path.relpath(f, root)}: no image of this name" for f in orphans))
+    samples: list[Sample] = []
+    for image, labels in described:
+        header = headers[image]
+        size = None if header.problem else header.shown
+        samples.append((image, size, to_annotations(labels, size, keypoints) if size else ()))
+    return build_coco(samples, declared.names, keypoints.names if keypoints else ())
+
+
+# Images
+
+
+def _declared(declared: Declaration, split: str, label: str) -> Split:
+    """The images of the first key of a split that has any."""
+    found = Split()
+    for key, entries in declared.entries(split):
+        found, moved = Split(), False
+        for entry in entries:
+            place = locate(entry, declared.bases)
+            if place is None:
+                folders = " or ".join(map(str, declared.bases))
+                raise ConfigError(
+                    f"{label}: {key}: {entry!r}: no such folder of images, or text file of their paths, "
+                    f"in {folders}"
+                )
+            # Roboflow writes ../train/images for train/images
+            usual = declared.file.parent / declared.path / entry.removeprefix("../")
+            moved |= not exists(usual)
+            _add(found, place, declared.bases)
+        if moved or key == "test":
+            places = ", ".join(map(str, [*found.folders, *found.lists]))
+            found.note = f"the {split} split is {places}"
+        if found.images:
+            break
+    return found
+
+
+def _add(found: Split, place: Path, bases: Sequence[Path]) -> None:
+    """Add the images of a folder or of a list."""
+    if place.is_dir():
+        found.folders.append(place)
+        found.images += images_below(place)
+        return
+    if place.suffix.lower() in image_suffixes():
+        found.images.append(place)
+        return
+    found.lists.append(place)
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        lines = text_lines(place)
     except OSError as error:
-        raise ConfigError(f"{label}={file}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{label}={file}: not YAML: {one_line(error)}") from None
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{label}={file}: not a YOLO dataset, which has the keys names, train and val")
-    if "kpt_shape" in content:
-        raise ConfigError(
-            f"{label}={file}: pose labels (kpt_shape) are not supported: convert them to COCO files"
-        )
-    names, base = _class_names(content.get("names")), content.get("path") or "."
-    sources: Any = [content[split]] if isinstance(content.get(split), str) else content.get(split)
-    for key, valid, allowed in (
-        ("names", names, "a list of the class names, or a mapping from 0, 1, … to them"),
-        (split, _are_paths(sources), "a folder of images, a text file of their paths, or a list of these"),
-        ("path", _are_paths([base]), "the folder that contains the others"),
-    ):
-        if not valid:
-            raise ConfigError(f"{label}={file}: {key}: {content.get(key)!r} is not {allowed}")
-    return names, [_source(file.parent / Path(base).expanduser(), source) for source in sources]
+        raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+    for _, line in lines:
+        image = locate(line, (place.parent, *bases, Path.cwd()))
+        found.images.append(image or place.parent.joinpath(*path_parts(line)))
 
 
-def _class_names(names: Any) -> list[str]:
-    """Class names in the order of their indices; [] if the value has another form."""
-    if isinstance(names, Mapping):
-        indices = list(range(len(names)))
-        return [str(names[i]) for i in indices] if set(names) == set(indices) else []
-    return [str(name) for name in names] if isinstance(names, list) else []
+def _undeclared(root: Path, split: str) -> Split:
+    """The labelled images of a folder without a declaration of its splits."""
+    images = images_below(root)
+    pairs = zip(images, _label_files(images), strict=True)
+    labelled = [image.relative_to(root) for image, labels in pairs if labels.is_file()]
+    chosen, note = divide(labelled, split)
+    return Split([root / image for image in chosen], note=note)
 
 
-def _are_paths(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(v, str) and "\0" not in v for v in value)
-    )
+# Labels
 
 
-def _source(base: Path, source: str) -> Path:
-    path = base / Path(source).expanduser()
-    if source.startswith("../") and not path.exists():
-        return base / source[3:]  # Roboflow writes ../train/images for train/images
-    return path
+def _label_files(images: Iterable[Path]) -> list[Path]:
+    """The label files of images, which may be missing."""
+    folders: dict[Path, Path] = {}
+    files = []
+    for image in images:
+        folder = image.parent
+        if folder not in folders:
+            folders[folder] = _label_folder(folder)
+        files.append(folders[folder] / f"{image.stem}.txt")
+    return files
 
 
-def _images(source: Path, label: str) -> list[Path]:
-    """The images below a folder, or in a list."""
-    if source.is_dir():
-        names = glob.iglob("**/*", root_dir=source, recursive=True)  # skips hidden files and follows links
-        return sorted(source / name for name in names if name.lower().endswith(SUFFIXES))
-    if source.is_file():
-        return [source.parent / line for _, line in read_lines(source)]
-    raise ConfigError(f"{label}: {source}: no such folder of images, or text file of their paths")
+def _label_folder(images: Path) -> Path:
+    """The folder of labels: the last ``images`` in the path is ``labels``, if that exists."""
+    parts = list(images.parts)
+    if "images" in parts:
+        last = len(parts) - parts[::-1].index("images")
+        if Path(*parts[: last - 1], "labels").is_dir():
+            return _replaced(images, "images", "labels")
+    return images
 
 
-def _label_file(image: Path) -> Path:
-    """The label file of an image: in its path, the last folder ``images`` is replaced by ``labels``."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
+def _replaced(path: Path, folder: str, other: str) -> Path:
+    """A path with another name for the last of its folders that has this name, if there is one."""
+    parts = list(path.parts)
+    if folder in parts:
+        parts[len(parts) - 1 - parts[::-1].index(folder)] = other
+    return Path(*parts)
 
 
-def _annotations(labels: Path, size: tuple[int, int], num_classes: int) -> list[Annotation]:
-    if not labels.is_file():
-        return []
-    return [_annotation(line, size, num_classes, f"{labels}:{number}") for number, line in read_lines(labels)]
+def _orphans(found: Split, labels: Sequence[Path]) -> list[Path]:
+    """Label files whose image does not exist, in the folders of a split."""
+    known = set(labels)
+    places = {file.parent: "*.txt" for file in labels} | {_label_folder(f): "**/*.txt" for f in found.folders}
+    stems: dict[Path, set[str]] = {}
+    orphans: dict[Path, None] = {}
+    for place, pattern in places.items():
+        for name in sorted(glob.iglob(pattern, root_dir=place, recursive=True)):
+            file = place / name
+            folders = () if file in known else (file.parent, _replaced(file.parent, "labels", "images"))
+            for folder in folders:
+                if folder not in stems:
+                    stems[folder] = {image.stem for image in images_below(folder, recursive=False)}
+            if folders and not any(file.stem in stems[folder] for folder in folders):
+                orphans[file] = None
+    return [file for file in orphans if _has_labels(file)]
 
 
-def _annotation(line: str, size: tuple[int, int], num_classes: int, label: str) -> Annotation:
-    """The annotation of one line of a label file.
-
-    Args:
-        line: a class index and fractions of the image's sides.
-        size: width and height of the image in pixels.
-        num_classes: number of classes.
-        label: file and line, for error messages.
-    """
+def _has_labels(file: Path) -> bool:
+    """Whether the first line of a text file is a label."""
     try:
-        class_index, *fractions = int(line.split()[0]), *map(float, line.split()[1:])
-    except ValueError:
-        raise ConfigError(f"{label}: {line!r} is not a class index and numbers") from None
-    if not 0 <= class_index < num_classes:
-        raise ConfigError(f"{label}: class {class_index} is not one of data.yaml's, 0 to {num_classes - 1}")
-    outside = [v for v in fractions if not -TOLERANCE <= v <= 1 + TOLERANCE]  # includes nan
-    if outside:
-        raise ConfigError(f"{label}: {outside[0]} is not a fraction of an image's side, 0 to 1")
-    if len(fractions) != 4 and (len(fractions) < 6 or len(fractions) % 2):
-        raise ConfigError(
-            f"{label}: {len(fractions)} numbers after the class; a box has 4, a polygon an even number >= 6"
-        )
-    pixels = [fraction * size[i % 2] for i, fraction in enumerate(fractions)]
-    if len(pixels) == 4:
-        x, y, w, h = pixels
-        return to_annotation(class_index, [x - w / 2, y - h / 2, w, h])
-    return _polygon(class_index, pixels)
+        lines = text_lines(file)
+    except OSError:
+        return False
+    return bool(lines) and LABEL_LINE.match(lines[0][1]) is not None
 
 
-def _polygon(class_index: int, corners: Sequence[float]) -> Annotation:
-    """An annotation with a mask; ``corners`` are x0, y0, x1, y1, ... in pixels."""
-    left, top = min(corners[::2]), min(corners[1::2])
-    box = [left, top, max(corners[::2]) - left, max(corners[1::2]) - top]
-    area = cv2.contourArea(np.array(corners, np.float32).reshape(-1, 2))
-    return to_annotation(class_index, box, segmentation=[list(corners)], area=area)
-
-
-FORMAT = FolderFormat("yolo", ("bbox", "segm"), from_yolo)
+FORMAT = FolderFormat("yolo", ("bbox", "segm", "keypoints"), recognize_yolo, open_yolo)

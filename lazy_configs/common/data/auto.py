@@ -1,8 +1,15 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader
 
-from d2timm.data import Mapper, build_train_loader, dataset_dicts, evaluators, keypoint_names, mask_format
+from d2timm.data import (
+    Mapper,
+    build_test_loader,
+    build_train_loader,
+    dataset_dicts,
+    evaluators,
+    keypoint_names,
+    mask_format,
+)
 from d2timm.data.formats import folder_formats
 from d2timm.data.paths import default_dataset
 from d2timm.modeling import detector_tasks
@@ -49,7 +56,11 @@ data = dict(
     train_images=None,
     val_json=None,
     val_images=None,
-    root=None,  # the folder of a dataset in another format: name=yolo or voc_folder
+    root=None,  # the folder of a dataset in any format; name=auto recognizes it
+    val_share=None,  # 0 to 1: hold out this share of the training images for validation
+    val_seed=0,  # of the images that val_share holds out
+    on_error="skip",  # samples that cannot be used are left out and counted; stop: they are an error
+    max_pixels=2**30,  # larger images are not read
     labels=None,  # class names that a run has recorded, so that opening it needs no dataset
     # the tasks of the detector, which determine the annotations that it needs and its evaluators
     tasks=L(detector_tasks)(
@@ -125,8 +136,9 @@ dataloader = dict(
         total_batch_size=_settings + ".batch_size}",
         num_workers=_settings + ".workers}",
         repeat_threshold=_settings + ".repeat_threshold}",
+        on_error="${data.on_error}",
     ),
-    test=L(build_detection_test_loader)(
+    test=L(build_test_loader)(
         dataset=L(dataset_dicts)(data="${data}", split="val"),
         mapper=L(Mapper)(
             is_train=False,
@@ -140,6 +152,7 @@ dataloader = dict(
             image_format="${model.input_format}",
         ),
         num_workers=_settings + ".workers}",
+        on_error="${data.on_error}",
     ),
     evaluator=L(evaluators)(data="${data}", split="val", output_dir="${train.output_dir}/inference"),
 )

@@ -15,7 +15,7 @@ from helpers.layouts import Shapes, convnext, mmdet_heads, numbers, swin, zeros
 from d2timm import get_config
 from d2timm.cli import main
 from d2timm.config.build import build_model, resolve_dataset
-from d2timm.config.lazy import apply_overrides
+from d2timm.config.overrides import apply_overrides
 from d2timm.runs.checkpoint import AtomicCheckpointer, load_weights
 
 WIDTHS, DEPTHS = (8, 12, 16, 24), (1, 1, 2, 1)

@@ -28,7 +28,7 @@ from helpers.layouts import (
 )
 
 from d2timm import get_config
-from d2timm.config.lazy import apply_overrides
+from d2timm.config.overrides import apply_overrides
 from d2timm.convert.weights.convert import layout_of
 from d2timm.convert.weights.matching import Match, match
 from d2timm.convert.weights.report import mapping_report, summarize_problems

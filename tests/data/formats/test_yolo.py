@@ -1,10 +1,11 @@
-"""Datasets in YOLO's layout: boxes and polygons, the ways to list images, and one-line errors."""
+"""Datasets of YOLO's label files, in the layouts that tools write: paths, classes, labels and findings."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,136 +14,282 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from helpers.reading import ReadSplit, read_split, write_image, write_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from d2timm import ConfigError
-from d2timm.data.formats.to_coco import EXIF_ORIENTATION
-from d2timm.data.formats.yolo import from_yolo
+from d2timm.data.formats.yolo import FORMAT
 
-LABEL = "data.name=yolo data.root"
+EXIF_ORIENTATION = 0x0112
+LINE = "0 0.5 0.5 0.25 0.5"  # in images of 40 x 20 pixels
+BOX = [15, 5, 10, 10]  # of LINE
 NUMBER = itertools.count()
 
 Write = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("D2TIMM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write images of 40 x 20 pixels and their labels (text, or None for no file); return the folder."""
+    """Write images and their labels (text, or None for no file) and a data.yaml; return the folder."""
 
     def apply(
         labels: dict[str, str | None], images: str = "images/train", folder: str = "labels/train", **more: Any
     ) -> Path:
         root = tmp_path / f"set{next(NUMBER)}"
         for name, text in labels.items():
-            image, file = root / images / f"{name}.png", root / folder / f"{name}.txt"
-            for path in (image, file):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 20)).save(image)
+            write_image(root / images / f"{name}.png")
             if text is not None:
-                file.write_text(text)
+                write_text(root / folder / f"{name}.txt", text)
         content = {"names": ["cat", "dog"], "train": images, "val": images, **more}
-        (root / "data.yaml").write_text(yaml.safe_dump(content))
+        write_text(root / "data.yaml", yaml.safe_dump(content))
         return root
 
     return apply
 
 
-def read(root: Path, split: str = "train") -> dict[str, Any]:
-    files = from_yolo(root, split, LABEL)
-    assert files.images == Path("/")
-    coco: dict[str, Any] = json.loads(files.json.read_text())
-    return coco
+def put(root: Path, *paths: str, text: str = LINE) -> None:
+    """Write images, and labels in the folder ``labels`` of their path, or else beside them."""
+    for path in paths:
+        write_image(root / path)
+        write_text((root / path.replace("images", "labels")).with_suffix(".txt"), text)
 
 
-def names_of_images(root: Path, split: str = "train") -> list[str]:
-    return [Path(image["file_name"]).name for image in read(root, split)["images"]]
+def read(root: Path, split: str = "train") -> ReadSplit:
+    return read_split(FORMAT, root, split)
 
 
-# Coordinates
+def has_val(root: Path) -> bool:
+    return FORMAT.open(root, "val", "data.root") is not None
+
+
+def objects_of(root: Path) -> list[dict[str, Any]]:
+    found = read(root)
+    assert set(found.samples) <= {"oriented_box"}
+    return list(found.coco["annotations"])
+
+
+# Labels
 
 
 def test_boxes_are_in_pixels(write: Write) -> None:
-    coco = read(write({"a": "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.2 0.4\n", "b": "0 1 1 1 1"}))
-    boxes = [(a["image_id"], a["category_id"], a["bbox"], a["area"]) for a in coco["annotations"]]
-    assert boxes == [
-        (1, 2, pytest.approx([15, 5, 10, 10]), pytest.approx(100)),
-        (1, 1, pytest.approx([0, 0, 8, 8]), pytest.approx(64)),
-        (2, 1, pytest.approx([20, 10, 40, 20]), pytest.approx(800)),
+    found = read(write({"a": "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.2 0.4\n", "b": "0 1 1 1 1"}))
+    assert found.boxes == [
+        ("a.png", "dog", [15, 5, 10, 10]),
+        ("a.png", "cat", [0, 0, 8, 8]),
+        ("b.png", "cat", [20, 10, 40, 20]),
     ]
-    assert [a["id"] for a in coco["annotations"]] == [1, 2, 3]
-    assert not any("segmentation" in a or a["iscrowd"] for a in coco["annotations"])
-    assert coco["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert [image["width"] for image in found.coco["images"]] == [40, 40]
+    sources = [annotation["source"] for annotation in found.coco["annotations"]]
+    assert sources == ["labels/train/a.txt:1", "labels/train/a.txt:3", "labels/train/b.txt:1"]
+    assert not found.samples
 
 
 def test_polygons_are_in_pixels(write: Write) -> None:
-    (annotation,) = read(write({"a": "1 0.25 0.5 0.75 0.5 0.75 1 0.5 1"}))["annotations"]
-    assert annotation["segmentation"] == [[10, 10, 30, 10, 30, 20, 20, 20]]
-    assert annotation["bbox"] == [10, 10, 20, 10]
-    assert annotation["area"] == 150  # a trapezium
+    polygon, box = objects_of(write({"a": f"1 0.25 0.5 0.75 0.5 0.75 1\n{LINE}"}))
+    assert polygon["segmentation"] == [[10, 10, 30, 10, 30, 20]]
+    assert polygon["bbox"] == [10, 10, 20, 10]
+    assert "segmentation" not in box
 
 
-def test_exif_orientation_is_applied(write: Write) -> None:
-    root = write({"a": "0 0.5 0.5 0.2 0.2"})
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6  # a quarter turn
-    Image.new("RGB", (40, 20)).save(root / "images" / "train" / "b.jpg", exif=exif)
-    (root / "labels" / "train" / "b.txt").write_text("0 0.25 0.25 0.5 0.5")
-    coco = read(root)
-    assert [(image["width"], image["height"]) for image in coco["images"]] == [(40, 20), (20, 40)]
-    assert coco["annotations"][1]["bbox"] == [0, 0, 10, 20]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.0 0.5 0.5 0.25 0.5",
+        "0.000000e+00 0.5 0.5 0.25 0.5",
+        "\r\n0 .5 5e-1 0.25 0.5  \r\n \t\r\n",
+        "0\t0.5\t0.5\t0.25\t0.5",
+        "\ufeff0 0.5 0.5 0.25 0.5",
+    ],
+)
+def test_lines_as_tools_write_them(write: Write, text: str) -> None:
+    assert read(write({"a": text})).boxes == [("a.png", "cat", BOX)]
+
+
+def test_labels_in_utf16(write: Write) -> None:
+    root = write({"a": ""})
+    write_text(root / "labels/train/a.txt", f"{LINE}\r\n", "utf-16")  # PowerShell's redirection
+    assert read(root).boxes == [("a.png", "cat", BOX)]
+
+
+def test_repeated_lines_are_used_once(write: Write) -> None:
+    found = read(write({"a": f"{LINE}\n{LINE.replace('0.25', '.250')}\n1{LINE[1:]}\n{LINE}0"}))
+    assert [name for _, name, _ in found.boxes] == ["cat", "dog"]
+    assert [sample.split(":")[1] for sample in found.samples["repeated_line"]] == ["2", "4"]
 
 
 def test_images_without_labels_have_no_objects(write: Write) -> None:
-    coco = read(write({"a": None, "b": "", "c": "0 0.5 0.5 0.1 0.1"}))
-    assert len(coco["images"]) == 3
-    assert [a["image_id"] for a in coco["annotations"]] == [3]
+    found = read(write({"a": None, "b": "", "c": LINE, "d": "\n \n"}))
+    assert found.names == ["a.png", "b.png", "c.png", "d.png"]
+    assert [name for name, _, _ in found.boxes] == ["c.png"]
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 1), *[st.floats(0, 1).filter(lambda v: v == 0 or v > 1e-6) for _ in range(4)]
-        ),
-        max_size=4,
-    )
+def test_values_slightly_outside(write: Write) -> None:
+    found = read(write({"a": "0 0.5 0.5 1.009 1\n1 -0.009 0 1 0 1 1.009"}))
+    assert [box[2] for _, _, box in found.boxes] == pytest.approx([40, 40], abs=0.5)
+
+
+def test_polygons_may_leave_the_image(write: Write) -> None:
+    """Ultralytics checks the centre and the sides of the box around a polygon only."""
+    (annotation,) = objects_of(write({"a": "0 -0.1 0.2 0.3 0.2 0.3 0.6"}))
+    assert annotation["bbox"] == pytest.approx([-4, 4, 16, 8])
+
+
+def test_exif_orientation_is_applied(write: Write) -> None:
+    from PIL import Image
+
+    root, exif = write({"a": LINE}), Image.Exif()
+    exif[EXIF_ORIENTATION] = 6  # a quarter turn
+    write_image(root / "images/train/b.jpg", exif=exif)
+    write_text(root / "labels/train/b.txt", "0 0.25 0.25 0.5 0.5")
+    found = read(root)
+    assert [(image["width"], image["height"]) for image in found.coco["images"]] == [(40, 20), (20, 40)]
+    assert found.boxes[1] == ("b.jpg", "cat", [0, 0, 10, 20])
+
+
+def test_unreadable_images_have_neither_size_nor_objects(write: Write) -> None:
+    root = write({"a": LINE, "b": LINE})
+    write_text(root / "images/train/b.png", "no image")
+    found = read(root)
+    assert [image["width"] for image in found.coco["images"]] == [40, None]
+    assert len(found.boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("cat 0.5 0.5 0.1 0.1", "'cat 0.5 0.5 0.1 0.1'"),
+        ("0 0.5 half 0.1 0.1", "'0 0.5 half 0.1 0.1'"),
+        ("0,0.5,0.5,0.1,0.1", "'0,0.5,0.5,0.1,0.1'"),
+        ("0 nan 0.5 0.1 0.1", "'0 nan 0.5 0.1 0.1'"),
+        ("0 0.5 0.5 inf 0.1", "'0 0.5 0.5 inf 0.1'"),
+        ("0.5 0.5 0.5 0.1 0.1", "class 0.5 .*0 to 1"),
+        ("2 0.5 0.5 0.1 0.1", "class 2 .*0 to 1"),
+        ("-1 0.5 0.5 0.1 0.1", "class -1 .*0 to 1"),
+        ("0 320 240 17 30", "320 .*0 to 1"),
+        ("0 10 10 30 10 30 15", "20 of the box .*0 to 1"),
+        ("0 0.5 0.5 1.02 0.1", "1.02 .*0 to 1"),
+        ("0 0.5 -0.02 0.1 0.1", "-0.02 .*0 to 1"),
+        ("0 0.5 0.5 -0.001 0.1", "-0.001 .*width"),
+        ("0", "0 numbers .* 4, .* 6"),
+        ("0 0.5 0.5 0.1", "3 numbers .* 4, .* 6"),
+        ("0 0.5 0.5 0.1 0.1 0.9", "5 numbers .*confidence"),
+        ("0 0 0 1 0 1 1 0", "7 numbers .* 4, .* 6"),
+    ],
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
-def test_valid_labels_are_preserved(write: Write, boxes: list[tuple[float, ...]]) -> None:
-    root = write({"a": "\n".join(" ".join(map(repr, box)) for box in boxes)})
-    converted = []
-    for annotation in read(root)["annotations"]:
-        x, y, w, h = annotation["bbox"]
-        converted.append((annotation["category_id"] - 1, (x + w / 2) / 40, (y + h / 2) / 20, w / 40, h / 20))
-    assert np.array(converted) == pytest.approx(np.array(boxes), abs=1e-9)
+def test_all_invalid_lines_are_reported(write: Write, line: str, facts: str) -> None:
+    found = read(write({"a": f"{LINE}\n\n{line}\n{line} ", "b": LINE}))
+    assert found.boxes == [("a.png", "cat", BOX), ("b.png", "cat", BOX)]
+    first, second = found.samples["invalid_annotation"]
+    assert first.startswith("labels/train/a.txt:3: ")
+    assert second.startswith("labels/train/a.txt:4: ")
+    assert re.search(facts, first)
 
 
-LINE = st.text("0123456789.-+enaif \t", max_size=30) | st.text(max_size=8)
+def test_image_is_left_out_if_none_of_its_lines_is_valid(write: Write) -> None:
+    found = read(write({"a": "0,1,2,3,4\n1,1,2,3,4", "b": LINE}))
+    assert found.names == ["b.png"]
+    assert len(found.samples["invalid_annotation"]) == 2
 
 
-@given(st.lists(LINE, max_size=3))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
-def test_any_labels_are_valid_or_a_config_error(write: Write, labels: list[str]) -> None:
-    root = write({"a": ""})
-    (root / "labels" / "train" / "a.txt").write_text("\n".join(labels), "utf-8", "surrogatepass")
-    annotations, message = [], None
-    try:
-        annotations = read(root)["annotations"]
-    except ConfigError as error:
-        message = str(error)
-    assert message is None or ("a.txt" in message and "\n" not in message)
-    assert all(math.isfinite(v) for a in annotations for v in a["bbox"])
-    assert all(a["category_id"] in (1, 2) for a in annotations)
+def test_label_file_that_cannot_be_read(write: Write) -> None:
+    root = write({"a": LINE, "b": None})
+    (root / "labels/train/b.txt").mkdir()
+    found = read(root)
+    assert found.names == ["a.png"]
+    assert [sample[:20] for sample in found.samples["invalid_annotation"]] == ["labels/train/b.txt: "]
 
 
-# Paths of images and labels
+def test_labels_without_an_image(write: Write) -> None:
+    root = write({"a": LINE}, train="images", val="images/val")
+    put(root, "images/val/v.png")
+    for name in ("train/b", "train/sub/c", "other/d"):
+        write_text(root / f"labels/{name}.txt", LINE)
+    write_text(root / "labels/train/blank.txt", "")
+    write_text(root / "labels/train/classes.txt", "cat\ndog")
+    names = [sample.split(":")[0] for sample in read(root).samples["missing_image"]]
+    assert names == ["labels/train/b.txt", "labels/other/d.txt", "labels/train/sub/c.txt"]
+    assert "missing_image" not in read(root, "val").samples
+
+
+def test_labels_of_another_split_in_the_same_folder_have_images(write: Write) -> None:
+    root = write({"a": LINE, "b": LINE}, train="train.txt", val="val.txt")
+    for split, name in (("train", "a"), ("val", "b")):
+        write_text(root / f"{split}.txt", f"./images/train/{name}.png\n")
+    assert not read(root).samples
+    assert read(root, "val").names == ["b.png"]
+
+
+# Oriented boxes and poses
+
+
+def test_oriented_boxes(write: Write) -> None:
+    line = "0 0.5 0.1 0.7 0.5 0.5 0.9 0.3 0.5"
+    found = read(write({"a": f"{line}\n1{line[1:]}", "b": line, "c": ""}))
+    assert found.samples == {"oriented_box": ["labels/train/a.txt", "labels/train/b.txt"]}
+    assert [box for _, _, box in found.boxes] == [[12, 2, 16, 16]] * 3
+    assert len(found.coco["annotations"][0]["segmentation"][0]) == 8
+
+
+def test_masks_with_four_corners_are_no_oriented_boxes(write: Write) -> None:
+    line = "0 0.5 0.1 0.7 0.5 0.5 0.9 0.3 0.5"
+    assert not read(write({"a": line, "b": f"{line} 0.2 0.2"})).samples
+
+
+@pytest.mark.parametrize(
+    ("shape", "points", "expected"),
+    [
+        ([2, 3], "0.5 0.5 2 0.25 0.5 1", [20, 10, 2, 10, 10, 1]),
+        ([2, 3], "0.5 0.5 2.000 0.9 0.9 0.0", [20, 10, 2, 0, 0, 0]),
+        ([2, 3], "0.5 0.5 0.87 0 0 0", [20, 10, 2, 0, 0, 0]),  # confidences of predictions
+        ([2, 2], "0.5 0.5 0 0", [20, 10, 2, 0, 0, 0]),
+        ([2, 2], "0 0.5 -0.005 0.5", [0, 10, 2, 0, 0, 0]),
+        ([1, 2], "1 1", [40, 20, 2]),
+        ([2, 3], "", [0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_poses(write: Write, shape: list[int], points: str, expected: list[float]) -> None:
+    found = read(write({"a": f"{LINE} {points}"}, kpt_shape=shape))
+    (annotation,) = found.coco["annotations"]
+    assert annotation["bbox"] == BOX
+    assert annotation["keypoints"] == pytest.approx(expected)
+    assert annotation["num_keypoints"] == sum(v > 0 for v in expected[2::3])
+    names = [f"point_{i}" for i in range(shape[0])]
+    assert [category["keypoints"] for category in found.coco["categories"]] == [names, names]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({0: ["nose", "tail"], 1: ["nose", "tail"]}, ["nose", "tail"]),
+        ({0: ["nose", "tail"]}, ["nose", "tail"]),
+        (["nose", "tail"], ["nose", "tail"]),
+        ({0: ["nose", "tail"], 1: ["a", "b"]}, ["point_0", "point_1"]),
+        ({0: ["nose"]}, ["point_0", "point_1"]),
+        ({}, ["point_0", "point_1"]),
+    ],
+)
+def test_names_of_keypoints(write: Write, names: Any, expected: list[str]) -> None:
+    root = write({"a": f"{LINE} 0.1 0.1 0.2 0.2"}, kpt_shape=[2, 2], kpt_names=names, flip_idx=[1, 0])
+    assert read(root).coco["categories"][0]["keypoints"] == expected
+
+
+@pytest.mark.parametrize(
+    ("points", "facts"),
+    [
+        ("0.1 0.1 2 0.1 0.1", "9 numbers .*10"),
+        ("0.1 0.1 0.1 0.1", "8 numbers .*10"),
+        ("0.1 0.1 2 12 0.1 2", "12 .*0 to 1"),
+        ("0.1 0.1 -1 0.1 0.1 2", "visibility -1"),
+    ],
+)
+def test_invalid_poses(write: Write, points: str, facts: str) -> None:
+    found = read(write({"a": f"{LINE} {points}", "b": LINE}, kpt_shape=[2, 3]))
+    (sample,) = found.samples["invalid_annotation"]
+    assert re.search(rf"a\.txt:1: .*{facts}", sample)
+
+
+# Paths of labels
 
 
 @pytest.mark.parametrize(
@@ -151,201 +298,415 @@ def test_any_labels_are_valid_or_a_config_error(write: Write, labels: list[str])
         ("images/train", "labels/train"),
         ("train/images", "train/labels"),
         ("images/images/deep", "images/labels/deep"),  # only the last folder of this name
-        ("pictures", "pictures"),  # labels next to their images
+        ("pictures", "pictures"),
+        ("images", "images"),  # labelImg writes labels beside their images
     ],
 )
 def test_labels_are_found(write: Write, images: str, labels: str) -> None:
-    assert len(read(write({"a": "0 0.5 0.5 0.1 0.1"}, images, labels))["annotations"]) == 1
+    assert read(write({"my photo.v1": LINE}, images, labels)).boxes == [("my photo.v1.png", "cat", BOX)]
 
 
-def test_class_names_can_be_a_mapping(write: Write) -> None:
-    coco = read(write({"a": "2 0.5 0.5 0.1 0.1"}, names={2: "c", 0: "a", 1: 7}))
-    assert [category["name"] for category in coco["categories"]] == ["a", "7", "c"]
-    assert coco["annotations"][0]["category_id"] == 3
+def test_dataset_in_a_folder_that_is_named_images(write: Write, tmp_path: Path) -> None:
+    root = write({"a": LINE}, "train", "train")
+    (tmp_path / "images").mkdir()
+    assert len(read(root.rename(tmp_path / "images" / "set")).boxes) == 1
 
 
-def test_images_in_a_text_file(write: Write, tmp_path: Path) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1", "b": "", "c": ""}, train="train.txt")
-    absolute = root / "images" / "train" / "c.png"
-    (root / "train.txt").write_text(f"./images/train/b.png\n\nimages/train/a.png\n{absolute}\n")
-    assert names_of_images(root) == ["b.png", "a.png", "c.png"]
-    assert names_of_images(root, "val") == ["a.png", "b.png", "c.png"]
+def test_dataset_without_label_files(write: Write) -> None:
+    root = write({"a": LINE}, folder="annotations")
+    with pytest.raises(ConfigError, match=r"train: .*images/train/a\.txt$"):
+        read(root)
 
 
-def test_several_folders_and_subfolders(write: Write) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1", "b": ""}, train=["more/images", "images"])
-    (root / "more" / "images").mkdir(parents=True)
-    for name in ("z.JPG", ".hidden.png", "notes.txt"):
-        Image.new("RGB", (4, 4)).save(root / "more" / "images" / name, "PNG")
-    assert names_of_images(root) == ["z.JPG", "a.png", "b.png"]
+# Images
 
 
-def test_folders_are_relative_to_path(write: Write) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"})
-    other = root.parent / "elsewhere"
-    other.mkdir()
-    for path in ("", "../" + root.name, str(root), None):
-        content = {"names": ["cat"], "train": "images/train", "val": "images/train", "path": path}
-        folder = other if path else root
-        (folder / "data.yaml").write_text(yaml.safe_dump(content))
-        assert names_of_images(folder) == ["a.png"]
+def test_several_folders_and_sub_folders(write: Write) -> None:
+    root = write({"a": LINE, "b": ""}, train=["more/images", "images", "one.jpg"])
+    for name in ("z.JPG", ".hidden.png"):
+        write_image(root / "more/images" / name)
+    write_text(root / "more/images/notes.txt", "none")
+    write_image(root / "one.jpg")
+    assert read(root).names == ["z.JPG", "a.png", "b.png", "one.jpg"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "./images/train/a.png",
+        "images/train/a.png",
+        r"images\train\a.png",
+        r".\images\train\a.png",
+        "data/images/train/a.png",  # CVAT
+        "/home/me/set/images/train/a.png",
+        r"D:\old\images\train\a.png",
+        "  images/train/a.png\r",
+    ],
+)
+@pytest.mark.parametrize("place", ["train.txt", "lists/train.txt"])
+def test_entries_of_lists(write: Write, entry: str, place: str) -> None:
+    root = write({"a": LINE, "b": LINE}, train=place)
+    write_text(root / place, f"{entry}\n\n", "utf-8-sig")
+    assert read(root).boxes == [("a.png", "cat", BOX)]
+
+
+def test_entries_relative_to_the_list_and_absolute(write: Write) -> None:
+    root = write({"a": LINE}, train=["lists/train.txt"])
+    put(root, "lists/b.jpg")
+    write_text(root / "lists/train.txt", f"b.jpg\n{root}/images/train/a.png\n")
+    assert read(root).names == ["b.jpg", "a.png"]
+
+
+@pytest.mark.parametrize("entry", ["images/train/missing.png", "images/train/a\0.png", "images/val/a.png"])
+def test_missing_images_of_lists_keep_their_names(write: Write, entry: str) -> None:
+    root = write({"a": LINE}, train="train.txt")
+    write_text(root / "train.txt", f"images/train/a.png\n{entry}\n")
+    found = read(root)
+    assert found.names == ["a.png", entry.rpartition("/")[2]]
+    assert [image["width"] for image in found.coco["images"]] == [40, None]
+
+
+# data.yaml
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"C:\Users\me\set",
+        r"C:\Users\me\data",
+        "/home/me/set",
+        "../datasets/set",
+        "./",
+        ".",
+        "",
+        None,
+        "set",
+    ],
+)
+@pytest.mark.parametrize("train", ["images/train", r"images\train", "./images/train", "/old/images/train"])
+def test_paths_of_other_machines(write: Write, path: str | None, train: str) -> None:
+    root = write({"a": LINE}, train=train, path=path)
+    assert read(root).boxes == [("a.png", "cat", BOX)]
+
+
+@pytest.mark.parametrize("path", ["parent", "absolute", "working", "trailing"])
+def test_folders_are_relative_to_path(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    root = write({"a": LINE})
+    folder = tmp_path if path == "trailing" else tmp_path / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    written = {
+        "parent": f"../{root.name}",
+        "absolute": str(root),
+        "working": root.name,
+        "trailing": f"/old/{root.name}",
+    }[path]
+    content = {"names": ["cat"], "train": "images/train", "path": written}
+    file = write_text(folder / "my.yaml", yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    assert read(file).names == ["a.png"]
 
 
 def test_folders_as_roboflow_writes_them(write: Write) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"}, "train/images", "train/labels", train="../train/images")
-    assert names_of_images(root) == ["a.png"]
+    root = write({"a": LINE}, "train/images", "train/labels", train="../train/images", val="../valid/images")
+    put(root, "valid/images/b.jpg", "valid/images/c.jpg")
+    found = read(root)
+    assert (found.names, found.note) == (["a.png"], "")
+    assert read(root, "val").names == ["b.jpg", "c.jpg"]
 
 
-def test_yaml_file_can_have_any_name(write: Write) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"})
-    file = (root / "data.yaml").rename(root / "coco8.yaml")
-    assert names_of_images(file) == ["a.png"]
-    with pytest.raises(ConfigError, match=rf"^{LABEL}={root}/data\.yaml: No such file"):
-        read(root)
+def test_splits_are_not_confused(write: Write) -> None:
+    """``/old/val/images`` is not the folder of all images."""
+    root = write({"a": LINE}, val="/old/val/images")
+    with pytest.raises(ConfigError, match=r"val: '/old/val/images'"):
+        FORMAT.open(root, "val", "data.root")
 
 
-# The cache
-
-
-def test_file_is_built_once(write: Write, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"})
-    files = from_yolo(root, "train", LABEL)
-    monkeypatch.setattr("d2timm.data.formats.yolo.build_coco", None)
-    assert from_yolo(root, "train", LABEL) == files
-    assert from_yolo(root, "val", LABEL) == files, "the same images and labels"
-    assert list(cache.iterdir()) == [files.json]
+@pytest.mark.parametrize("path", [r'"C:\train\new"', r"'C:\train\new'", r"C:\train\new", r'"C:\\train\\new"'])
+@pytest.mark.parametrize(
+    "train", [r'"images\train"', r"images\train", r'"images\\train"', '["images/train"]']
+)
+def test_backslashes_in_yaml(write: Write, path: str, train: str) -> None:
+    root = write({"a": LINE})
+    names = r'["k\u00e4se", "a\\b"]'
+    write_text(root / "data.yaml", f"path: {path}\ntrain: {train}  # backslashes\nnames: {names}\n")
+    found = read(root)
+    assert [category["name"] for category in found.coco["categories"]] == ["käse", r"a\b"]
+    assert str(root / "images/train") in found.note or train.startswith("[")
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("names", "expected"),
     [
-        pytest.param(lambda root: (root / "labels/train/a.txt").write_text("0 0.5 0.5 0.25 0.2"), id="label"),
-        pytest.param(
-            lambda root: (root / "labels/train/b.txt").write_text("0 0.5 0.5 0.2 0.2"), id="new label"
-        ),
-        pytest.param(lambda root: (root / "labels/train/a.txt").unlink(), id="removed label"),
-        pytest.param(lambda root: Image.new("RGB", (9, 9)).save(root / "images/train/a.png"), id="size"),
-        pytest.param(lambda root: (root / "images/train/b.png").unlink(), id="removed image"),
-        pytest.param(
-            lambda root: (root / "data.yaml").write_text("{names: [x, y], train: images, val: images}"),
-            id="names",
-        ),
+        ("[a, b]", ["a", "b"]),
+        ("{0: a, 1: b}", ["a", "b"]),
+        ("{'1': b, '0': a}", ["a", "b"]),
+        ("[no, 007]", ["no", "007"]),
+        ("[1.0, null]", ["1.0", "null"]),
+        ("\n- a\n- '#b'", ["a", "#b"]),
+        ("\nnc: 2", ["class_0", "class_1"]),
+        ("null\nnc: 2.0", ["class_0", "class_1"]),
     ],
 )
-def test_file_is_built_again_after_a_change(write: Write, change: Callable[[Path], Any]) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1", "b": None, "c": "0 0.5 0.5 0.1 0.1"})
-    before = read(root)
-    change(root)
-    assert read(root) != before
+def test_class_names(write: Write, names: str, expected: list[str]) -> None:
+    root = write({"a": f"1{LINE[1:]}"})
+    write_text(root / "data.yaml", f"train: images/train\nnames: {names}\n", "utf-8-sig")
+    found = read(root)
+    assert [category["name"] for category in found.coco["categories"]] == expected
+    assert found.boxes[0][1] == expected[1]
 
 
-def test_datasets_with_equal_labels_have_separate_files(write: Write) -> None:
-    one, other = (write({"a": "0 0.5 0.5 0.1 0.1"}) for _ in range(2))
-    assert from_yolo(one, "train", LABEL).json != from_yolo(other, "train", LABEL).json
-    assert read(one)["images"][0]["file_name"] == str(one / "images/train/a.png")
-
-
-def test_working_directory_does_not_matter(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"})
-    monkeypatch.chdir(root.parent)
-    files = from_yolo(Path(root.name), "train", LABEL)
-    monkeypatch.chdir("/")
-    assert from_yolo(root, "train", LABEL) == files
-
-
-# Errors
+def test_class_numbers_with_gaps(write: Write) -> None:
+    found = read(write({"a": f"7{LINE[1:]}\n{LINE}"}, names={3: "c", 7: "g"}))
+    assert [name for _, name, _ in found.boxes] == ["g"]
+    assert "class 0 " in found.samples["invalid_annotation"][0]
 
 
 @pytest.mark.parametrize(
-    ("line", "facts"),
-    [
-        ("cat 0.5 0.5 0.1 0.1", "'cat 0.5 0.5 0.1 0.1'"),
-        ("0 0.5 half 0.1 0.1", "'0 0.5 half 0.1 0.1'"),
-        ("0.5 0.5 0.5 0.1 0.1", "'0.5 0.5 0.5 0.1 0.1'"),
-        ("2 0.5 0.5 0.1 0.1", "class 2 .*0 to 1"),
-        ("-1 0.5 0.5 0.1 0.1", "class -1 .*0 to 1"),
-        ("0 0.5 0.5 17 0.1", "17.0 .*0 to 1"),
-        ("0 0.5 0.5 1.01 0.1", "1.01 .*0 to 1"),
-        ("0 0.5 -0.01 0.1 0.1", "-0.01 .*0 to 1"),
-        ("0 nan 0.5 0.1 0.1", "nan .*0 to 1"),
-        ("0 0.5 0.5 inf 0.1", "inf .*0 to 1"),
-        ("0", "0 numbers .* 4, .* 6"),
-        ("0 0.5 0.5 0.1", "3 numbers .* 4, .* 6"),
-        ("0 0.5 0.5 0.1 0.1 0.9", "5 numbers .* 4, .* 6"),
-        ("0 0 0 1 0 1 1 0", "7 numbers .* 4, .* 6"),
-    ],
+    "more", [{"val": None}, {"val": "None"}, {"val": ""}, {"val": []}, {"val": "empty"}, {"val": "empty.txt"}]
 )
-def test_invalid_line(write: Write, line: str, facts: str) -> None:
-    root = write({"a": f"0 0.5 0.5 0.1 0.1\n\n{line}"})
-    with pytest.raises(ConfigError, match=rf"^{root}/labels/train/a\.txt:3: .*{facts}"):
-        read(root)
+def test_missing_validation_split(write: Write, more: dict[str, Any]) -> None:
+    root = write({"a": LINE}, **more)
+    (root / "empty").mkdir()
+    write_text(root / "empty.txt", "\n")
+    assert not has_val(root)
+    assert read(root).names == ["a.png"]
+
+
+@pytest.mark.parametrize("key", ["val", "valid", "validation", "test", "Validation"])
+def test_keys_of_the_validation_split(write: Write, key: str) -> None:
+    root = write({"a": LINE}, val=None)
+    put(root, "images/other/b.jpg")
+    content = yaml.safe_load((root / "data.yaml").read_text())
+    del content["val"]
+    write_text(root / "data.yaml", yaml.safe_dump({**content, key: "images/other"}))
+    found = read(root, "val")
+    assert found.names == ["b.jpg"]
+    assert bool(found.note) == (key == "test")
+
+
+def test_validation_images_without_labels(write: Write) -> None:
+    root = write({"a": LINE}, val="images/val")
+    write_image(root / "images/val/b.jpg")
+    assert read(root, "val").boxes == []
 
 
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
-        ("names: [", "YAML"),
-        ("\x00", "YAML"),
+        ("names: [\ntrain: x", "YAML"),
         ("- a", "names, train and val"),
         ("", "names, train and val"),
+        ("\x00", "names, train and val"),
         ("{train: images, val: images}", "names: None .*list .*mapping"),
         ("{names: [], train: images}", r"names: \[\] .*list"),
         ("{names: cat, train: images}", "names: 'cat' .*list"),
-        ("{names: {1: cat, 2: dog}, train: images}", r"names: \{1: 'cat', 2: 'dog'\} .*mapping from 0, 1, …"),
-        ("{names: [cat]}", "train: None .*folder .*text file"),
-        ("{names: [cat], train: 5}", "train: 5 .*folder"),
-        ("{names: [cat], train: [images, 5]}", r"train: \['images', 5\] .*folder"),
-        ("{names: [cat], train: []}", r"train: \[\] .*folder"),
-        ("{names: [cat], train: images, path: 5}", "path: 5 .*folder"),
-        ("{names: [cat], train: pictures}", r"train: .*/pictures: no such folder"),
-        ("{names: [cat], train: images, kpt_shape: [5, 3]}", "kpt_shape"),
+        ("{names: {a: cat}, train: images}", "names: .*mapping"),
+        ("{names: {0: cat, '00': dog}, train: images}", "names: .*mapping"),
+        ("{nc: many, train: images}", "names: None"),
+        ("{names: [cat]}", "train: nothing is declared"),
+        ("{names: [cat], train: 5}", "train: '5': .*folder"),
+        ("{names: [cat], train: {a: b}}", r"train: \{'a': 'b'\} .*folder"),
+        ("{names: [cat], train: []}", "train: nothing is declared"),
+        ("{names: [cat], train: images, path: [5]}", "path: .*folder"),
+        ("{names: [cat], train: pictures}", "train: 'pictures': no such folder"),
+        ("{names: [cat], train: images, kpt_shape: 5}", "kpt_shape: '5'"),
+        ("{names: [cat], train: images, kpt_shape: [5, 4]}", r"kpt_shape: \['5', '4'\]"),
+        ("{names: [cat], train: empty}", "train: .*empty: no labelled images"),
     ],
 )
 def test_invalid_yaml(write: Write, content: str, facts: str) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"})
-    (root / "data.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=rf"^{LABEL}={root}/data\.yaml: .*{facts}") as caught:
-        read(root)
+    root = write({"a": LINE})
+    (root / "empty").mkdir()
+    write_text(root / "data.yaml", content)
+    with pytest.raises(ConfigError, match=rf"^data\.root=x: data\.yaml: .*{facts}") as caught:
+        FORMAT.open(root, "train", "data.root=x")
     assert "\n" not in str(caught.value)
 
 
-def test_dataset_without_label_files(write: Write) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"}, folder="annotations")
-    with pytest.raises(ConfigError, match=r"train: .*/labels/train/a\.txt$"):
-        read(root)
+@pytest.mark.parametrize("name", ["coco8.yaml", "my set.yml", "sub/data.yaml", "DATA.YAML"])
+def test_yaml_file_of_any_name(write: Write, name: str) -> None:
+    root = write({"a": LINE}, path="..") if "/" in name else write({"a": LINE})
+    (root / "sub").mkdir()
+    file = (root / "data.yaml").rename(root / name)
+    write_text(root / "hyp.yaml", "lr0: 0.01\n")
+    assert read(root).names == read(file).names == ["a.png"]
 
 
-def test_folder_without_images(write: Write) -> None:
-    root = write({"a": ""}, val="nothing")
-    (root / "nothing").mkdir()
-    with pytest.raises(ConfigError, match=r"val: .*no images"):
-        read(root, "val")
+def test_several_yaml_files(write: Write) -> None:
+    root = write({"a": LINE})
+    for name in ("one.yaml", "two.yaml"):
+        write_text(root / name, (root / "data.yaml").read_text())
+    assert read(root).names == ["a.png"]
+    (root / "data.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"one\.yaml, two\.yaml.*data\.root"):
+        FORMAT.open(root, "train", "data.root")
 
 
-@pytest.mark.parametrize("text", ["images/train/missing.png", "images/train/a\0.png", "labels/train/a.txt"])
-def test_list_entry_that_is_not_an_image(write: Write, text: str) -> None:
-    root = write({"a": "0 0.5 0.5 0.1 0.1"}, train="train.txt")
-    (root / "train.txt").write_text(f"images/train/a.png\n{text}\n")
-    with pytest.raises(ConfigError, match="as an image"):
-        read(root)
+def test_missing_dataset(tmp_path: Path) -> None:
+    for root, facts in ((tmp_path / "x", "no such file"), (tmp_path, r"data\.yaml.*classes\.txt")):
+        with pytest.raises(ConfigError, match=rf"^data\.root=x: .*{facts}"):
+            FORMAT.open(root, "train", "data.root=x")
 
 
-def test_label_file_that_is_not_text(write: Write) -> None:
-    root = write({"a": ""})
-    (root / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"a\.txt .*as text"):
-        read(root)
+# Without data.yaml
 
 
-def test_rounded_coordinates_are_accepted(write: Write) -> None:
-    coco = read(write({"a": "0 0.5 0.5 1.0009 1\n1 -0.0009 0 1 0 1 1.0009"}))
-    assert [a["bbox"][2] for a in coco["annotations"]] == pytest.approx([40, 40], abs=0.1)
+@pytest.mark.parametrize("place", [".", "labels", "labels/sub"])
+def test_classes_of_labelimg(tmp_path: Path, place: str) -> None:
+    put(tmp_path, "images/a.jpg", "images/b b.v1.jpg", "images/sub/c.jpg", text=f"1{LINE[1:]}")
+    write_image(tmp_path / "images/unlabelled.jpg")
+    write_text(tmp_path / place / "classes.txt", "cat\nmy dog\n")
+    found = read(tmp_path)
+    assert found.boxes == [(name, "my dog", BOX) for name in ("a.jpg", "b b.v1.jpg", "c.jpg")]
+    assert found.names == ["a.jpg", "b b.v1.jpg", "c.jpg"]
+    assert found.note
+    assert not found.samples
+    assert not has_val(tmp_path)
 
 
-def test_byte_order_mark_is_accepted(write: Write) -> None:
-    root = write({"a": ""})
-    (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.1 0.1", "utf-8-sig")
-    assert len(read(root)["annotations"]) == 1
+def test_labels_beside_images(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    write_text(tmp_path / "classes.txt", "cat\n")
+    write_text(tmp_path / "gone.txt", LINE)
+    found = read(tmp_path)
+    assert found.names == ["a.jpg", "b.jpg"]
+    assert [sample.split(":")[0] for sample in found.samples["missing_image"]] == ["gone.txt"]
+
+
+def test_folders_of_splits(tmp_path: Path) -> None:
+    for split, names in (("train", "ab"), ("valid", "c"), ("test", "d")):  # Roboflow's Darknet export
+        put(tmp_path, *(f"{split}/{name}.jpg" for name in names))
+        write_text(tmp_path / split / "_darknet.labels", "cat\ndog")
+    assert read(tmp_path).names == ["a.jpg", "b.jpg"]
+    assert read(tmp_path, "val").names == ["c.jpg"]
+
+
+def test_class_lists_that_differ(tmp_path: Path) -> None:
+    for folder, names in (("x", "cat"), ("y", "cat\ndog")):
+        put(tmp_path, f"{folder}/{folder}.jpg")
+        write_text(tmp_path / folder / "classes.txt", names)
+    assert [c["name"] for c in read(tmp_path).coco["categories"]] == ["cat", "dog"]
+    write_text(tmp_path / "x" / "classes.txt", "dog")
+    with pytest.raises(ConfigError, match=r"x/classes\.txt"):
+        FORMAT.open(tmp_path, "train", "data.root")
+
+
+@pytest.mark.parametrize("prefix", ["data/", ""])
+def test_export_of_cvat(tmp_path: Path, prefix: str) -> None:
+    put(tmp_path, "obj_train_data/a.png", "obj_train_data/sub/b.png", "obj_valid_data/c.png")
+    write_text(tmp_path / "obj_train_data/sub/b.txt", "")
+    write_text(tmp_path / "obj.names", "cat\ndog\n")
+    write_text(tmp_path / "train.txt", f"{prefix}obj_train_data/a.png\n{prefix}obj_train_data/sub/b.png\n")
+    lists = f"train = {prefix}train.txt"
+    write_text(tmp_path / "obj.data", f"classes = 2\n{lists}\nnames = {prefix}obj.names\nbackup = backup/\n")
+    found = read(tmp_path)
+    assert (found.names, len(found.boxes)) == (["a.png", "b.png"], 1)
+    assert not has_val(tmp_path)
+    write_text(tmp_path / "valid.txt", f"{prefix}obj_valid_data/c.png\n")
+    write_text(tmp_path / "obj.data", f"{lists}\nvalid = {prefix}valid.txt\nnames = {prefix}obj.names\n")
+    assert read(tmp_path / "obj.data", "val").names == ["c.png"]
+    (tmp_path / "obj.data").unlink()
+    assert read(tmp_path).names == ["a.png", "b.png"]
+
+
+def test_class_list_that_is_empty_or_missing(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    write_text(tmp_path / "obj.data", "names = x.names\ntrain = train.txt\n")
+    with pytest.raises(ConfigError, match=r"obj\.data: names: 'x\.names'"):
+        FORMAT.open(tmp_path, "train", "data.root")
+    (tmp_path / "obj.data").unlink()
+    write_text(tmp_path / "classes.txt", "\n")
+    with pytest.raises(ConfigError, match=r"classes\.txt is empty"):
+        FORMAT.open(tmp_path, "train", "data.root")
+
+
+# The source
+
+
+def test_source_depends_on_labels_and_declaration(write: Write) -> None:
+    root = write({"a": LINE, "b": None})
+    write_text(root / "labels/train/orphan.txt", LINE)
+    source = FORMAT.open(root, "train", "data.root")
+    assert source is not None
+    assert [os.path.relpath(file, root) for file in source.files] == [
+        "data.yaml",
+        "labels/train/a.txt",
+        "labels/train/b.txt",
+        "labels/train/orphan.txt",
+    ]
+    assert root / "images/train/b.png" in source.settings
+    assert "data.root" in source.label
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("data.yaml", "names: [a]\ntrain: images\n", True),
+        ("deep/any.yml", "# a comment\nnc: 1\nTrain: images\n", True),
+        ("a.json", "{}", False),
+        ("config.yaml", "lr: 1\nname: x\n", False),
+        ("obj.data", "classes = 1", True),
+        ("obj.names", "cat", True),
+        ("classes.txt", "cat", False),
+        ("labels/a.txt", f"{LINE}\n", True),
+        ("labels/a.txt", "0 0.1 0.2 0.3 0.4 0.5 0.6", True),
+        ("requirements.txt", "numpy\n", False),
+        ("labelTxt/a.txt", "1 2 3 4 5 6 7 8 plane 0", False),  # DOTA
+        ("gt/gt.txt", "1,1,2,3,4,5,6,7", False),  # MOT
+    ],
+)
+def test_recognition(tmp_path: Path, file: str, text: str, expected: bool) -> None:
+    write_text(tmp_path / file, text)
+    assert FORMAT.recognize(tmp_path) is expected
+    assert not FORMAT.recognize(tmp_path / "missing")
+
+
+def test_recognition_of_files(write: Write) -> None:
+    root = write({"a": LINE})
+    assert FORMAT.recognize(root / "data.yaml")
+    assert not FORMAT.recognize(root / "labels/train/a.txt")
+    write_text(root / "other.yaml", "lr: 1")
+    assert not FORMAT.recognize(root / "other.yaml")
+
+
+# Random content
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1), *[st.floats(0, 1).filter(lambda v: v == 0 or v > 1e-6) for _ in range(4)]
+        ),
+        max_size=4,
+        unique=True,
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+def test_valid_labels_are_preserved(write: Write, boxes: list[tuple[float, ...]]) -> None:
+    root = write({"a": "\n".join(" ".join(map(repr, box)) for box in boxes)})
+    converted = []
+    for annotation in objects_of(root):
+        x, y, w, h = annotation["bbox"]
+        converted.append((annotation["category_id"] - 1, (x + w / 2) / 40, (y + h / 2) / 20, w / 40, h / 20))
+    assert np.array(converted) == pytest.approx(np.array(boxes), abs=1e-9)
+
+
+ANY_LINE = st.text("0123456789.-+enaif \t", max_size=30) | st.text(max_size=8) | st.just(LINE)
+
+
+@given(st.lists(ANY_LINE, max_size=3), st.sampled_from([{}, {"kpt_shape": [2, 2]}]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+def test_any_labels_are_read_or_reported(write: Write, labels: list[str], more: dict[str, Any]) -> None:
+    root = write({"a": ""}, **more)
+    text = "\n".join(labels)
+    (root / "labels/train/a.txt").write_text(text, "utf-8", "surrogatepass")
+    found = read(root)
+    count = sum(map(len, found.samples.values())) - len(found.samples.get("oriented_box", []))
+    lines = text.encode("utf-8", "surrogatepass").decode("utf-8-sig", "replace").splitlines()
+    assert len(found.boxes) + count == sum(bool(line.strip()) for line in lines)
+    assert all(math.isfinite(v) for _, _, box in found.boxes for v in box)
 
 
 def test_box_contains_the_drawn_pixels(write: Write) -> None:
@@ -354,6 +715,6 @@ def test_box_contains_the_drawn_pixels(write: Write) -> None:
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[5:15, 10:20] = 255
     cv2.imwrite(str(root / "images/train/a.png"), pixels)
-    x, y, w, h = map(round, read(root)["annotations"][0]["bbox"])
+    x, y, w, h = map(round, read(root).boxes[0][2])
     assert pixels[y : y + h, x : x + w].all()
     assert pixels.sum() == 3 * 255 * w * h

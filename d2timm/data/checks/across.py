@@ -1,0 +1,96 @@
+"""What only a look at all splits shows: files without annotations, and images that both splits have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from ...utils.pillow import BROKEN, image_suffixes, without_pixel_limit
+
+__all__ = ["near_duplicates", "unlabelled_files"]
+
+DISTANCE = 4  # of 64 bits, by which the hashes of nearly equal images differ at most
+SIDE = 64  # pixels to which a JPEG file is reduced while it is decoded, if it is larger by a power of two
+
+
+def unlabelled_files(folders: Iterable[str], used: Iterable[str]) -> list[str]:
+    """Images in the folders of a dataset that no split lists.
+
+    Args:
+        folders: the image folders; ``/`` stands for the folders of all images.
+        used: absolute paths of all listed images.
+    """
+    taken = set(used)
+    roots = {folder for folder in folders if folder != "/"}
+    if "/" in folders:
+        roots |= {os.path.dirname(file) for file in taken}
+    found: set[str] = set()
+    for root in roots:
+        for place, inner, names in os.walk(root, followlinks=True):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            found |= {os.path.join(place, name) for name in names if _is_image(name)}
+    return sorted(found - taken)
+
+
+def near_duplicates(train: Sequence[str], val: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of (validation image, training image) that are equal or look the same.
+
+    Images are compared by a perceptual hash (pHash of the package imagehash): it is nearly the same after
+    scaling, compression and small changes of brightness.
+
+    Args:
+        train: absolute paths of the training images.
+        val: of the validation images.
+    """
+    hashes = _hash([*dict.fromkeys([*train, *val])])
+    known = [file for file in train if file in hashes]
+    if not known:
+        return []
+    table = np.stack([hashes[file] for file in known])
+    pairs = []
+    for file in (file for file in val if file in hashes):
+        distances = np.bitwise_count(table ^ hashes[file]).sum(axis=1)
+        nearest = int(distances.argmin())
+        if distances[nearest] <= DISTANCE:
+            pairs.append((file, known[nearest]))
+    return pairs
+
+
+def _hash(files: Sequence[str]) -> Mapping[str, NDArray[np.uint8]]:
+    """The perceptual hash of each image as 8 bytes; images without any structure are left out."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        progress: Any = tqdm(
+            pool.map(_hash_of, files),
+            "Comparing images",
+            len(files),
+            unit=" images",
+            delay=1,
+            disable=None,
+            leave=False,
+        )
+        return {file: value for file, value in zip(files, progress, strict=True) if value is not None}
+
+
+def _hash_of(file: str) -> NDArray[np.uint8] | None:
+    try:
+        with without_pixel_limit(), Image.open(file) as image:
+            image.draft("L", (SIDE, SIDE))
+            bits = imagehash.phash(image).hash.ravel()
+    except BROKEN:
+        return None  # which the check of the images reports
+    if bits.sum() < 2:
+        return None  # an image of one colour, which all others of one colour look like
+    packed: NDArray[np.uint8] = np.packbits(bits)
+    return packed
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes()

@@ -1,0 +1,250 @@
+"""Clean a split: read its annotations, check everything, and write a COCO file that any program can use.
+
+    source -> raw content -> ids -> images -> objects -> classes -> COCO file and findings in the cache
+
+Training and evaluation read the file in the cache: integer ids, sizes of the images as they are shown, boxes
+with an area, masks and keypoints only where they are valid. It is made again when a source file or an image
+changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from ...utils.files import atomic_write, cache_root
+from ...utils.pillow import pillow_state
+from ..formats.base import Source
+from .findings import Findings
+from .headers import Header, file_state, read_headers
+from .images import CheckedImage, check_images
+from .objects import check_objects, find_other_conventions
+from .partition import Part, select
+from .structure import Structure, summary_of
+
+__all__ = ["CleanSplit", "clean", "divide", "read_clean"]
+
+VERSION = 1  # increase it when the same files are read differently
+RARE = 10  # objects of a class, with which a detector hardly learns anything
+
+
+@dataclass(frozen=True)
+class CleanSplit:
+    """A split whose annotations are checked and cleaned.
+
+    Attributes:
+        file: the COCO file in the cache, without what cannot be used.
+        label: the setting that selects the annotations and its value, for messages.
+        note: how the split was found or made; "" if the user has named it.
+    """
+
+    file: Path
+    label: str
+    note: str = ""
+
+    @property
+    def coco(self) -> Mapping[str, Any]:
+        """The content of the file, whose images have absolute file names."""
+        return read_clean(self.file)
+
+    @property
+    def findings(self) -> Findings:
+        """What was found while the split was read."""
+        return Findings.from_dict(self.coco["findings"])
+
+
+@dataclass
+class _Reading:
+    """What a reader of annotations is given (``formats.base.Reading``)."""
+
+    findings: Findings = field(default_factory=Findings)
+
+    def headers(self, files: Sequence[Path]) -> dict[Path, Header]:
+        return read_headers(files)
+
+
+def clean(
+    source: Source,
+    max_pixels: int,
+    categories: Sequence[Mapping[str, Any]] | None = None,
+) -> CleanSplit:
+    """Check a split and write it as a COCO file in the cache, unless it is there.
+
+    Args:
+        source: the annotations.
+        max_pixels: images with more pixels cannot be used.
+        categories: those of the training split, whose classes all splits share; None: this is it.
+
+    Raises:
+        ConfigError: the annotations cannot be read at all, or the cache cannot be written.
+    """
+    settings = (
+        VERSION,
+        pillow_state(),
+        source.images.absolute(),
+        source.settings,
+        max_pixels,
+        categories,
+    )
+    digest = hashlib.sha256(json.dumps([str(setting) for setting in settings]).encode())
+    for file in source.files:
+        digest.update(f"{file.absolute()} {file_state(file)}\n".encode())
+    file = cache_root() / f"coco-{digest.hexdigest()[:16]}.json"
+    if not (file.is_file() and _is_current(file)):
+        _write(file, _clean(source, max_pixels, categories))
+    return CleanSplit(file, source.label, source.note)
+
+
+def divide(whole: CleanSplit, part: Part) -> CleanSplit:
+    """Write a part of a split as a COCO file in the cache, unless it is there.
+
+    Args:
+        whole: all images; what was found in them belongs to the part that is not held out.
+        part: the part.
+    """
+    state = hashlib.sha256(f"{part} {file_state(whole.file)}".encode()).hexdigest()[:16]
+    file = whole.file.with_name(f"{whole.file.stem}-{state}.json")
+    if not file.is_file():
+        selected = select(whole.coco, part)
+        files = [image["file_name"] for image in selected["images"]]
+        findings = {} if part.held_out else whole.coco["findings"]
+        _write(file, {**selected, "files": files, "findings": findings})
+    note = f"{part.share:.0%} of the images, held out by data.val_share" if part.held_out else whole.note
+    return CleanSplit(file, whole.label, note)
+
+
+def read_clean(file: Path) -> dict[str, Any]:
+    """The content of a file that ``clean`` has written; an unchanged file is read once."""
+    return _read(file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(file: Path, mtime_ns: int) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_bytes())
+    return content
+
+
+def _is_current(file: Path) -> bool:
+    """Whether no image has changed, and none is missing that may have come since."""
+    try:
+        content = read_clean(file)
+    except ValueError:
+        return False
+    return "missing_image" not in content["findings"] and content["state"] == _state_of(content["files"])
+
+
+def _state_of(files: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(f"{name} {file_state(Path(name))}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as partial:
+            partial.write_text(json.dumps(content))
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be written ({error.strerror}): set D2TIMM_CACHE to a folder that can be written"
+        ) from None
+
+
+def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """The content of the clean file: that of a COCO file, and the findings and the state of the images."""
+    reading = _Reading()
+    findings = reading.findings
+    structure = Structure(source.read(reading), source.label, findings)
+    boxes: dict[int, list[Any]] = {}
+    for annotation, index in structure.annotations:
+        boxes.setdefault(index, []).append(annotation.get("bbox"))
+    images = check_images(structure.images, boxes, source.images, max_pixels, findings)
+    find_other_conventions(structure.annotations, images, findings)
+    annotations = check_objects(structure.annotations, images, _num_keypoints(structure.categories), findings)
+    shared = structure.categories
+    if categories is not None:
+        annotations = _match_classes(annotations, structure.categories, categories, images, findings)
+        shared = [dict(category) for category in categories]
+    entries = [_image_entry(structure.images[index], image) for index, image in sorted(images.items())]
+    objects = [
+        {**annotation, "id": number, "image_id": structure.images[index]["id"]}
+        for number, (annotation, index) in enumerate(annotations, start=1)
+    ]
+    coco = {"images": entries, "annotations": objects, "categories": shared}
+    _judge(structure, coco, findings)
+    files = [str(image.file.absolute()) for image in images.values()]
+    _count_classes(coco, findings, reference=categories is None)
+    return {
+        **coco,
+        "findings": findings.as_dict(),
+        "folder": str(source.images),
+        "files": files,
+        "state": _state_of(files),
+    }
+
+
+def _image_entry(entry: Mapping[str, Any], image: CheckedImage) -> dict[str, Any]:
+    width, height = image.turn.shown
+    kept = {key: entry[key] for key in ("id", "original_id") if key in entry}
+    return {**kept, "file_name": str(image.file.absolute()), "width": width, "height": height}
+
+
+def _num_keypoints(categories: Sequence[Mapping[str, Any]]) -> int:
+    """The number of keypoints of an object, if all classes have the same."""
+    counts = {len(names) if isinstance(names := c.get("keypoints"), list) else 0 for c in categories}
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def _match_classes(
+    annotations: Sequence[tuple[dict[str, Any], int]],
+    own: Sequence[Mapping[str, Any]],
+    shared: Sequence[Mapping[str, Any]],
+    images: Mapping[int, CheckedImage],
+    findings: Findings,
+) -> list[tuple[dict[str, Any], int]]:
+    """Give annotations the category ids of the training split, by the names of the classes."""
+    by_name = {category["name"]: category["id"] for category in shared}
+    ids = {category["id"]: by_name.get(category["name"]) for category in own}
+    if ids and not any(new is not None for new in ids.values()):
+        names = summary_of(str(category["name"]) for category in own)
+        findings.add("other_classes", f"{names}; in training {summary_of(map(str, by_name))}")
+    matched = []
+    for annotation, index in annotations:
+        if (new := ids[annotation["category_id"]]) is None:
+            name = next(category["name"] for category in own if category["id"] == annotation["category_id"])
+            findings.add("untrained_class", f"{name} in {images[index].name}")
+        else:
+            matched.append(({**annotation, "category_id": new}, index))
+    return matched
+
+
+def _judge(structure: Structure, coco: Mapping[str, Any], findings: Findings) -> None:
+    """Decide whether the rest of a split, without what was left out, can be used."""
+    listed, usable = len(structure.images), len(coco["images"])
+    if not usable:
+        findings.add("no_images", f"{listed} are listed")
+    elif usable < listed / 2:
+        findings.add("mostly_bad_images", f"{listed - usable} of {listed}")
+    if not any(not annotation["iscrowd"] for annotation in coco["annotations"]):
+        findings.add("no_objects", f"{len(structure.annotations)} are listed")
+    used = {annotation["image_id"] for annotation in coco["annotations"] if not annotation["iscrowd"]}
+    findings.add("empty_image", *(i["file_name"] for i in coco["images"] if i["id"] not in used))
+
+
+def _count_classes(coco: Mapping[str, Any], findings: Findings, reference: bool) -> None:
+    """Report classes without objects, or with few of them in the training split."""
+    counts = Counter(a["category_id"] for a in coco["annotations"] if not a["iscrowd"])
+    for category in coco["categories"]:
+        count = counts[category["id"]]
+        if not count:
+            findings.add("unused_category", category["name"])
+        elif count < RARE and reference:
+            findings.add("rare_category", f"{category['name']}: {count}")

@@ -1,0 +1,150 @@
+"""A user's own dataset: the splits that the ``data`` node of a config names, or that are found or made."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..utils.images import MAX_PIXELS
+from .checks.clean import CleanSplit, clean, divide
+from .checks.partition import Part
+from .datasets.base import Dataset
+from .datasets.coco import CocoDataset, CocoKeypointsDataset, CustomDataset
+from .formats import coco_file, folder_formats
+from .formats.base import Source
+from .paths import SPLITS
+
+__all__ = ["CUSTOM", "PATHS", "checkable", "forget_own", "name_of_root", "own_dataset"]
+
+CUSTOM = "custom"
+#: Keys of ``data`` that name a user's COCO files and the folders of their images
+PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images"))
+ON_ERROR = ("skip", "stop")
+
+
+def own_dataset(data: Mapping[str, Any], name: str) -> CustomDataset:
+    """The user's own dataset that a ``data`` node selects.
+
+    Args:
+        data: the config's ``data`` node.
+        name: ``custom`` or the name of a format.
+
+    Raises:
+        ConfigError: a key has a value that is not allowed.
+    """
+    on_error = data.get("on_error", ON_ERROR[0])
+    if on_error not in ON_ERROR:
+        raise ConfigError(f"data.on_error={on_error}: use {' or '.join(ON_ERROR)}")
+    tasks = folder_formats()[name].tasks if name in folder_formats() else ("bbox", "segm", "keypoints")
+    return CustomDataset(name, partial(_open, _key(data, name)), tasks, on_error)
+
+
+def checkable(dataset: Dataset) -> CustomDataset:
+    """A dataset whose files are checked, also if it is a published one, whose files are usually trusted.
+
+    Raises:
+        ConfigError: the dataset has no COCO files.
+    """
+    if isinstance(dataset, CustomDataset):
+        return dataset
+    if type(dataset) not in (CocoDataset, CocoKeypointsDataset):
+        raise ConfigError(f"data.name={dataset.name}: only a user's own data and COCO's can be checked")
+    published = dataset
+
+    @functools.cache
+    def open_split(split: str) -> CleanSplit:
+        published.check(split, ())
+        files = published.files(split)
+        return clean(
+            coco_file.source([files.json], [files.images], published.label(split, "json")), MAX_PIXELS
+        )
+
+    return CustomDataset(dataset.name, open_split, dataset.annotated_tasks)
+
+
+def name_of_root(data: Mapping[str, Any]) -> str:
+    """The name of the format of ``data.root``, as its files show it."""
+    return _recognize(_path(data["root"]))
+
+
+def forget_own() -> None:
+    """Look at files again at their next use, which happens once in a process otherwise."""
+    _open.cache_clear()
+    _recognize.cache_clear()
+
+
+@functools.cache
+def _recognize(root: Path) -> str:
+    from .formats import recognize
+
+    return str(recognize(root).name)
+
+
+def _key(data: Mapping[str, Any], name: str) -> tuple[tuple[str, Any], ...]:
+    """All that the splits depend on, as a key of a cache."""
+    share, pixels = data.get("val_share"), data.get("max_pixels", MAX_PIXELS)
+    if share is not None and not (isinstance(share, (int, float)) and 0 < share < 1):
+        raise ConfigError(f"data.val_share={share}: a share of the images, more than 0 and less than 1")
+    if not isinstance(pixels, int) or pixels < 1:
+        raise ConfigError(f"data.max_pixels={pixels}: a number of pixels, >= 1")
+    values: dict[str, Any] = {"name": name, "share": share, "seed": data.get("val_seed", 0), "pixels": pixels}
+    for key in (*PATHS, "root"):
+        value = data.get(key)
+        values[key] = tuple(map(_path, _as_list(value))) if value else ()
+    return tuple(values.items())
+
+
+@functools.cache  # one run asks many times, and each time thousands of files would be looked at
+def _open(key: tuple[tuple[str, Any], ...], split: str) -> CleanSplit | None:
+    """A split of the dataset, or None if it has no such split."""
+    settings = dict(key)
+    train, val = (_source(settings, part) for part in SPLITS)
+    if train is not None and val is not None and settings["share"]:
+        raise ConfigError(
+            f"data.val_share={settings['share']}: there is a validation split already, {val.label}"
+        )
+    if train is not None and settings["share"]:
+        part = Part(settings["share"], settings["seed"], held_out=split == "val")
+        return divide(clean(train, settings["pixels"]), part)
+    if split == "train":
+        return clean(train, settings["pixels"]) if train is not None else None
+    if val is None:
+        return None
+    categories = clean(train, settings["pixels"]).coco["categories"] if train is not None else None
+    return clean(val, settings["pixels"], categories)
+
+
+def _source(settings: Mapping[str, Any], split: str) -> Source | None:
+    if settings["name"] == CUSTOM:
+        return _files(settings, split)
+    if not settings["root"]:
+        raise ConfigError(f"data.name={settings['name']} needs data.root: the folder of the dataset")
+    (root,) = settings["root"]
+    label = f"data.name={settings['name']} data.root={root}"
+    return folder_formats()[settings["name"]].open(root, split, label)
+
+
+def _files(settings: Mapping[str, Any], split: str) -> Source | None:
+    """The user's own files in COCO format."""
+    keys = [f"{split}_{kind}" for kind in ("json", "images")]
+    missing = [f"data.{key}" for key in keys if not settings[key]]
+    if len(missing) == len(keys):
+        return None
+    if missing:
+        raise ConfigError(
+            f"{missing[0]} must be set: annotations in COCO format, and the folder of their images"
+        )
+    jsons, images = (settings[key] for key in keys)
+    return coco_file.source(jsons, images, f"data.{split}_json")
+
+
+def _as_list(value: Any) -> Sequence[Any]:
+    return [value] if isinstance(value, (str, int, float, Path)) else list(value)
+
+
+def _path(value: Any) -> Path:
+    return Path(str(value)).expanduser().absolute()  # a name that is a number is a path as well

@@ -1,0 +1,188 @@
+"""Check a dataset before training: everything that a run would find, and a look across its splits."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
+
+from ..config.build import instantiate
+from ..data.catalog import get_dataset, tasks_of
+from ..data.checks.across import near_duplicates, unlabelled_files
+from ..data.checks.findings import KINDS, NOTE, REPAIRED, SKIPPED, STOP
+from ..data.mapper import test_size
+from ..data.own import checkable
+from ..data.paths import SPLITS
+from ..errors import ConfigError
+
+__all__ = ["DataCheck"]
+
+HEADINGS = {
+    STOP: "Training would stop",
+    SKIPPED: "Left out (data.on_error=skip) or an error (stop)",
+    REPAIRED: "Read with a correction",
+    NOTE: "Worth a look",
+}
+SHOWN = 3  # samples of a kind on the screen
+ANCHORS = ("model.proposal_generator.anchor_generator", "model.anchor_generator")
+
+
+class DataCheck:
+    """The check of a dataset for a detector.
+
+    Args:
+        cfg: the tree, its dataset resolved.
+        duplicates: whether images of the splits are compared, which decodes all of them.
+
+    Attributes:
+        stops: why training would stop; empty if it would not.
+
+    Raises:
+        ConfigError: the dataset cannot be read at all.
+    """
+
+    def __init__(self, cfg: DictConfig, duplicates: bool = True) -> None:
+        self.data, self.tasks = cfg.data, tasks_of(cfg.data)
+        self.dataset = checkable(get_dataset(cfg.data))
+        self.findings = {split: self.dataset.findings(split) for split in self.dataset.splits()}
+        files = [file for split in self.findings for file in self.dataset.split(split).coco["files"]]
+        self._root = os.path.commonpath([os.path.dirname(file) for file in files]) if files else "/"
+        self.stops = self._stops()
+        for split in self.findings:
+            self._compare_with_detector(cfg, split)
+        self._look_across(duplicates)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The check as JSON."""
+        return {
+            "dataset": self.dataset.name,
+            "stops": self.stops,
+            "splits": {
+                split: {**self._counts(split), "findings": findings.as_dict()}
+                for split, findings in self.findings.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        counts = {split: self._counts(split) for split in self.findings}
+        parts = [self._sources(), _sizes(counts), _classes(counts)]
+        for severity, heading in HEADINGS.items():
+            if rows := self._rows(severity):
+                headers = [heading, *self.findings, "", "such as"]
+                parts.append(
+                    tabulate(rows, headers, disable_numparse=True, maxcolwidths=[44, None, None, 30, 60])
+                )
+        parts.append("\n".join(f"error: {stop}" for stop in self.stops) or "Nothing would stop training.")
+        return "\n\n".join(parts)
+
+    def _stops(self) -> list[str]:
+        stops = []
+        for split in self.findings:
+            try:
+                self.dataset.check(split, self.tasks)
+            except ConfigError as error:
+                stops.append(str(error))
+        return stops
+
+    def _compare_with_detector(self, cfg: DictConfig, split: str) -> None:
+        """Report crowded images, and objects that are small beside the anchors."""
+        coco, findings = self.dataset.split(split).coco, self.findings[split]
+        names = {image["id"]: self._short(image["file_name"]) for image in coco["images"]}
+        objects = [annotation for annotation in coco["annotations"] if not annotation["iscrowd"]]
+        limit = cfg.data.settings[cfg.data.name].detections_per_image
+        counts = Counter(annotation["image_id"] for annotation in objects)
+        findings.add(
+            "crowded_image", *(f"{names[i]}: {count} objects" for i, count in counts.items() if count > limit)
+        )
+        anchor = _smallest_anchor(cfg)
+        if anchor is None:
+            return
+        scales = {
+            image["id"]: _scale(image, *test_size(cfg.dataloader.test.mapper)) for image in coco["images"]
+        }
+        for annotation in objects:
+            side = math.sqrt(annotation["bbox"][2] * annotation["bbox"][3])
+            if 2 * side * scales[annotation["image_id"]] < anchor:
+                findings.add("tiny_object", f"{side:.0f} pixels in {names[annotation['image_id']]}")
+
+    def _look_across(self, duplicates: bool) -> None:
+        """Report files that no split lists, and images that both splits have."""
+        contents = {split: self.dataset.split(split).coco for split in self.findings}
+        folders = {coco["folder"] for coco in contents.values()}
+        used = [file for coco in contents.values() for file in coco["files"]]
+        unlabelled = map(self._short, unlabelled_files(folders, used))
+        next(iter(self.findings.values())).add("unlabelled_file", *unlabelled)
+        if duplicates and len(contents) == len(SPLITS):
+            train, val = ([image["file_name"] for image in contents[split]["images"]] for split in SPLITS)
+            pairs = ((self._short(file), self._short(other)) for file, other in near_duplicates(train, val))
+            self.findings["val"].add("near_duplicate", *(f"{file} and {other}" for file, other in pairs))
+
+    def _short(self, file: str) -> str:
+        """The path of an image below the folder that all images of the dataset share."""
+        return os.path.relpath(file, self._root)
+
+    def _counts(self, split: str) -> dict[str, Any]:
+        coco = self.dataset.split(split).coco
+        objects = [annotation for annotation in coco["annotations"] if not annotation["iscrowd"]]
+        per_class = Counter(annotation["category_id"] for annotation in objects)
+        per_image = Counter(annotation["image_id"] for annotation in objects)
+        return {
+            "images": len(coco["images"]),
+            "images with objects": len(per_image),
+            "objects": len(objects),
+            "objects with masks": sum("segmentation" in annotation for annotation in objects),
+            "objects with keypoints": sum(annotation.get("num_keypoints", 0) > 0 for annotation in objects),
+            "most objects in an image": max(per_image.values(), default=0),
+            "classes": {c["name"]: per_class[c["id"]] for c in coco["categories"]},
+        }
+
+    def _sources(self) -> str:
+        lines = []
+        for split in self.findings:
+            opened = self.dataset.split(split)
+            lines.append(f"{split}: {opened.label}" + (f" ({opened.note})" if opened.note else ""))
+        return "\n".join(lines)
+
+    def _rows(self, severity: str) -> list[list[str]]:
+        rows = []
+        for name, kind in KINDS.items():
+            found = [findings for findings in self.findings.values() if name in findings.counts]
+            if kind.severity == severity and found:
+                samples = [sample for findings in found for sample in findings.samples[name][:SHOWN]][:SHOWN]
+                counts = [str(findings.counts.get(name, 0)) for findings in self.findings.values()]
+                rows.append([kind.text, *counts, kind.consequence, "\n".join(samples)])
+        return rows
+
+
+def _sizes(counts: Mapping[str, Mapping[str, Any]]) -> str:
+    keys = [key for key in next(iter(counts.values())) if key != "classes"]
+    rows = [[key, *(count[key] for count in counts.values())] for key in keys]
+    return str(tabulate(rows, ["", *counts]))
+
+
+def _classes(counts: Mapping[str, Mapping[str, Any]]) -> str:
+    names = dict.fromkeys(name for count in counts.values() for name in count["classes"])
+    rows = [[name, *(count["classes"].get(name, 0) for count in counts.values())] for name in names]
+    return str(tabulate(rows, ["objects of class", *counts], disable_numparse=[0]))
+
+
+def _smallest_anchor(cfg: DictConfig) -> float | None:
+    """The side of the smallest anchor, in pixels of the resized image; None for detectors without anchors."""
+    node = next(filter(None, (OmegaConf.select(cfg, place) for place in ANCHORS)), None)
+    if node is None:
+        return None
+    corners = torch.cat(list(instantiate(node).cell_anchors))
+    return float((corners[:, 2:] - corners[:, :2]).prod(dim=1).sqrt().min())
+
+
+def _scale(image: Mapping[str, Any], short_edge: int, max_size: int) -> float:
+    """The factor by which an image is resized in evaluation."""
+    short, long = sorted((image["width"], image["height"]))
+    return float(min(short_edge / short, max_size / long))
