@@ -131,8 +131,20 @@ def parse(text: str, label: str) -> DictConfig:
 
 def to_yaml(cfg: DictConfig) -> str:
     """Format a config as YAML, which ``parse`` reads."""
-    text: str = yaml.safe_dump(to_plain(cfg), sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(to_plain(cfg), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts with line breaks or control characters, some of which would otherwise become blanks."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    ),
+)
 
 
 def to_plain(node: Any) -> Any:

@@ -67,7 +67,8 @@ def _explain(text: str, error: HydraException) -> str:
         return f"an override is not key=value: {one_line(text)}: {first_line(error)}"
     odd = next((character for character in value if not PLAIN.match(character)), None)
     reason = f"{odd!r} is not allowed here without quotes" if odd else first_line(error)
-    return f"{one_line(text)}: {reason}; for a text, write {one_line(shlex.quote(quoted))}"
+    hint = shlex.quote(quoted).replace("\n", " ")
+    return f"{one_line(text)}: {reason}; for a text, write {hint}"
 
 
 def _apply(cfg: DictConfig, override: Override) -> None:

@@ -47,11 +47,8 @@ PATHS = frozenset(
 )
 OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
 QUOTED = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'"
-#: One of several values between commas: in quotes, in brackets (with brackets in them) or plain
-PIECE = re.compile(
-    rf"(?:\A|,)\s*({QUOTED}|\[(?:[^][]|\[[^][]*\])*\]|[^,]*?)\s*(?=,|\Z)",
-    re.DOTALL,
-)
+#: A value in quotes between commas or brackets, or one of these
+TOKEN = re.compile(rf"(?:\A|(?<=[,[]))\s*(?:{QUOTED})(?=\s*(?:[],]|\Z))|[][,]", re.DOTALL)
 CHOICE = re.compile(r"choice\((.*)\)", re.DOTALL)
 #: Other functions of Hydra that give several values
 SWEEP = re.compile(r"(glob|interval|range|shuffle|sort|tag)\(.*\)", re.DOTALL)
@@ -78,15 +75,15 @@ def quote_paths(override: str, sweep: bool = False) -> str:
     if not match or re.sub(r"\.\d+$", "", match[2]) not in PATHS:
         return override
     prefix, key, text = match.groups()
-    form, pieces = "{}", [text]
+    pieces = [text]
     if sweep and key not in CREATED and not _exists(text):
-        form, pieces = _several(text)
-        if not form or (len(pieces) > 1 and not all(pieces)):
+        pieces = _several(text)
+        if not pieces or (len(pieces) > 1 and "" in pieces):
             return override  # Hydra evaluates the function, or reports a comma too many
     values = [_read(piece, key, override) for piece in pieces]
-    if _read_by_hydra(override) == (values if len(values) > 1 or form != "{}" else values[0]):
+    if _read_by_hydra(override) == (values if len(values) > 1 else values[0]):
         return override  # keeps names of folders and recorded commands simple
-    return f"{prefix}{key}={form.format(','.join(map(_write, values)))}"
+    return f"{prefix}{key}={','.join(map(_write, values))}"
 
 
 def quote(text: str) -> str:
@@ -124,27 +121,37 @@ def _path(text: str, override: str) -> str:
     return os.path.expanduser(text)
 
 
-def _several(text: str) -> tuple[str, list[str]]:
-    """The values of a sweep, and the format that joins them; no format for functions that Hydra evaluates."""
+def _several(text: str) -> list[str]:
+    """The values of a sweep; none if Hydra has to evaluate a function."""
     if SWEEP.fullmatch(text):
-        return "", []
+        return []
     if choice := CHOICE.fullmatch(text):
-        return "choice({})", _split(choice[1])
+        return _split(choice[1])
     pieces = _split(text)
-    return "{}", pieces if len(pieces) > 1 else [text]  # one value keeps the blanks around it
+    return pieces if len(pieces) > 1 else [text]  # one value keeps the blanks around it
 
 
 def _split(text: str) -> list[str]:
     """Split at commas, except in quotes, in brackets and in paths that exist."""
-    spans = [match.span(1) for match in PIECE.finditer(text)]
-    pieces, first = [], 0
-    while first < len(spans):
-        start, last = spans[first][0], min(first + MOST_COMMAS, len(spans) - 1)
-        while last > first and not _exists(text[start : spans[last][1]]):
+    ends = [*_commas(text), len(text)]
+    pieces, start, first = [], 0, 0
+    while first < len(ends):
+        last = min(first + MOST_COMMAS, len(ends) - 1)
+        while last > first and not _exists(text[start : ends[last]].strip()):
             last -= 1
-        pieces.append(text[start : spans[last][1]])
-        first = last + 1
+        pieces.append(text[start : ends[last]].strip())
+        start, first = ends[last] + 1, last + 1
     return pieces
+
+
+def _commas(text: str) -> list[int]:
+    """Positions of the commas outside of quotes and, if these are balanced, of brackets."""
+    depth, commas = 0, []
+    for token in TOKEN.finditer(text):
+        depth += {"[": 1, "]": -1}.get(token[0], 0)
+        if token[0] == ",":
+            commas.append((token.start(), depth))
+    return [position for position, inside in commas if not inside or depth]
 
 
 def _exists(text: str) -> bool:
@@ -152,13 +159,18 @@ def _exists(text: str) -> bool:
 
 
 def _read_by_hydra(override: str) -> Any:
-    """The value of an override, a list for several; ``...`` if Hydra cannot read it."""
+    """The value of an override, a list for several; ``...`` if Hydra cannot read it.
+
+    Its function choice is such a case, because numbers in quotes lose their quotes in a sweep.
+    """
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return ...
     value = parsed.value()
     if isinstance(value, ChoiceSweep):
+        if not value.simple_form:
+            return ...
         return [each.text if isinstance(each, QuotedString) else each for each in value.list]
     return value
 

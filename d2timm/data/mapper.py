@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,13 @@ from detectron2.structures import Instances
 from fvcore.transforms.transform import CropTransform
 
 from ..utils.images import read_image
+from ..utils.pillow import MAX_PIXELS
 from .datasets.base import flip_indices
 from .datasets.panoptic import read_semantic
 
 __all__ = ["Mapper", "mask_format", "test_size"]
+
+MIN_SIDE = 1e-5  # pixels; smaller boxes are empty, as in detectron2
 
 
 def mask_format(points: Any) -> str:
@@ -43,7 +46,7 @@ def test_size(mapper: Any) -> tuple[int, int]:
 class Mapper(DatasetMapper):
     """detectron2's mapper, which also reads pixel classes and derives its other settings from the tasks.
 
-    Objects without the annotations that the tasks need are left out, like crowds. After a crop, boxes are
+    Crowds are left out, and objects without a mask if a mask head cannot do without. After a crop, boxes are
     fitted to the remaining part of their masks, or only clipped where there are no masks.
 
     Args:
@@ -54,6 +57,9 @@ class Mapper(DatasetMapper):
         keypoint_names: names of the dataset's keypoints; left and right are swapped when an image is flipped.
         instance_mask_format: ``polygon``, if the dataset has polygons, or ``bitmask``.
         tight_boxes: whether boxes are fitted to cropped masks; False clips them, as mmdetection does.
+        partial_masks: whether objects without a mask are kept for the box head, although the tasks include
+            masks. Their masks are empty, and ``gt_has_mask`` says which objects have one.
+        max_pixels: larger images are not read.
     """
 
     def __init__(
@@ -65,6 +71,8 @@ class Mapper(DatasetMapper):
         keypoint_names: Sequence[str] = (),
         instance_mask_format: str = "polygon",
         tight_boxes: bool = True,
+        partial_masks: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
             is_train,
@@ -75,7 +83,8 @@ class Mapper(DatasetMapper):
             instance_mask_format=instance_mask_format,
             keypoint_hflip_indices=np.array(flip_indices(keypoint_names)) if keypoint_names else None,
         )
-        self.tight_boxes = tight_boxes
+        self.tight_boxes, self.partial_masks, self.max_pixels = tight_boxes, partial_masks, max_pixels
+        self.num_keypoints = len(keypoint_names)
         self.use_semantic = is_train and "sem_seg" in tasks
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +98,7 @@ class Mapper(DatasetMapper):
             ``sem_seg``, (H, W) class indices, if the tasks need them.
         """
         entry = copy.deepcopy(dataset_dict)
-        image = read_image(entry["file_name"], self.image_format)
+        image = read_image(entry["file_name"], self.image_format, self.max_pixels)
         detection_utils.check_image_size(entry, image)
         semantic = read_semantic(entry).astype(np.uint8) if self.use_semantic else None
         aug_input = T.AugInput(image, sem_seg=semantic)
@@ -109,15 +118,10 @@ class Mapper(DatasetMapper):
         self, annotations: Sequence[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
     ) -> Instances:
         """The objects of an image after its transforms, which give it the size (H, W)."""
-        used = {"segmentation": self.use_instance_mask, "keypoints": self.use_keypoint}
-        required = [key for key, needed in used.items() if needed]
-        unused = [key for key, needed in used.items() if not needed]
-        objects = []
-        for annotation in annotations:
-            if annotation.get("iscrowd") or not all(annotation.get(key) for key in required):
-                continue
+        objects, has_mask = [], []
+        for annotation in filter(self._is_used, annotations):
             transformed = detection_utils.transform_instance_annotations(
-                {key: value for key, value in annotation.items() if key not in unused},
+                self._completed(annotation),
                 transforms,
                 size,
                 keypoint_hflip_indices=self.keypoint_hflip_indices,
@@ -125,10 +129,31 @@ class Mapper(DatasetMapper):
             if isinstance(mask := transformed.get("segmentation"), np.ndarray):  # decoded run lengths
                 transformed["segmentation"] = mask == 1  # crops are padded with another value
             objects.append(transformed)
+            has_mask.append(bool(annotation.get("segmentation")))
         has_bitmasks = any(isinstance(o.get("segmentation"), np.ndarray) for o in objects)
         mask_format = "bitmask" if has_bitmasks else self.instance_mask_format
         instances = detection_utils.annotations_to_instances(objects, size, mask_format)
-        cropped = any(isinstance(t, CropTransform) for t in transforms.transforms)
-        if cropped and self.tight_boxes and instances.has("gt_masks"):
-            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-        return detection_utils.filter_empty_instances(instances)
+        if not instances.has("gt_masks"):
+            return detection_utils.filter_empty_instances(instances)
+        masked = torch.tensor(has_mask)
+        if self.partial_masks:
+            instances.gt_has_mask = masked
+        if self.tight_boxes and any(isinstance(t, CropTransform) for t in transforms.transforms):
+            instances.gt_boxes.tensor[masked] = instances.gt_masks.get_bounding_boxes().tensor[masked]
+        return instances[instances.gt_boxes.nonempty(MIN_SIDE) & (instances.gt_masks.nonempty() | ~masked)]
+
+    def _is_used(self, annotation: Mapping[str, Any]) -> bool:
+        lacks_mask = self.use_instance_mask and not annotation.get("segmentation")
+        return not annotation.get("iscrowd") and (self.partial_masks or not lacks_mask)
+
+    def _completed(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
+        """An annotation with what the tasks need, and without what they do not; what it lacks is empty."""
+        needed = {
+            "segmentation": (self.use_instance_mask, []),
+            "keypoints": (self.use_keypoint, [0.0] * 3 * self.num_keypoints),
+        }
+        completed = {key: value for key, value in annotation.items() if key not in needed}
+        for key, (is_needed, empty) in needed.items():
+            if is_needed:
+                completed[key] = annotation.get(key) or empty
+        return completed

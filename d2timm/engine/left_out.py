@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 FILE = "skipped.json"
 NO_VALIDATION = "There is no validation set and no evaluation; data.val_share=0.2 holds out some images"
-    "There is no validation set, so nothing is evaluated; data.val_share=0.2 holds out some images"
-)
 
 
 def has_validation(cfg: DictConfig) -> bool:

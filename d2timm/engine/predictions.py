@@ -17,6 +17,7 @@ from torch import nn
 from ..config.build import instantiate
 from ..data.catalog import dataset_name
 from ..data.datasets.panoptic import read_segments, read_semantic
+from ..errors import ConfigError
 from ..inference.predictor import on_cpu
 from ..utils.images import read_image
 from ..visualize.image_grid import stack_pictures
@@ -49,15 +50,21 @@ def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, image
     indices = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
     pictures = []
     for entry in (dataset[index] for index in indices):
-        image = read_image(entry["file_name"], "RGB")
+        try:
+            inputs, image = mapper(entry), read_image(entry["file_name"], "RGB")
+        except ConfigError as error:  # the evaluation has decided what to do about it
+            logger.warning("An image is not drawn: %s", error)
+            continue
         with torch.no_grad():
-            output = on_cpu(model([mapper(entry)])[0])
+            output = on_cpu(model([inputs])[0])
         left, right = (DetectionVisualizer(image, metadata, SIDE / max(image.shape[:2])) for _ in range(2))
         _draw_ground_truth(left, entry, output)
         right.draw_output(output, SCORE_THRESHOLD)
         pictures += [left.output.get_image(), right.output.get_image()]
-    write_picture(file, stack_pictures(pictures, COLUMNS))
-    logger.info("Drew ground truth (left) and predictions (right) of %d images: %s", len(indices), file)
+    if pictures:
+        write_picture(file, stack_pictures(pictures, COLUMNS))
+    drawn = len(pictures) // 2
+    logger.info("Drew ground truth (left) and predictions (right) of %d images: %s", drawn, file)
 
 
 def _metadata(evaluator: DictConfig) -> Metadata:

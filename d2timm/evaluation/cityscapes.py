@@ -30,7 +30,7 @@ class CityscapesMaskEvaluator(CityscapesInstanceEvaluator):
         if not comm.is_main_process():
             return None
         official, args = _official("evalInstanceLevelSemanticLabeling", self._temp_dir)
-        files = sorted(str(file) for file in Path(self._metadata.gt_dir).glob("*/*_instanceIds.png"))
+        files = _processed(self._metadata.gt_dir, "instanceIds", self._temp_dir)
         predictions = [official.getPrediction(file, args) for file in files]
         official.setInstanceLabels(args)
         with _restored_in1d():
@@ -55,7 +55,7 @@ class CityscapesSemanticEvaluator(CityscapesSemSegEvaluator):
         if not comm.is_main_process():
             return None
         official, args = _official("evalPixelLevelSemanticLabeling", self._temp_dir)
-        files = sorted(str(file) for file in Path(self._metadata.gt_dir).glob("*/*_labelIds.png"))
+        files = _processed(self._metadata.gt_dir, "labelIds", self._temp_dir)
         predictions = [official.getPrediction(args, file) for file in files]
         with _restored_in1d():
             averages = official.evaluateImgLists(predictions, files, args)
@@ -78,6 +78,17 @@ def _official(name: str, folder: str) -> tuple[Any, Any]:
     args.predictionPath, args.predictionWalk = str(Path(folder).resolve()), None
     args.quiet, args.JSONOutput = True, False
     return official, args
+
+
+def _processed(gt_dir: str, kind: str, folder: str) -> list[str]:
+    """The ground truth of the images with predictions in a folder, which unreadable images lack."""
+    images = {_image(file) for file in Path(folder).iterdir()}
+    return sorted(str(f) for f in Path(gt_dir).glob(f"*/*_{kind}.png") if _image(f) in images)
+
+
+def _image(file: Path) -> tuple[str, ...]:
+    """City, sequence and frame, with which the names of all files of an image begin."""
+    return tuple(file.name.split("_")[:3])
 
 
 def _log_percentages(task: str, scores: Mapping[str, Any]) -> dict[str, float]:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from math import nan
 from pathlib import Path
 from typing import Any
 
 from detectron2.evaluation import COCOEvaluator, SemSegEvaluator
-from detectron2.evaluation.coco_evaluation import _evaluate_predictions_on_coco
+from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO, COCOeval_faster
-from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
 
-__all__ = ["CocoEvaluator", "LvisEvaluator", "SemanticEvaluator", "keypoint_sigmas"]
+from . import matching
+
+__all__ = ["CocoEvaluator", "LvisEvaluator", "SemanticEvaluator", "keypoint_sigmas", "metric_names"]
 
 #: Metrics of COCO's summary, in its order
 OBJECTS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 KEYPOINTS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 LVIS_DETECTIONS = 300  # evaluated per image
 COCO_KEYPOINTS = 17  # keypoints of a person, for which COCO has measured the variance of annotations
+#: faster-coco-eval's names of LVIS's metrics -> ours
+LVIS = {
+    **{"AP_all": "AP", "AP_50": "AP50", "AP_75": "AP75"},
+    **{"AP_small": "APs", "AP_medium": "APm", "AP_large": "APl", "AR_all": f"AR{LVIS_DETECTIONS}"},
+    **{name: name for name in ("APr", "APc", "APf")},
+}
+COLUMNS = 3  # classes in a row of a table
 
 
 def keypoint_sigmas(names: Sequence[str]) -> list[float]:
@@ -38,17 +46,37 @@ def keypoint_sigmas(names: Sequence[str]) -> list[float]:
     return [] if len(names) == COCO_KEYPOINTS else [1 / len(names)] * len(names)
 
 
-class CocoEvaluator(COCOEvaluator):
-    """detectron2's COCO evaluator with average recalls, computed by the compiled faster-coco-eval.
+def metric_names(task: str, limit: int = 100) -> list[str]:
+    """COCO's metrics of a task.
 
-    Metrics are in percent, and NaN if the dataset has no object of a size or class. Without any detections,
-    they are 0; detectron2 returns NaN.
+    Args:
+        task: ``bbox``, ``segm`` or ``keypoints``.
+        limit: number of detections of an image that count, of which ``AR100`` has its name.
+    """
+    return [*KEYPOINTS] if task == "keypoints" else [f"AR{limit}" if m == "AR100" else m for m in OBJECTS]
+
+
+class CocoEvaluator(COCOEvaluator):
+    """COCO's metrics of the images that were processed, computed by the compiled faster-coco-eval.
+
+    Metrics are in percent, and NaN if these images have no object of a size or class. COCO evaluates 100
+    detections of an image, or 20 with keypoints. If a detector keeps more than 100, or an image has more
+    objects than that, all detections count: ``AR100`` is then called ``AR300``, for example.
+
+    Objects without a mask are ignored in the evaluation of masks, with the detections in their boxes; objects
+    without keypoints are ignored in the evaluation of keypoints.
 
     Args:
         dataset_name: name in detectron2's catalogs.
         tasks: a selection of ``bbox``, ``segm`` and ``keypoints``.
-        output_dir: folder for ``coco_instances_results.json``; None to write no file.
+        output_dir: folder for ``coco_instances_results.json``, which has the ids of the annotation file; None
+            to write no file.
         kpt_oks_sigmas: sigmas from ``keypoint_sigmas``.
+        detections_per_image: that the detector keeps. If it keeps more, all of them count nevertheless, but
+            the names of metrics then depend on the images.
+
+    Attributes:
+        notes: how the last evaluation differs from COCO's, for the record of the run.
     """
 
     def __init__(
@@ -57,57 +85,97 @@ class CocoEvaluator(COCOEvaluator):
         tasks: Sequence[str],
         output_dir: str | None = None,
         kpt_oks_sigmas: Sequence[float] = (),
+        detections_per_image: int = 0,
     ) -> None:
         super().__init__(dataset_name, tasks, output_dir=output_dir, kpt_oks_sigmas=kpt_oks_sigmas)
-        _complete_annotations(self._coco_api)
+        self._detections_per_image = detections_per_image
+        self.notes: list[str] = []
+
+    def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
+        """Evaluate all processed images.
+
+        Args:
+            img_ids: a selection of them; None: all.
+
+        Returns:
+            Task -> metric -> percent; empty except in the main process. NaN if no image was processed.
+        """
+        self.notes = []
+        results: dict[str, dict[str, float]] = super().evaluate(img_ids)
+        if not results and comm.is_main_process():
+            self._note("no image was evaluated")
+            return {task: dict.fromkeys(self._metric_names(task), nan) for task in self._tasks}
+        return results
+
+    def _metric_names(self, task: str) -> list[str]:
+        limit = matching.detection_limit(task, self._detections_per_image, 0)
+        classes = self._metadata.thing_classes
+        return [*metric_names(task, limit), *(f"AP-{name}" for name in classes if len(classes) > 1)]
+
+    @cached_property
+    def _annotations(self) -> matching.Annotations:
+        # the metadata is complete once the dataset was loaded
+        return matching.Annotations(self._coco_api.dataset, self._metadata.thing_dataset_id_to_contiguous_id)
 
     def _eval_predictions(
         self, predictions: list[dict[str, Any]], img_ids: Sequence[int] | None = None
     ) -> None:
         detections = list(itertools.chain(*(x["instances"] for x in predictions)))
-        ids = {new: old for old, new in self._metadata.thing_dataset_id_to_contiguous_id.items()}
+        categories = {new: old for old, new in self._metadata.thing_dataset_id_to_contiguous_id.items()}
         for detection in detections:
-            detection["category_id"] = ids[detection["category_id"]]
+            detection["category_id"] = categories[detection["category_id"]]
         if self._output_dir:
             file = Path(self._output_dir) / "coco_instances_results.json"
-            file.write_text(json.dumps(detections))
-        for task in self._tasks or sorted(self._tasks_from_predictions(detections)):
-            result = None
-            if detections:
-                with contextlib.redirect_stdout(io.StringIO()):  # tables are logged below
-                    result = self._evaluate(detections, task, img_ids)
-            names = self._metadata.thing_classes
-            self._results[task] = self._derive_coco_results(result, task, names)
-
-    def _evaluate(self, detections: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None) -> Any:
-        """Match detections with annotations; returns the evaluation with its summary."""
-        return _evaluate_predictions_on_coco(
-            self._coco_api,
-            detections,
-            task,
-            # for keypoints, the faster one would need a COCO class of its own
-            cocoeval_fn=COCOeval if task == "keypoints" else COCOeval_faster,
-            img_ids=img_ids,
-            kpt_oks_sigmas=self._kpt_oks_sigmas,
-            max_dets_per_image=self._max_dets_per_image,
-        )
-
-    def _derive_coco_results(
-        self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
-    ) -> dict[str, float]:
-        metrics = KEYPOINTS if iou_type == "keypoints" else OBJECTS
-        if coco_eval is None:
+            file.write_text(json.dumps([self._with_original_ids(d) for d in detections]))
+        if not detections:
             self._logger.warning("The model detected nothing.")
-            by_class = [] if iou_type == "keypoints" else [f"AP-{name}" for name in class_names or ()]
-            return dict.fromkeys([*metrics, *by_class], 0.0)
-        results = super()._derive_coco_results(coco_eval, iou_type, class_names)
-        recalls = {
-            name: float(value * 100 if value >= 0 else "nan")
-            for name, value in zip(metrics, coco_eval.stats, strict=True)
-            if name.startswith("AR")
-        }
-        self._logger.info(f"Average recall for {iou_type}:\n{create_small_table(recalls)}")
-        return {**results, **recalls}
+        image_ids = sorted({x["image_id"] for x in predictions} if img_ids is None else set(img_ids))
+        for task in self._tasks:
+            self._results[task] = self._evaluate(detections, task, image_ids)
+
+    def _with_original_ids(self, detection: Mapping[str, Any]) -> dict[str, Any]:
+        """A detection with the ids of the user's file, which may have been numbered anew."""
+        entries = {"image_id": self._coco_api.imgs, "category_id": self._coco_api.cats}
+        ids = {key: of[detection[key]].get("original_id", detection[key]) for key, of in entries.items()}
+        return {**detection, **ids}
+
+    def _evaluate(
+        self, detections: list[dict[str, Any]], task: str, image_ids: Sequence[int]
+    ) -> dict[str, float]:
+        """The metrics of a task."""
+        keypoints = len(self._metadata.get("keypoint_names", ())) or COCO_KEYPOINTS
+        coco = self._annotations.prepared(task, keypoints)
+        found = self._annotations.numbered(detections)
+        images = [self._annotations.images[i] for i in image_ids]
+        limit = self._limit(coco, found, task, set(images))
+        evaluation = matching.match(coco, found, task, images, limit, self._kpt_oks_sigmas)
+        results, names = matching.averages(evaluation), self._metadata.thing_classes
+        recalls = {name: value for name, value in results.items() if name.startswith("AR")}
+        precisions = {name: value for name, value in results.items() if name not in recalls}
+        self._logger.info(f"Evaluation results for {task}:\n{create_small_table(precisions)}")
+        self._logger.info(f"Average recall for {task}:\n{create_small_table(recalls)}")
+        if len(names) > 1:
+            classes = matching.by_class(evaluation, names)
+            self._logger.info(f"AP of each class for {task}:\n{_table_of_classes(classes)}")
+            results |= classes
+        return results
+
+    def _limit(self, coco: Any, detections: list[dict[str, Any]], task: str, images: set[int]) -> int:
+        """The number of detections of an image that count, with a note if COCO evaluates fewer."""
+        objects = [
+            a
+            for a in coco.dataset["annotations"]
+            if a["image_id"] in images and not a["iscrowd"] and (task != "keypoints" or a["num_keypoints"])
+        ]
+        most = max(self._detections_per_image, matching.most_in_an_image(detections))
+        limit = matching.detection_limit(task, most, matching.most_in_an_image(objects))
+        if limit != (usual := matching.COCO_LIMITS[task]):
+            self._note(f"{task}: up to {limit} detections per image count, where COCO counts {usual}")
+        return limit
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self._logger.warning(text)
 
 
 class LvisEvaluator(CocoEvaluator):
@@ -118,31 +186,26 @@ class LvisEvaluator(CocoEvaluator):
     package of LVIS's authors does not run with NumPy 2.
     """
 
-    def _evaluate(self, detections: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None) -> Any:
+    def _metric_names(self, task: str) -> list[str]:
+        return list(LVIS.values())
+
+    def _evaluate(
+        self, detections: list[dict[str, Any]], task: str, image_ids: Sequence[int]
+    ) -> dict[str, float]:
         # the limit applies to an image; faster-coco-eval applies it to each class of an image
         ranked = sorted(detections, key=lambda d: (d["image_id"], -d["score"]))
         images = itertools.groupby(ranked, key=lambda d: d["image_id"])
         best = itertools.chain.from_iterable(itertools.islice(group, LVIS_DETECTIONS) for _, group in images)
         # with boxes, the areas of masks would be computed from them
-        results = [{k: v for k, v in d.items() if k != "bbox"} if task == "segm" else dict(d) for d in best]
+        found = [{k: v for k, v in d.items() if k != "bbox"} if task == "segm" else dict(d) for d in best]
         annotations = COCO(self._metadata.json_file)
-        evaluation = COCOeval_faster(annotations, annotations.loadRes(results), task, lvis_style=True)
+        evaluation = COCOeval_faster(annotations, annotations.loadRes(found), task, lvis_style=True)
         evaluation.params.maxDets = [LVIS_DETECTIONS]
+        evaluation.params.imgIds = list(image_ids)
         evaluation.run()
-        return evaluation
-
-    def _derive_coco_results(
-        self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
-    ) -> dict[str, float]:
-        names = {"AP_all": "AP", "AP_50": "AP50", "AP_75": "AP75"}
-        names |= {"AP_small": "APs", "AP_medium": "APm", "AP_large": "APl", "AR_all": f"AR{LVIS_DETECTIONS}"}
-        names |= {name: name for name in ("APr", "APc", "APf")}
-        if coco_eval is None:
-            self._logger.warning("The model detected nothing.")
-            return dict.fromkeys(names.values(), 0.0)
-        stats = coco_eval.stats_as_dict
-        results = {name: 100 * n if (n := float(stats[key])) >= 0 else nan for key, name in names.items()}
-        self._logger.info(f"Evaluation results for {iou_type}:\n{create_small_table(results)}")
+        stats = evaluation.stats_as_dict
+        results = {name: 100 * n if (n := float(stats[key])) >= 0 else nan for key, name in LVIS.items()}
+        self._logger.info(f"Evaluation results for {task}:\n{create_small_table(results)}")
         return results
 
 
@@ -161,18 +224,9 @@ class SemanticEvaluator(SemSegEvaluator):
         self._contiguous_id_to_dataset_id = None
 
 
-def _complete_annotations(coco: Any) -> None:
-    """Add the fields that the evaluation reads and that users' files may lack, in place.
-
-    Ids of annotations then count from 1, because pycocotools treats a match with id 0 as no match.
-    """
-    annotations = [a for a in coco.dataset["annotations"] if a["image_id"] in coco.imgs]
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-        labelled = sum(visibility > 0 for visibility in annotation.get("keypoints", [])[2::3])
-        annotation.setdefault("num_keypoints", labelled)
-    coco.dataset["annotations"] = annotations
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
+def _table_of_classes(results: Mapping[str, float]) -> str:
+    """A table of the AP of each class, several classes in a row."""
+    cells = [cell for name, ap in results.items() for cell in (name.removeprefix("AP-"), ap)]
+    rows = [cells[start : start + 2 * COLUMNS] for start in range(0, len(cells), 2 * COLUMNS)]
+    headers = ["class", "AP"] * min(COLUMNS, len(results))
+    return str(tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f", numalign="left"))

@@ -1,6 +1,7 @@
 from . import levels as levels
 from .bifpn import BiFPN as BiFPN
 from .detectron2_traits import detector_tasks as detector_tasks
+from .detectron2_traits import takes_partial_masks as takes_partial_masks
 from .meta_arch import FCOS as FCOS
 from .meta_arch import SemanticSegmentor as SemanticSegmentor
 from .necks import (
@@ -15,6 +16,8 @@ from .necks import (
 from .necks import (
     named_shapes as named_shapes,
 )
+from .partial_masks import CascadeROIHeads as CascadeROIHeads
+from .partial_masks import StandardROIHeads as StandardROIHeads
 from .roi_heads import (
     CascadeMaskROIHeads as CascadeMaskROIHeads,
 )

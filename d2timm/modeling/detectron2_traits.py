@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..utils.text import one_line
 from .traits import TASKS, TopBlock, Traits
 
-__all__ = ["detector_tasks", "traits_of"]
+__all__ = ["detector_tasks", "takes_partial_masks", "traits_of"]
 
 #: Traits of classes that cannot declare them; subclasses inherit them
 DETECTRON2: dict[type, Traits] = {
@@ -80,6 +80,16 @@ def detector_tasks(model: Any, roi_heads: Any = None, **arguments: Any) -> list[
             if not argument or arguments[argument] is not None:
                 tasks.add(task)
     return [task for task in TASKS if task in tasks]
+
+
+def takes_partial_masks(roi_heads: Any = None) -> bool:
+    """Whether a mask head can be trained on a dataset in which some objects have no mask.
+
+    Args:
+        roi_heads: ``_target_`` of the ROI heads, a class or its dotted name; None if there are none.
+    """
+    traits = traits_of(locate(roi_heads) if isinstance(roi_heads, str) else roi_heads)
+    return traits is not None and traits.partial_masks
 
 
 def _declared_traits(place: str, target: Any) -> Traits:

@@ -15,6 +15,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .partial_masks import TRAITS, with_masks
 
 __all__ = ["CascadeMaskROIHeads", "point_rend_mask_head"]
 
@@ -39,6 +40,8 @@ class CascadeMaskROIHeads(CascadeROIHeads):
     Raises:
         ConfigError: the number of heads or weights is not the number of stages.
     """
+
+    traits = TRAITS
 
     def __init__(
         self, *, mask_heads: Sequence[nn.Module], stage_weights: Sequence[float], **arguments: Any
@@ -128,7 +131,7 @@ class CascadeMaskROIHeads(CascadeROIHeads):
     def _mask_losses(
         self, features: Mapping[str, Tensor], sampled: Sequence[Instances], stage: int
     ) -> dict[str, Tensor]:
-        objects, _ = select_foreground_proposals(sampled, self.num_classes)
+        objects, _ = select_foreground_proposals(with_masks(sampled), self.num_classes)
         pooled = self._pool_for_masks(features, [image.proposal_boxes for image in objects])
         losses: dict[str, Tensor] = self.mask_head[stage](pooled, objects)
         return losses

@@ -40,6 +40,7 @@ class Traits:
         tasks: for detectors and ROI heads: task -> argument that enables it, "" if it is always enabled.
         levels: for detectors, proposal generators and heads: argument that names levels of the neck ->
             argument that is built for these levels (anchors, a pooler), "" if there is none.
+        partial_masks: for ROI heads: whether the mask head leaves out objects whose ``gt_has_mask`` is false.
         roi_heads: for detectors: the ROI heads that it needs, ``none``, ``any`` or ``masks``.
         fuses_upwards: for necks: whether each level contributes to the coarser ones.
         own_last_level: for necks: whether the top block starts from the neck's last level, whatever its
@@ -49,6 +50,7 @@ class Traits:
 
     tasks: Mapping[str, str] = field(default_factory=dict)
     levels: Mapping[str, str] = field(default_factory=dict)
+    partial_masks: bool = False
     roi_heads: Literal["none", "any", "masks"] = "none"
     fuses_upwards: bool = False
     own_last_level: bool = True

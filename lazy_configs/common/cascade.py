@@ -2,7 +2,8 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import CascadeROIHeads
+
+from d2timm.modeling import CascadeROIHeads
 
 _ious = [0.5, 0.6, 0.7]  # IoU from which a box matches an object, for each stage
 _weights = [[20, 20, 10, 10], [30, 30, 15, 15]]  # of the deltas of the later stages, which are smaller

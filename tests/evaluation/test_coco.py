@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,27 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
+from helpers import published
+from helpers.evaluation import as_detections, evaluator_of, indexed, process, run_lengths
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from d2timm.config.build import instantiate
-from d2timm.evaluation.coco import KEYPOINTS, OBJECTS, CocoEvaluator, SemanticEvaluator, keypoint_sigmas
+from d2timm.data.datasets.lvis import LvisDataset
+from d2timm.evaluation.coco import (
+    OBJECTS,
+    CocoEvaluator,
+    SemanticEvaluator,
+    keypoint_sigmas,
+    metric_names,
+)
 
 Coco = dict[str, Any]
 
 SIDE = 400
-FEW, MANY = 3, 130  # detections of an image, of which 100 are evaluated
+FEW, MANY = 3, 130  # detections of an image, of which COCO evaluates 100
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +102,17 @@ def evaluate(
 
 
 def reference(
-    coco: COCO, results: list[dict[str, Any]], task: str, sigmas: Sequence[float] = ()
+    coco: COCO, results: list[dict[str, Any]], task: str, sigmas: Sequence[float] = (), limit: int = 100
 ) -> dict[str, float]:
-    """The metrics of COCO's summary and the AP of each class, by pycocotools."""
+    """The metrics of COCO's summary and the AP of each class, by pycocotools.
+
+    Args:
+        coco: the annotations.
+        results: the detections.
+        task: ``bbox``, ``segm`` or ``keypoints``.
+        sigmas: of keypoints.
+        limit: number of detections of an image that count, if there are no keypoints.
+    """
     # with boxes, areas of masks would be computed from them; copied because loadRes changes them
     unused = {"bbox"} if task == "segm" else set()
     results = [{k: v for k, v in r.items() if k not in unused} for r in results]
@@ -102,10 +120,14 @@ def reference(
         coco_eval = COCOeval(coco, coco.loadRes(results), task)
         if sigmas:
             coco_eval.params.kpt_oks_sigmas = np.array(sigmas)
+        if task != "keypoints":
+            coco_eval.params.maxDets = [1, 10, limit]
         coco_eval.evaluate()
         coco_eval.accumulate()
+        if limit != 100:  # with which its summary knows no other limit
+            coco_eval.params.maxDets = [1, 10, 100]
         coco_eval.summarize()
-    names = KEYPOINTS if task == "keypoints" else OBJECTS
+    names = metric_names(task, limit)
     metrics = {k: v * 100 if v >= 0 else math.nan for k, v in zip(names, coco_eval.stats, strict=True)}
     if len(coco_eval.params.catIds) == 1:
         return metrics
@@ -159,10 +181,14 @@ def test_perfect_detections_score_100(evaluator: CocoEvaluator, annotations: COC
 
 def test_no_detections_score_0_in_every_task(evaluator: CocoEvaluator, annotations: COCO) -> None:
     metrics = evaluate(evaluator, annotations, lambda image: perfect(annotations, image)[:0])
+    present = {annotations.cats[a["category_id"]]["name"] for a in annotations.dataset["annotations"]}
     expected = {*OBJECTS} | {f"AP-{category['name']}" for category in annotations.cats.values()}
+    lacking = {"APl", "ARl"} | (expected - {*OBJECTS} - {f"AP-{name}" for name in present})
     assert set(metrics) == {"bbox", "segm"}
     for of_task in metrics.values():
-        assert of_task == dict.fromkeys(expected, 0.0)
+        assert set(of_task) == expected
+        assert {key for key, value in of_task.items() if math.isnan(value)} == lacking
+        assert {value for key, value in of_task.items() if key not in lacking} == {0}
 
 
 def test_detections_are_written_in_coco_format(
@@ -194,11 +220,6 @@ def ellipse(box: Sequence[int]) -> NDArray[np.uint8]:
     rows, columns = np.ogrid[:SIDE, :SIDE]
     inside = ((columns + 0.5 - x - w / 2) / (w / 2)) ** 2 + ((rows + 0.5 - y - h / 2) / (h / 2)) ** 2 <= 1
     return np.asarray(inside, np.uint8)
-
-
-def run_lengths(mask: NDArray[np.uint8]) -> dict[str, Any]:
-    rle = coco_mask.encode(np.asfortranarray(mask))
-    return {**rle, "counts": rle["counts"].decode()}
 
 
 def random_box(rng: np.random.Generator, sides: tuple[int, int]) -> list[int]:
@@ -257,44 +278,10 @@ def detections_of_all_kinds(rng: np.random.Generator, coco: Coco, count: int) ->
     return detections
 
 
-def registered(coco: Coco, folder: Path, tasks: list[str], **more: Any) -> tuple[CocoEvaluator, COCO]:
-    """An evaluator for a dataset, and its annotations for pycocotools, with ids that count from 1."""
-    file = folder / "annotations.json"
-    file.write_text(json.dumps(coco))
-    classes = {category["id"]: i for i, category in enumerate(coco["categories"])}
-    MetadataCatalog.get(str(file)).set(
-        json_file=str(file),
-        thing_classes=[category["name"] for category in coco["categories"]],
-        thing_dataset_id_to_contiguous_id=classes,
-    )
-    evaluator = CocoEvaluator(str(file), tasks, **more)
-    evaluator.reset()
-    for number, annotation in enumerate(coco["annotations"], start=1):
-        annotation["id"] = number
-    file.write_text(json.dumps(coco))
-    with contextlib.redirect_stdout(io.StringIO()):
-        return evaluator, COCO(str(file))
-
-
-def process(evaluator: CocoEvaluator, coco: Coco, detections: list[Coco]) -> dict[str, dict[str, float]]:
-    """Pass detections to an evaluator in the form in which a model returns them."""
-    category_ids = [category["id"] for category in coco["categories"]]
-    for image in coco["images"]:
-        own = [d for d in detections if d["image_id"] == image["id"]]
-        instances = Instances((SIDE, SIDE))
-        boxes = np.array([d["bbox"] for d in own], float).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        instances.pred_boxes = Boxes(torch.tensor(boxes))
-        instances.scores = torch.tensor([d["score"] for d in own], dtype=torch.float64)
-        instances.pred_classes = torch.tensor([category_ids.index(d["category_id"]) for d in own])
-        if own and "segmentation" in own[0]:
-            masks = [coco_mask.decode(d["segmentation"]) for d in own]
-            instances.pred_masks = torch.tensor(np.stack(masks)).bool()
-        if own and "keypoints" in own[0]:
-            points = [np.array(d["keypoints"]).reshape(-1, 3) for d in own]
-            instances.pred_keypoints = torch.tensor(np.stack(points)) + torch.tensor([0.5, 0.5, 0])
-        evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
-    return dict(evaluator.evaluate())
+def numbered(coco: Coco) -> COCO:
+    """The annotations for pycocotools, with ids that count from 1."""
+    annotations = [{**a, "id": number} for number, a in enumerate(coco["annotations"], start=1)]
+    return indexed({**coco, "annotations": annotations})
 
 
 def assert_same(metrics: dict[str, float], expected: dict[str, float]) -> None:
@@ -309,12 +296,13 @@ def test_crowds_sizes_ties_and_many_detections(tmp_path: Path, seed: int, count:
     rng = np.random.default_rng(seed)
     coco = objects_of_all_sizes(rng)
     detections = detections_of_all_kinds(rng, coco, count)
-    evaluator, annotations = registered(coco, tmp_path, ["bbox", "segm"])
+    evaluator = evaluator_of(coco, tmp_path, ["bbox", "segm"])
     metrics = process(evaluator, coco, detections)
+    limit = max(count, 100)
     for task in ("bbox", "segm"):
-        expected = reference(annotations, detections, task)
+        expected = reference(numbered(coco), detections, task, limit=limit)
         numbers = {key for key, value in expected.items() if not math.isnan(value)}
-        assert numbers == {*OBJECTS, "AP-class 3", "AP-class 11", "AP-class 20"}
+        assert numbers == {*metric_names(task, limit), "AP-class 3", "AP-class 11", "AP-class 20"}
         assert 0 < expected["AP"] < 100
         assert_same(metrics[task], expected)
 
@@ -328,11 +316,9 @@ def test_annotations_may_lack_area_and_crowd(tmp_path: Path) -> None:
     bare = {**coco, "annotations": [{**a} for a in coco["annotations"]]}
     for annotation in bare["annotations"]:
         del annotation["iscrowd"], annotation["area"]
-    evaluator, _ = registered(bare, tmp_path, ["bbox", "segm"])
-    (tmp_path / "complete").mkdir()
-    _, annotations = registered(coco, tmp_path / "complete", ["bbox", "segm"])
+    evaluator = evaluator_of(bare, tmp_path, ["bbox", "segm"])
     for task, metrics in process(evaluator, bare, detections).items():
-        assert_same(metrics, reference(annotations, detections, task))
+        assert_same(metrics, reference(numbered(coco), detections, task))
 
 
 def points_in(box: Sequence[int], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -345,7 +331,7 @@ def points_in(box: Sequence[int], count: int, rng: np.random.Generator) -> NDArr
 def test_keypoint_metrics_equal_those_of_pycocotools(tmp_path: Path, names: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     coco = objects_of_all_sizes(rng)
-    coco["categories"] = coco["categories"][:1]
+    coco["categories"] = [{**coco["categories"][0], "keypoints": list(names)}]
     for annotation in coco["annotations"]:
         points = points_in(annotation["bbox"], len(names), rng)
         annotation.update(category_id=3, keypoints=points.ravel().tolist())
@@ -359,15 +345,87 @@ def test_keypoint_metrics_equal_those_of_pycocotools(tmp_path: Path, names: tupl
         same = {key: annotation[key] for key in ("image_id", "category_id", "bbox")}
         detections.append({**same, "keypoints": points.ravel().tolist(), "score": score})
     sigmas = keypoint_sigmas(names)
-    evaluator, annotations = registered(coco, tmp_path, ["keypoints"], kpt_oks_sigmas=sigmas)
-    expected = reference(annotations, detections, "keypoints", sigmas)
+    evaluator = evaluator_of(coco, tmp_path, ["keypoints"], kpt_oks_sigmas=sigmas)
+    expected = reference(numbered(coco), detections, "keypoints", sigmas)
     assert 0 < expected["AP"] < 100
     assert_same(process(evaluator, coco, detections)["keypoints"], expected)
+
+
+@pytest.mark.parametrize(
+    ("kept", "made", "limit"), [(0, FEW, 100), (0, MANY, MANY), (100, FEW, 100), (300, FEW, 300)]
+)
+def test_limit_is_noted_where_it_is_not_that_of_coco(
+    kept: int, made: int, limit: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    coco = objects_of_all_sizes(rng)
+    evaluator = evaluator_of(coco, tmp_path, ["bbox", "segm"], detections_per_image=kept)
+    metrics = process(evaluator, coco, detections_of_all_kinds(rng, coco, made))
+    for task, values in metrics.items():
+        assert [k for k in values if re.fullmatch(r"AR\d+", k)] == ["AR1", "AR10", f"AR{limit}"]
+        noted = f"{task}: up to {limit} detections per image count, where COCO counts 100"
+        assert (noted in evaluator.notes) == (limit != 100)
+
+
+def test_only_processed_images_are_evaluated(tmp_path: Path) -> None:
+    coco = objects_of_all_sizes(np.random.default_rng(0))
+    everything = as_detections(coco, ("bbox", "segm"))
+    evaluator = evaluator_of(coco, tmp_path, ["bbox", "segm"])
+    whole = process(evaluator, coco, everything, images={2, 4})
+    assert whole["bbox"]["AP"] == whole["segm"]["AP"] == pytest.approx(100, abs=1e-9)
+    evaluator.reset()
+    first = {**coco, "images": [i for i in coco["images"] if i["id"] in (2, 4)]}
+    first["annotations"] = [a for a in coco["annotations"] if a["image_id"] in (2, 4)]
+    detections = detections_of_all_kinds(np.random.default_rng(1), first, 20)
+    for task, metrics in process(evaluator, coco, detections, images={2, 4}).items():
+        assert_same(metrics, reference(numbered(first), detections, task))
+
+
+def test_no_image_at_all_gives_no_number(tmp_path: Path) -> None:
+    coco = objects_of_all_sizes(np.random.default_rng(0))
+    evaluator = evaluator_of(coco, tmp_path, ["bbox", "segm"])
+    metrics = process(evaluator, coco, [], images=())
+    assert {task: all(map(math.isnan, m.values())) for task, m in metrics.items()} == {
+        "bbox": True,
+        "segm": True,
+    }
+    assert {"AP", "AR100", "AP-class 3"} <= set(metrics["bbox"])
+    assert evaluator.notes == ["no image was evaluated"]
+
+
+def test_results_have_the_ids_of_the_user(tmp_path: Path) -> None:
+    coco = objects_of_all_sizes(np.random.default_rng(0))
+    for entry in [*coco["images"], *coco["categories"]]:
+        entry["original_id"] = f"id {entry['id']}"
+    evaluator = evaluator_of(coco, tmp_path, ["bbox"], output_dir=str(tmp_path / "out"))
+    assert process(evaluator, coco, as_detections(coco, ["bbox"]))["bbox"]["AP"] == pytest.approx(100)
+    written = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert {d["image_id"] for d in written} == {"id 5", "id 2", "id 9", "id 4"}
+    assert {d["category_id"] for d in written} == {"id 3", "id 11", "id 20"}
 
 
 def test_sigmas_are_equal_except_for_persons() -> None:
     assert keypoint_sigmas(["a"] * 17) == []
     assert keypoint_sigmas(["a", "b", "c", "d"]) == [0.25] * 4
+
+
+def test_lvis_without_detections_and_with_some_images(tmp_path: Path, monkeypatch: Any) -> None:
+    published.lvis(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    dataset = LvisDataset()
+    name = dataset.register("val", ["bbox"])
+    dicts = DatasetCatalog.get(name)
+    (evaluator,) = dataset.evaluators(name, ["bbox"], str(tmp_path / "out"))
+    for processed in (dicts, dicts[:1], []):
+        evaluator.reset()
+        for entry in processed:
+            size = (entry["height"], entry["width"])
+            nothing = Instances(size, pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0))
+            evaluator.process([entry], [{"instances": nothing}])
+        metrics = evaluator.evaluate()["bbox"]
+        assert set(metrics) == {*("AP", "AP50", "AP75", "APs", "APm", "APl", "AR300", "APr", "APc", "APf")}
+        numbers = {value for value in metrics.values() if not math.isnan(value)}
+        assert numbers == ({0.0} if processed else set())
 
 
 # Semantic segmentation

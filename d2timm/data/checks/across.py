@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...utils.pillow import BROKEN, image_suffixes, without_pixel_limit
+from .finder import visible_files
 
 __all__ = ["near_duplicates", "unlabelled_files"]
 
@@ -21,23 +22,20 @@ DISTANCE = 4  # of 64 bits, by which the hashes of nearly equal images differ at
 SIDE = 64  # pixels to which a JPEG file is reduced while it is decoded, if it is larger by a power of two
 
 
-def unlabelled_files(folders: Iterable[str], used: Iterable[str]) -> list[str]:
+def unlabelled_files(folders: Iterable[str], used: Sequence[str]) -> list[str]:
     """Images in the folders of a dataset that no split lists.
 
     Args:
         folders: the image folders; ``/`` stands for the folders of all images.
         used: absolute paths of all listed images.
     """
-    taken = set(used)
     roots = {folder for folder in folders if folder != "/"}
     if "/" in folders:
-        roots |= {os.path.dirname(file) for file in taken}
-    found: set[str] = set()
-    for root in roots:
-        for place, inner, names in os.walk(root, followlinks=True):
-            inner[:] = [name for name in inner if not name.startswith(".")]
-            found |= {os.path.join(place, name) for name in names if _is_image(name)}
-    return sorted(found - taken)
+        roots |= {os.path.dirname(file) for file in used}
+    found = {file for root in roots for file in visible_files(os.path.normpath(root)) if _is_image(file)}
+    others = sorted(found.difference(map(os.path.normpath, used)))
+    taken = set(map(os.path.realpath, used if others else ()))  # which is slow, and rarely needed
+    return [file for file in others if os.path.realpath(file) not in taken]
 
 
 def near_duplicates(train: Sequence[str], val: Sequence[str]) -> list[tuple[str, str]]:
@@ -93,4 +91,4 @@ def _hash_of(file: str) -> NDArray[np.uint8] | None:
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes()
+    return os.path.splitext(name)[1].lower() in image_suffixes()

@@ -22,6 +22,7 @@ from ...errors import ConfigError
 from ...utils.files import atomic_write, cache_root
 from ...utils.pillow import pillow_state
 from ..formats.base import Source
+from .finder import Finder
 from .findings import Findings
 from .headers import Header, file_state, read_headers
 from .images import CheckedImage, check_images
@@ -109,13 +110,11 @@ def divide(whole: CleanSplit, part: Part) -> CleanSplit:
         whole: all images; what was found in them belongs to the part that is not held out.
         part: the part.
     """
-    state = hashlib.sha256(f"{part} {file_state(whole.file)}".encode()).hexdigest()[:16]
+    state = hashlib.sha256(f"{part} {whole.coco['state']}".encode()).hexdigest()[:16]
     file = whole.file.with_name(f"{whole.file.stem}-{state}.json")
     if not file.is_file():
-        selected = select(whole.coco, part)
-        files = [image["file_name"] for image in selected["images"]]
         findings = {} if part.held_out else whole.coco["findings"]
-        _write(file, {**selected, "files": files, "findings": findings})
+        _write(file, {**select(whole.coco, part), "findings": findings})
     note = f"{part.share:.0%} of the images, held out by data.val_share" if part.held_out else whole.note
     return CleanSplit(file, whole.label, note)
 
@@ -132,12 +131,12 @@ def _read(file: Path, mtime_ns: int) -> dict[str, Any]:
 
 
 def _is_current(file: Path) -> bool:
-    """Whether no image has changed, and none is missing that may have come since."""
+    """Whether no image has changed, and none is missing that may be somewhere by now."""
     try:
         content = read_clean(file)
-    except ValueError:
+        return "missing_image" not in content["findings"] and content["state"] == _state_of(content["files"])
+    except (ValueError, LookupError, TypeError):  # the file is damaged
         return False
-    return "missing_image" not in content["findings"] and content["state"] == _state_of(content["files"])
 
 
 def _state_of(files: Iterable[str]) -> str:
@@ -163,10 +162,11 @@ def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, An
     reading = _Reading()
     findings = reading.findings
     structure = Structure(source.read(reading), source.label, findings)
-    boxes: dict[int, list[Any]] = {}
+    of_image: dict[int, list[Mapping[str, Any]]] = {}
     for annotation, index in structure.annotations:
-        boxes.setdefault(index, []).append(annotation.get("bbox"))
-    images = check_images(structure.images, boxes, source.images, max_pixels, findings)
+        of_image.setdefault(index, []).append(annotation)
+    found = Finder(source.images).find_all([image["file_name"] for image in structure.images])
+    images = check_images(structure.images, found, of_image, max_pixels, findings)
     find_other_conventions(structure.annotations, images, findings)
     annotations = check_objects(structure.annotations, images, _num_keypoints(structure.categories), findings)
     shared = structure.categories
@@ -180,7 +180,7 @@ def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, An
     ]
     coco = {"images": entries, "annotations": objects, "categories": shared}
     _judge(structure, coco, findings)
-    files = [str(image.file.absolute()) for image in images.values()]
+    files = [str(file.absolute()) for file, _ in found]
     _count_classes(coco, findings, reference=categories is None)
     return {
         **coco,
@@ -228,13 +228,14 @@ def _match_classes(
 
 def _judge(structure: Structure, coco: Mapping[str, Any], findings: Findings) -> None:
     """Decide whether the rest of a split, without what was left out, can be used."""
-    listed, usable = len(structure.images), len(coco["images"])
+    listed, usable = structure.listed_images, len(coco["images"])
     if not usable:
         findings.add("no_images", f"{listed} are listed")
     elif usable < listed / 2:
         findings.add("mostly_bad_images", f"{listed - usable} of {listed}")
-    if not any(not annotation["iscrowd"] for annotation in coco["annotations"]):
-        findings.add("no_objects", f"{len(structure.annotations)} are listed")
+    if all(annotation["iscrowd"] for annotation in coco["annotations"]):
+        crowds = f", of which {len(coco['annotations'])} are crowds" if coco["annotations"] else ""
+        findings.add("no_objects", f"{structure.listed_annotations} are listed{crowds}")
     used = {annotation["image_id"] for annotation in coco["annotations"] if not annotation["iscrowd"]}
     findings.add("empty_image", *(i["file_name"] for i in coco["images"] if i["id"] not in used))
 

@@ -63,6 +63,7 @@ KINDS: Mapping[str, Kind] = {
     "ambiguous_image": Kind(SKIPPED, "image ids that several files share", "left out"),
     "invalid_image": Kind(SKIPPED, "entries of images without an id or a file name", "left out"),
     "broken_image": Kind(SKIPPED, "images that could not be read during the run", "left out"),
+    "invalid_category": Kind(SKIPPED, "classes without an id", "left out"),
     # objects that cannot be used
     "invalid_annotation": Kind(SKIPPED, "annotations that cannot be read", "left out"),
     "unknown_image": Kind(SKIPPED, "annotations of images that are not listed", "left out"),
@@ -74,7 +75,9 @@ KINDS: Mapping[str, Kind] = {
         SKIPPED, "objects with another number of keypoints", "their keypoints are left out", "keypoints"
     ),
     # masks that cannot be used; the box of the object is
-    "degenerate_polygon": Kind(SKIPPED, "masks without an area", "only the boxes are used", "segm"),
+    "degenerate_polygon": Kind(
+        SKIPPED, "masks that cover no pixel of the image", "only the boxes are used", "segm"
+    ),
     "invalid_mask": Kind(
         SKIPPED, "masks that are not polygons or run lengths", "only the boxes are used", "segm"
     ),
@@ -108,12 +111,15 @@ KINDS: Mapping[str, Kind] = {
     "unlabelled_file": Kind(NOTE, "images in the folders that no annotations list", "not used"),
     "empty_image": Kind(NOTE, "images without objects", "not used in training, used in evaluation"),
     "ambiguous_orientation": Kind(
-        NOTE, "rotated photographs whose annotations fit both orientations", "read as they are shown"
+        NOTE,
+        "rotated photographs whose annotations fit both orientations",
+        "read like most others, or as they are shown",
     ),
     "repeated_file": Kind(NOTE, "files that are listed several times", "used as separate images"),
     "near_duplicate": Kind(NOTE, "nearly equal images in both splits", "scores may be too high"),
     "crossing_polygon": Kind(NOTE, "polygons that cross themselves", "used as they are drawn"),
     "beyond_image": Kind(NOTE, "boxes that reach beyond their image", "cut off in training"),
+    "crowd_object": Kind(NOTE, "objects marked as crowds", "not learnt and not scored, as in COCO"),
     "difficult_object": Kind(NOTE, "objects marked as difficult", "not learnt and not scored, as in VOC"),
     "unused_category": Kind(NOTE, "classes without objects", "nothing is learnt for them"),
     "rare_category": Kind(NOTE, "classes with fewer than 10 objects", "hardly anything is learnt for them"),
@@ -192,7 +198,8 @@ class Findings:
     def _line(self, name: str) -> str:
         kind, count, shown = KINDS[name], self.counts[name], self.samples[name][:SHOWN]
         more = ", …" if count > len(shown) else ""
-        return f"{kind.text} ({kind.consequence}): {count}, {'; '.join(shown)}{more}"
+        number = "" if count == 1 else f"{count}, "
+        return f"{kind.text} ({kind.consequence}): {number}{'; '.join(shown)}{more}"
 
     def as_dict(self) -> dict[str, Any]:
         """The findings as JSON: kind -> severity, count, text, consequence and samples."""

@@ -35,6 +35,7 @@ __all__ = ["Header", "State", "file_state", "read_header", "read_headers"]
 
 VERSION = 1  # increase it when headers are read differently
 TRANSPOSED = range(5, 9)  # EXIF orientations that swap width and height
+CHUNK = 64  # files that a thread reads at a time
 THREADS = 16  # reading waits for the disk or the network
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # last bytes of complete files
 
@@ -136,17 +137,20 @@ def _ends(file: Path, end: bytes | None) -> bool:
 
 
 def _read_in_parallel(files: Sequence[Path], progress: str) -> dict[Path, Header]:
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = tqdm(
-            pool.map(read_header, files),
-            progress,
-            len(files),
-            unit=" images",
-            delay=1,
-            disable=None,
-            leave=False,
-        )
-        return dict(zip(files, found, strict=True))
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    headers: dict[Path, Header] = {}
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(desc=progress, total=len(files), unit=" images", delay=1, disable=None, leave=False) as bar,
+    ):
+        for chunk, read in zip(chunks, pool.map(_read_chunk, chunks), strict=True):
+            headers.update(zip(chunk, read, strict=True))
+            bar.update(len(chunk))
+    return headers
+
+
+def _read_chunk(files: Sequence[Path]) -> list[Header]:
+    return [read_header(file) for file in files]
 
 
 def _cache_file(folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Masks as annotation tools write them, read into what pycocotools and detectron2 use.
 
-Polygons become lists of at least three corners with an area, run lengths the compressed ones of pycocotools.
+Polygons become lists of at least three corners that cover a pixel, run lengths those that pycocotools compresses.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ RunLengths: TypeAlias = dict[str, Any]  # size [height, width] and compressed co
 Mask: TypeAlias = "list[Polygon] | RunLengths"
 Size: TypeAlias = tuple[int, int]  # (width, height)
 
+FAR = 10  # sides of the image; pycocotools would need memory for each pixel on the way to a corner beyond it
+
 
 def read_mask(value: Any, size: Size) -> tuple[Mask | None, str]:
     """Read a segmentation.
@@ -38,19 +40,23 @@ def read_mask(value: Any, size: Size) -> tuple[Mask | None, str]:
         return _read_run_lengths(value, size)
     if not isinstance(value, list):
         return None, "invalid_mask"
-    flat = not any(isinstance(polygon, list) for polygon in value)
-    polygons = [value] if flat else value
-    numbers = [points for polygon in polygons if (points := _as_polygon(polygon))]
-    if not numbers:
-        empty = all(isinstance(p, list) and as_numbers(p) is not None for p in polygons)
-        return None, "degenerate_polygon" if empty else "invalid_mask"
-    if flat:
-        return numbers, "flat_polygon"
-    return numbers, "part_of_mask" if len(numbers) < len(polygons) else ""
+    single = not any(isinstance(part, list) for part in value) or (
+        len(value) > 2 and all(map(_is_pair, value))
+    )
+    polygons = [_as_points(part, size) for part in ([value] if single else value)]
+    usable = [points for points in polygons if points and _covers_a_pixel(points, size)]
+    if not usable:
+        return None, "invalid_mask" if None in polygons else "degenerate_polygon"
+    if len(usable) < len(polygons):
+        return usable, "part_of_mask"
+    return usable, "flat_polygon" if single else ""
 
 
 def area_of(mask: Mask) -> float:
-    """The number of pixels of a mask; for polygons the enclosed area, overlaps counted twice, as in COCO."""
+    """The number of pixels of a mask; for polygons the enclosed area, in which overlaps count twice.
+
+    It is 0 for a polygon that crosses itself and goes around as much one way as the other way.
+    """
     if isinstance(mask, dict):
         return float(coco_mask.area(mask))
     return sum(_polygon_area(polygon) for polygon in mask)
@@ -95,24 +101,38 @@ def crosses_itself(polygons: list[list[Polygon]]) -> list[bool]:
     return [not np.all([next(simple) for _ in mask]) for mask in polygons]
 
 
-def _as_polygon(value: Any) -> Polygon | None:
-    """The corners of a polygon that encloses an area; None if it has none or is not a polygon."""
-    points = _as_points(value)
-    if points is None or len(points) < 6 or len(points) % 2 or not _polygon_area(points):
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def _as_points(value: Any, size: Size) -> Polygon | None:
+    """The corners of a polygon, which may be pairs: [[x, y], …]; None if they are no coordinates."""
+    if isinstance(value, list) and value and all(map(_is_pair, value)):
+        value = [number for pair in value for number in pair]
+    points = as_numbers(value)
+    if points is None or len(points) % 2 or any(abs(number) > FAR * max(size) for number in points):
         return None
     return points
 
 
-def _as_points(value: Any) -> list[float] | None:
-    """Coordinates, also of corners that are pairs: [[x, y], …]."""
-    if isinstance(value, list) and value and all(isinstance(p, list) and len(p) == 2 for p in value):
-        value = [v for point in value for v in point]
-    return as_numbers(value)
+def _covers_a_pixel(points: Polygon, size: Size) -> bool:
+    """Whether a polygon is a mask of at least one pixel of the image."""
+    if len(points) < 6:
+        return False
+    (x0, x1), (y0, y1) = ((min(points[axis::2]), max(points[axis::2])) for axis in (0, 1))
+    width, height = size
+    inside = min(x0, y0) >= 0 and x1 <= width and y1 <= height
+    if inside and _polygon_area(points) > max(x1 - x0, y1 - y0):  # it is thicker than a pixel on average
+        return True
+    return bool(coco_mask.area(coco_mask.frPyObjects([points], height, width))[0])
 
 
 def _polygon_area(points: Polygon) -> float:
-    x, y = np.array(points[::2]), np.array(points[1::2])
-    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+    twice, x0, y0 = 0.0, points[-2], points[-1]
+    for x, y in zip(points[::2], points[1::2], strict=True):  # most polygons are too short for NumPy to pay
+        twice += x0 * y - x * y0
+        x0, y0 = x, y
+    return abs(twice) / 2
 
 
 def _read_run_lengths(value: dict[str, Any], size: Size) -> tuple[Mask | None, str]:

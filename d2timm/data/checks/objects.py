@@ -14,8 +14,10 @@ from .values import as_flag, as_number, as_numbers
 __all__ = ["check_objects", "find_other_conventions"]
 
 BEYOND = 0.05  # of a side, by which boxes that are read in a wrong convention exceed an image
-LEAST = 5  # boxes, to conclude anything from most of them
+LEAST = 3  # boxes, to conclude anything from them
+MANY = 0.25  # of the boxes
 ROUNDING = 1.0  # pixels by which boxes may leave their image
+LEAST_SIDE = 0.01  # pixels; detectron2 leaves out boxes whose sides vanish in float32
 
 Size = tuple[int, int]  # (width, height)
 
@@ -63,25 +65,26 @@ def _check(
     annotation: Mapping[str, Any], image: CheckedImage, num_keypoints: int, name: str, findings: Findings
 ) -> dict[str, Any] | None:
     """One annotation as it is used; None if it cannot be used."""
-    crowd = as_flag(annotation.get("iscrowd"))
+    crowd, ignored = (as_flag(annotation.get(key)) for key in ("iscrowd", "ignore"))
     if crowd is None:
-        findings.add("invalid_annotation", f"{name}: iscrowd is {annotation['iscrowd']!r}")
+        findings.add("invalid_annotation", f"{name}: iscrowd is {annotation['iscrowd']!r:.60}")
         return None
     mask, problem = read_mask(annotation.get("segmentation"), image.size)
-    if mask is not None:
-        mask = turn_mask(mask, image.turn.points, image.turn.pixels) if image.turn.orientation != 1 else mask
+    if mask is not None and image.turn.orientation != 1:
+        mask = turn_mask(mask, image.turn.points, image.turn.pixels)
     box = _box(annotation, mask, image, name, findings)
     if box is None:
         return None
     if problem:
         findings.add(problem, name)
-    area = as_number(annotation.get("area"))
+    if crowd or ignored:
+        findings.add("crowd_object" if crowd else "difficult_object", name)
     entry: dict[str, Any] = {
         **{key: annotation[key] for key in ("id", "source") if key in annotation},
         "category_id": annotation["category_id"],
         "bbox": box,
-        "area": area if area and area > 0 else area_of(mask) if mask else box[2] * box[3],
-        "iscrowd": int(crowd),
+        "area": _area(annotation, mask, box, image.turn.shown),
+        "iscrowd": int(crowd or bool(ignored)),
     }
     if mask is not None:
         entry["segmentation"] = mask
@@ -90,36 +93,39 @@ def _check(
     return entry
 
 
+def _area(annotation: Mapping[str, Any], mask: Mask | None, box: Sequence[float], size: Size) -> float:
+    """The area of an object in pixels, which is not more than that of its image."""
+    area, largest = as_number(annotation.get("area")), size[0] * size[1]
+    if area is not None and 0 < area <= largest:
+        return area
+    return min((area_of(mask) if mask else 0) or box[2] * box[3], largest)
+
+
 def _box(
     annotation: Mapping[str, Any], mask: Mask | None, image: CheckedImage, name: str, findings: Findings
 ) -> list[float] | None:
     """(left, top, width, height) in the image as shown; None if the object cannot be used."""
-    value = annotation.get("bbox")
-    missing = value is None or value == []
+    value, size = annotation.get("bbox"), image.turn.shown
     numbers = as_numbers(value)
-    if numbers is None or len(numbers) != 4 or not min(numbers[2:]) > 0:
-        if mask is not None:
-            box = box_of(mask)
-            if min(box[2:]) > 0:
-                findings.add("box_from_mask", name)
-                return box
-        if missing:
-            findings.add("invalid_annotation", f"{name}: no bbox")
-        elif numbers is None or len(numbers) != 4:
-            findings.add("invalid_annotation", f"{name}: bbox is {value!r:.60}")
-        else:
-            findings.add("empty_box", f"{name}: {value!r}")
+    valid = numbers is not None and len(numbers) == 4
+    if valid and numbers is not None and min(numbers[2:]) > 0:
+        box = image.turn.box(numbers) if image.turn.orientation != 1 else numbers
+    elif mask is not None:
+        box = box_of(mask)
+        findings.add("box_from_mask", name)
+    else:
+        reason = "no bbox" if value is None or value == [] else f"{value!r:.60}"
+        findings.add("empty_box" if valid else "invalid_annotation", f"{name}: {reason}")
         return None
-    if any(isinstance(number, str) for number in value or ()):
+    visible = min(min(box[i] + box[i + 2], size[i]) - max(box[i], 0) for i in (0, 1))
+    if visible < LEAST_SIDE:
+        kind = "empty_box" if visible > 0 else "outside_box"
+        findings.add(kind, f"{name}: {value!r:.60}, and the image has {size[0]}x{size[1]} pixels")
+        return None
+    if isinstance(value, list) and any(isinstance(number, str) for number in value):
         findings.add("odd_numbers", name)
-    box = image.turn.box(numbers) if image.turn.orientation != 1 else numbers
-    x, y, w, h = box
-    width, height = image.turn.shown
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        findings.add("outside_box", f"{name}: {value!r}, and the image has {width}x{height} pixels")
-        return None
-    if min(x, y) < -ROUNDING or x + w > width + ROUNDING or y + h > height + ROUNDING:
-        findings.add("beyond_image", f"{name}: {value!r}")
+    if any(box[i] < -ROUNDING or box[i] + box[i + 2] > size[i] + ROUNDING for i in (0, 1)):
+        findings.add("beyond_image", f"{name}: {value!r:.60}")
     return box
 
 
@@ -143,7 +149,7 @@ def find_other_conventions(
 ) -> None:
     """Find boxes that are corners or fractions instead of [x, y, width, height] in pixels.
 
-    They are most of the boxes, make no sense in COCO's convention, and make sense in the other one.
+    Many of them make no sense in COCO's convention, and they make sense in the other one.
     """
     boxes = [
         (box, images[index].size, name_of(annotation, images[index].name))
@@ -156,8 +162,9 @@ def find_other_conventions(
     if len(fractions) == len(boxes):
         findings.add("fraction_boxes", *fractions)
     beyond = [name for box, size, name in boxes if _exceeds(box, size)]
-    corners = [box for box, size, _ in boxes if _are_corners(box, size)]
-    if len(boxes) >= LEAST and len(beyond) > len(boxes) / 2 and len(corners) >= 0.9 * len(boxes):
+    corners = sum(_are_corners(box, size) for box, size, _ in boxes)
+    most = len(beyond) > len(boxes) / 2 and corners >= 0.9 * len(boxes)
+    if len(boxes) >= LEAST and (most or (len(beyond) > MANY * len(boxes) and corners == len(boxes))):
         findings.add("corner_boxes", *beyond)
 
 

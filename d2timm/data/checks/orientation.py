@@ -62,9 +62,13 @@ class Turn:
         return np.ascontiguousarray(turned[::-1] if mirror_y else turned)
 
     def keypoints(self, values: Sequence[float]) -> list[float]:
-        """Turn x0, y0, visibility0, …; points that are not labelled stay at 0, 0."""
+        """Turn x0, y0, visibility0, …; points that are not labelled stay where they are.
+
+        Keypoints of COCO are indices of pixels, whose centres are half a pixel further right and down.
+        """
         turned = list(values)
         for i in range(0, len(values), 3):
             if values[i + 2]:
-                turned[i : i + 2] = self.points(values[i : i + 2])
+                x, y = self.points([values[i] + 0.5, values[i + 1] + 0.5])
+                turned[i : i + 2] = [x - 0.5, y - 0.5]
         return turned

@@ -32,6 +32,8 @@ class Structure:
         categories: entries with an integer ``id`` and a ``name``, in the order of the class indices.
         annotations: pairs of (annotation, index of its image), of listed images and categories only, whose
             ``category_id`` is that of a category.
+        listed_images: number of images, including those that cannot be used.
+        listed_annotations: number of annotations.
 
     Raises:
         ConfigError: the content is not that of a COCO file.
@@ -39,27 +41,31 @@ class Structure:
 
     def __init__(self, raw: Any, label: str, findings: Findings) -> None:
         lists = {key: _list_of(raw, key, label) for key in ("images", "annotations", "categories")}
-        self.categories = _categories(lists["categories"], findings)
-        category_ids = Ids([category.get("original_id", category["id"]) for category in self.categories])
-        known, positions = _images(lists["images"], findings)
-        self.images = [known[i] for i in sorted(set(positions)) if i >= 0]
-        renumbered = {old: new for new, old in enumerate(i for i in sorted(set(positions)) if i >= 0)}
-        keys = Ids([image.get("original_id", image["id"]) for image in known])
+        category_ids, self.categories = _numbered(_categories(lists["categories"], findings), findings)
+        files = _files(lists["images"], findings)
+        single = {place: entries[0] for place, entries in enumerate(files.values()) if len(entries) == 1}
+        _, self.images = _numbered(list(single.values()), findings)
+        self.listed_images = len(self.images) + sum(
+            findings.counts.get(kind, 0) for kind in ("invalid_image", "ambiguous_image")
+        )
+        self.listed_annotations = len(lists["annotations"])
         self.annotations: list[tuple[Entry, int]] = []
-        ids: Counter[Hashable] = Counter()
+        images, categories = Ids(list(files)), Ids(category_ids)
+        indices = {place: index for index, place in enumerate(single)}
         for annotation in lists["annotations"]:
-            image, category = keys.find(annotation.get("image_id")), None
+            image = images.find(annotation.get("image_id"))
+            category = categories.find(annotation.get("category_id"))
             if image is None:
                 findings.add("unknown_image", name_of(annotation))
-            elif image not in renumbered:
-                findings.add("ambiguous_image", name_of(annotation))
-            elif (category := category_ids.find(annotation.get("category_id"))) is None:
+            elif image not in indices:
+                continue  # it is left out with its image
+            elif category is None:
                 findings.add("unknown_category", f"{name_of(annotation)}: {annotation.get('category_id')!r}")
             else:
                 entry = {**annotation, "category_id": self.categories[category]["id"]}
-                self.annotations.append((entry, renumbered[image]))
-            ids[repr(annotation.get("id"))] += 1
-        ids.pop("None", None)
+                self.annotations.append((entry, indices[image]))
+        ids = Counter(repr(annotation["id"]) for annotation in lists["annotations"] if "id" in annotation)
+        del ids["None"]
         findings.add("duplicate_ids", *(f"annotation {value}" for value, count in ids.items() if count > 1))
 
 
@@ -75,19 +81,21 @@ def _list_of(raw: Any, key: str, label: str) -> list[Entry]:
     entries = raw.get(key) if isinstance(raw, dict) else None
     if not isinstance(entries, list):
         raise ConfigError(f"{label} is not in COCO format: it has no list {key!r}")
-    wrong = next((entry for entry in entries if not isinstance(entry, dict)), None)
-    if wrong is not None:
-        raise ConfigError(f"{label} is not in COCO format: {key!r} contains {json.dumps(wrong)[:50]}")
+    if wrong := [entry for entry in entries if not isinstance(entry, dict)]:
+        raise ConfigError(f"{label} is not in COCO format: {key!r} contains {json.dumps(wrong[0])[:50]}")
     return entries
 
 
 def _categories(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
     """The categories in the order of their ids, or of the file if ids are not numbers."""
-    named = [{**entry, "name": _category_name(entry)} for entry in entries if _is_key(entry.get("id"))]
     unique: dict[Hashable, Entry] = {}
-    for entry in named:
-        if unique.setdefault(entry["id"], entry)["name"] != entry["name"]:
-            findings.add("ambiguous_category", f"{entry['id']!r}: {entry['name']}")
+    for entry in entries:
+        if not _is_key(entry.get("id")):
+            findings.add("invalid_category", f"id {entry.get('id')!r}, name {entry.get('name')!r}")
+            continue
+        named = {**entry, "name": _category_name(entry)}
+        if unique.setdefault(entry["id"], named)["name"] != named["name"]:
+            findings.add("ambiguous_category", f"{entry['id']!r}: {named['name']}")
     ordered = list(unique.values())
     numbers = [as_number(entry["id"]) for entry in ordered]
     if None not in numbers:
@@ -97,7 +105,7 @@ def _categories(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
         if count[entry["name"]] > 1:
             findings.add("same_name", f"{entry['name']} (id {entry['id']})")
             entry["name"] = f"{entry['name']} (id {entry['id']})"
-    return _numbered(ordered, "categories", findings)
+    return ordered
 
 
 def _category_name(entry: Entry) -> str:
@@ -105,31 +113,30 @@ def _category_name(entry: Entry) -> str:
     return str(entry["id"]) if name is None or name == "" else str(name)
 
 
-def _images(entries: Sequence[Entry], findings: Findings) -> tuple[list[Entry], list[int]]:
-    """All images with different ids, and the indices of those whose file is known."""
-    unique: dict[Hashable, Entry] = {}
-    ambiguous: set[Hashable] = set()
+def _files(entries: Sequence[Entry], findings: Findings) -> dict[Hashable, list[Entry]]:
+    """Map each id to its images, which is a single one unless several files have the same id."""
+    files: dict[Hashable, dict[str, Entry]] = {}
     for entry in entries:
         name, number = entry.get("file_name"), entry.get("id")
         if not _is_key(number) or name in (None, "") or isinstance(name, (list, dict)):
             findings.add("invalid_image", f"id {number!r}, file_name {name!r}")
-            continue
-        entry = {**entry, "file_name": str(name)}
-        if unique.setdefault(number, entry)["file_name"] != entry["file_name"]:
-            ambiguous.add(number)
-            findings.add("ambiguous_image", f"{entry['file_name']}: id {number!r}")
-    ordered = list(unique.values())
-    used = [i for i, entry in enumerate(ordered) if entry["id"] not in ambiguous]
-    return _numbered(ordered, "images", findings), used
+        else:
+            files.setdefault(number, {}).setdefault(str(name), {**entry, "file_name": str(name)})
+    for number, by_name in files.items():
+        if len(by_name) > 1:
+            findings.add("ambiguous_image", *(f"{name}: id {number!r}" for name in by_name))
+    return {number: list(by_name.values()) for number, by_name in files.items()}
 
 
-def _numbered(entries: list[Entry], key: str, findings: Findings) -> list[Entry]:
+def _numbered(entries: Sequence[Entry], findings: Findings) -> tuple[list[Any], list[Entry]]:
+    """The ids of entries, and the entries with integer ids."""
     ids = [entry["id"] for entry in entries]
-    odd = [value for value in ids if not is_plain_id(value)]
-    if not odd:
-        return entries
-    findings.add("odd_ids", *(f"{value!r} in {key}" for value in odd))
-    return [{**entry, "id": i, "original_id": entry["id"]} for i, entry in enumerate(entries, start=1)]
+    plain = [{key: value for key, value in entry.items() if key != "original_id"} for entry in entries]
+    if all(map(is_plain_id, ids)):
+        return ids, plain
+    odd = (f"{entry['id']!r} of {entry.get('file_name', entry.get('name'))}" for entry in entries)
+    findings.add("odd_ids", *(name for name, value in zip(odd, ids, strict=True) if not is_plain_id(value)))
+    return ids, [{**entry, "id": i, "original_id": entry["id"]} for i, entry in enumerate(plain, start=1)]
 
 
 def _is_key(value: Any) -> bool:

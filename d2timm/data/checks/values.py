@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from math import isfinite
 from typing import Any
 
@@ -11,6 +12,7 @@ __all__ = ["Ids", "as_flag", "as_number", "as_numbers", "is_plain_id"]
 
 FLAGS = {"true": True, "yes": True, "false": False, "no": False, "": False, "none": False, "null": False}
 LARGEST_ID = 2**53  # above it, JavaScript and float64 confuse integers
+LARGEST = 1e7  # pixels; beyond it, a number is no coordinate
 
 
 def as_number(value: Any) -> float | None:
@@ -29,13 +31,14 @@ def as_number(value: Any) -> float | None:
 
 
 def as_numbers(values: Any) -> list[float] | None:
-    """A list of finite numbers; None for anything else."""
+    """A list of numbers that may be coordinates, in pixels; None for anything else."""
     if not isinstance(values, list):
         return None
-    if all(type(value) is float or type(value) is int for value in values):  # the usual case, and fast
-        return [float(v) for v in values] if all(-1e15 < v < 1e15 for v in values) else None
-    numbers = [as_number(value) for value in values]
-    return None if None in numbers else [number for number in numbers if number is not None]
+    if not all(type(value) is float or type(value) is int for value in values):  # which is rare, and slow
+        values = [as_number(value) for value in values]
+        if None in values:
+            return None
+    return [float(v) for v in values] if all(-LARGEST < v < LARGEST for v in values) else None
 
 
 def as_flag(value: Any) -> bool | None:
@@ -54,7 +57,7 @@ def is_plain_id(value: Any) -> bool:
 
 
 class Ids:
-    """Ids of any kind, as keys: an id is found if it is equal, or else if it is the same as text.
+    """Ids of any kind, as keys: an id is found if it is equal, or else if it is the same as text or number.
 
     Args:
         ids: strings, numbers, booleans or None, without duplicates.
@@ -75,11 +78,10 @@ class Ids:
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
-
-
-def repeated(values: Iterable[Hashable]) -> set[Hashable]:
-    """The values that occur more than once."""
-    return {value for value, count in Counter(values).items() if count > 1}
+    """An id as text; all ways to write the same integer have the same text."""
+    text = str(value).strip()
+    with suppress(ValueError):
+        return str(int(text))
+    with suppress(ValueError, OverflowError):
+        return str(int(float(text))) if float(text).is_integer() else text
+    return text

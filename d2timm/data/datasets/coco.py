@@ -205,12 +205,11 @@ class CustomDataset(CocoDataset):
         """Check that a split can be used for these tasks, and describe it in one line."""
         opened = self.split(split)
         coco, findings, label = opened.coco, opened.findings, opened.label
-        stops = findings.lines(STOP)
-        if self._on_error == "stop":
-            stops += findings.lines(SKIPPED, tasks=tasks)
-        if stops:
-            also = "" if findings.of(STOP) else "; data.on_error=skip leaves them out"
-            raise ConfigError(f"{label}: {'; '.join(stops)}{also}")
+        left_out = findings.lines(SKIPPED, tasks=tasks)
+        if stops := findings.lines(STOP):
+            raise ConfigError(f"{label}: {'; '.join([*stops, *left_out])}")
+        if left_out and self._on_error == "stop":
+            raise ConfigError(f"{label}: {'; '.join(left_out)}; data.on_error=skip leaves them out")
         objects = [a for a in coco["annotations"] if not a["iscrowd"]]
         if "segm" in tasks and not any("segmentation" in a for a in objects):
             reasons = "".join(f"; {line}" for line in findings.lines(SKIPPED, task="segm"))

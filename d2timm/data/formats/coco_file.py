@@ -39,7 +39,7 @@ def source(jsons: Sequence[Path], images: Sequence[Path], label: str) -> Source:
             raise ConfigError(f"{label.replace('json', 'images')}={folder}: no such folder")
     if len(jsons) == 1:
         (file,), (folder,) = jsons, images
-        return Source(f"{label}={file}", (file,), lambda reading: read_json(file), folder.absolute())
+        return Source(f"{label}={file}", (file,), lambda reading: _content(file), folder.absolute())
     pairs = list(zip(jsons, images, strict=True))
     folders = tuple(str(folder.absolute()) for folder in images)
     return Source(label, tuple(jsons), lambda reading: _merge(pairs, label, reading), settings=folders)
@@ -119,7 +119,17 @@ def _merge(pairs: Sequence[tuple[Path, Path]], label: str, reading: Reading) -> 
 
 
 def _structure(file: Path, label: str, findings: Findings) -> Structure:
-    return Structure(read_json(file), label, findings)
+    return Structure(_content(file), label, findings)
+
+
+def _content(file: Path) -> Any:
+    """The content of a file without the key that readers of other formats name annotations by."""
+    content = read_json(file)
+    annotations = content.get("annotations") if isinstance(content, dict) else None
+    for annotation in annotations if isinstance(annotations, list) else ():
+        if isinstance(annotation, dict):
+            annotation.pop("source", None)
+    return content
 
 
 def _compare(

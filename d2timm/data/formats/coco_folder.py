@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -34,18 +35,20 @@ DEPTH = 3  # of folders below the root, in which there are COCO files
 
 def _recognize(root: Path) -> bool:
     files = [root] if root.is_file() else first_files(root, ".json", limit=20)
-    return any(file.suffix.lower() == ".json" and _is_coco(file) for file in files)
+    return any(map(_is_coco, files))
 
 
 def _is_coco(file: Path) -> bool:
-    return not OTHER_FILES.match(file.name) and mentions(file, *WORDS)
+    is_other = file.suffix.lower() != ".json" or OTHER_FILES.match(file.name)
+    return not is_other and mentions(file, *WORDS)
 
 
 def _open(root: Path, split: str, label: str) -> Source | None:
     base = root if root.is_dir() else root.parent
-    found, note = files_of_split(root, split, ".json", by_stem=True)
-    shallow = [file for file in found if len(file.relative_to(base).parts) <= DEPTH]
-    files = [file for file in shallow if _is_coco(file)]
+    deepest = len(base.parts) + DEPTH
+    files, note = files_of_split(
+        root, split, lambda file: len(file.parts) <= deepest and _is_coco(file), by_stem=True
+    )
     if not files:
         if split == "train":
             raise ConfigError(f"{label}: there is no JSON file with 'images', 'annotations' and 'categories'")
@@ -92,7 +95,9 @@ def _candidates(file: Path, root: Path) -> list[Path]:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir())
+    with suppress(OSError), os.scandir(place) as entries:  # which knows folders without asking for each
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    return []
 
 
 def _file_names(file: Path) -> Iterator[str]:

@@ -34,7 +34,7 @@ from .geometry import (
 )
 from .layout import first_files
 from .splits import SPLIT_NAMES
-from .tool_files import Images, build_with_names, files_of_split, reported, size_of
+from .tool_files import Images, build_with_names, files_of_split, readable, reported, size_of
 
 __all__ = ["FORMAT"]
 
@@ -53,6 +53,8 @@ def _recognize(root: Path) -> bool:
 
 
 def _is_cvat(file: Path) -> bool:
+    if file.suffix.lower() != ".xml":
+        return False
     try:
         with file.open("rb") as opened:
             return ROOT_TAG.search(opened.read(4000).replace(b"\0", b"")) is not None
@@ -63,23 +65,19 @@ def _is_cvat(file: Path) -> bool:
 def _open(root: Path, split: str, label: str) -> Source | None:
     """Find a split, in this order: by folders and names of XML files, by the subsets of CVAT's project."""
     base = root if root.is_dir() else root.parent
-    both = {key: files_of_split(root, key, ".xml", by_stem=True) for key in SPLIT_NAMES}
-    files, note = ([file for file in both[split][0] if _is_cvat(file)], both[split][1])
+    files, note = files_of_split(root, "val", _is_cvat, by_stem=True)
     subset = ""
-    if not any(map(_is_cvat, both["val"][0])):
-        files = [file for file in both["train"][0] if _is_cvat(file)]
-        subsets = _subsets(files)
+    if split == "train" or not files:
+        divided = bool(files)
+        files, note = files_of_split(root, "train", _is_cvat, by_stem=True)
+        subsets = {} if divided else _subsets(files)
         if subsets:
             subset = subsets[split]
             note = f"the splits are the subsets {subsets['train']} and {subsets['val']}; others are not used"
         elif split == "val":
             return None
     if not files:
-        if split == "train":
-            raise ConfigError(
-                f"{label}: there is no XML file of CVAT for images 1.1, with the tag <annotations>"
-            )
-        return None
+        raise ConfigError(f"{label}: there is no XML file of CVAT for images 1.1, with the tag <annotations>")
     read = partial(_read, base, files, subset, label)
     return Source(f"{label}: {split}", tuple(files), read, settings=(subset,), note=note)
 
@@ -98,13 +96,7 @@ def _read(root: Path, files: Sequence[Path], subset: str, label: str, reading: R
     images = Images(root, reading)
     declared: dict[str, None] = {}
     samples: list[Sample] = []
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        try:
-            tree = ET.parse(file).getroot()
-        except (OSError, ValueError, LookupError, ET.ParseError) as error:  # LookupError: an unknown encoding
-            reading.findings.add("invalid_annotation", f"{name}: {error}")
-            continue
+    for file, name, tree in readable(files, _parse, root, reading.findings):
         declared |= dict.fromkeys(_declared(tree))
         if tree.find("track") is not None:
             samples += _video(tree, file, name, label, reading)
@@ -113,6 +105,13 @@ def _read(root: Path, files: Sequence[Path], subset: str, label: str, reading: R
                 with reported(reading.findings, f"{name}: image {index}"):
                     samples.append(_image(element, file, name, images, reading))
     return build_with_names(samples, list(declared))
+
+
+def _parse(file: Path) -> ET.Element:
+    try:
+        return ET.parse(file).getroot()
+    except (OSError, ValueError, LookupError, ET.ParseError) as error:  # LookupError: an unknown encoding
+        raise ConfigError(f"{file} is not XML: {error}") from None
 
 
 def _declared(tree: ET.Element) -> Iterator[str]:

@@ -33,7 +33,8 @@ def _recognize(root: Path) -> bool:
 
 
 def _is_label(file: Path) -> bool:
-    return any(folder.name.lower().startswith(LABEL_FOLDER) for folder in file.parents)
+    folders = file.parent.parts
+    return file.suffix.lower() == ".txt" and any(name.lower().startswith(LABEL_FOLDER) for name in folders)
 
 
 def _has_labels(file: Path) -> bool:
@@ -44,8 +45,7 @@ def _has_labels(file: Path) -> bool:
 
 
 def _open(root: Path, split: str, label: str) -> Source | None:
-    files, note = files_of_split(root, split, ".txt") if root.is_dir() else ([], "")
-    files = [file for file in files if _is_label(file)]
+    files, note = files_of_split(root, split, _is_label) if root.is_dir() else ([], "")
     if not files:
         if split == "train":
             raise ConfigError(f"{label}: there are no text files in a folder labelTxt")

@@ -37,7 +37,7 @@ from .geometry import (
     turned_box,
 )
 from .layout import first_files
-from .tool_files import Images, as_list, as_mapping, files_of_split, mentions, reported, size_of
+from .tool_files import Images, as_list, as_mapping, files_of_split, mentions, readable, reported, size_of
 
 __all__ = ["FORMAT"]
 
@@ -50,16 +50,20 @@ LARGEST_MASK = 2**30  # values, four for each pixel
 
 def _recognize(root: Path) -> bool:
     files = [root] if root.is_file() else first_files(root, ".json", limit=20)
-    return any(file.suffix.lower() == ".json" and _is_export(file) for file in files)
+    return any(map(_is_export, files))
 
 
 def _is_export(file: Path) -> bool:
-    return mentions(file, MARK) and any(mentions(file, f'"{label}"') for label in (*LABELS, *OTHER_LABELS))
+    is_json = file.suffix.lower() == ".json"
+    return (
+        is_json
+        and mentions(file, MARK)
+        and any(mentions(file, f'"{label}"') for label in (*LABELS, *OTHER_LABELS))
+    )
 
 
 def _open(root: Path, split: str, label: str) -> Source | None:
-    files, note = files_of_split(root, split, ".json", by_stem=True)
-    files = [file for file in files if _is_export(file)]
+    files, note = files_of_split(root, split, _is_export, by_stem=True)
     if not files:
         if split == "train":
             raise ConfigError(f"{label}: there is no JSON or JSON-MIN export of Label Studio with regions")
@@ -71,9 +75,7 @@ def _open(root: Path, split: str, label: str) -> Source | None:
 def _read(root: Path, files: Sequence[Path], reading: Reading) -> dict[str, Any]:
     images, findings = Images(root, reading), reading.findings
     latest: dict[str, tuple[str, str, Sequence[Any], list[str], Path]] = {}
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        content = read_json(file)
+    for file, name, content in readable(files, read_json, root, findings):
         for index, task in enumerate(content if isinstance(content, list) else [content], start=1):
             place = f"{name}: task {task['id']}" if _has_id(task) else f"{name}: task number {index}"
             with reported(findings, place):

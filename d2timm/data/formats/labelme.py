@@ -31,7 +31,17 @@ from .geometry import (
     to_object,
     union,
 )
-from .tool_files import Images, any_mentions, as_list, as_mapping, files_of_split, is_file, reported, size_of
+from .tool_files import (
+    Images,
+    any_mentions,
+    as_list,
+    as_mapping,
+    files_of_split,
+    is_file,
+    readable,
+    reported,
+    size_of,
+)
 
 __all__ = ["FORMAT"]
 
@@ -58,13 +68,7 @@ def _read(root: Path, files: Sequence[Path], label: str, reading: Reading) -> di
     images = Images(root, reading)
     samples: list[Sample] = []
     found = False
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        try:
-            content = read_json(file)
-        except ConfigError as error:
-            reading.findings.add("invalid_annotation", error)
-            continue
+    for file, name, content in readable(files, read_json, root, reading.findings):
         if not isinstance(content, dict) or not {"shapes", "imagePath"} & set(content):
             reading.findings.add("other_file", name)
             continue
@@ -98,19 +102,16 @@ def _sample(
 
 def _image(content: Mapping[str, Any], file: Path, images: Images) -> Path:
     """The image that ``imagePath`` names, or else the one beside the file that has its name."""
-    path = content.get("imagePath")
-    if isinstance(path, str) and path:
-        named = file.parent / path.replace("\\", "/")
-        if is_file(named):
-            return named
-    beside = (file.with_suffix(suffix) for suffix in sorted(image_suffixes()))
-    upper = (file.with_suffix(suffix.upper()) for suffix in sorted(image_suffixes()))
-    for candidate in (*beside, *upper):
-        if candidate.is_file():
-            return candidate
-    if not isinstance(path, str) or not path:
-        raise ShapeError(f"imagePath is {path!r:.40}, and no image has the name of the file")
-    return images.find([path], file.parent)
+    value = content.get("imagePath")
+    # labelme has written the name of the JSON file itself, when it was opened instead of the image
+    path = value if isinstance(value, str) and not value.lower().endswith(".json") else ""
+    if path and is_file(named := file.parent / path.replace("\\", "/")):
+        return named
+    suffixes = sorted(image_suffixes())
+    for suffix in (*suffixes, *map(str.upper, suffixes)):
+        if is_file(beside := file.with_suffix(suffix)):
+            return beside
+    return images.find([path or f"{file.stem}.jpg"], file.parent)
 
 
 def _objects(shapes: Sequence[Any], name: str, size: Size | None, reading: Reading) -> list[Annotation]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
@@ -39,24 +39,25 @@ def _recognize(root: Path) -> bool:
 
 
 def _has_columns(file: Path, columns: Sequence[str]) -> bool:
+    if file.suffix.lower() != ".csv":
+        return False
     try:
         with file.open("rb") as opened:
             head = opened.read(4000).replace(b"\0", b"")  # of UTF-16
     except OSError:
         return False
-    first = head.decode("utf-8-sig", "replace").splitlines()[:1]
+    first = head.decode("utf-8-sig", "replace").lstrip("\ufffd").splitlines()[:1]
     return set(columns) <= {name.strip().strip('"') for line in first for name in line.split(",")}
 
 
 def _open(root: Path, split: str, label: str) -> Source | None:
     base = root if root.is_dir() else root.parent
-    found, note = files_of_split(root, split, ".csv", by_stem=True)
-    files = [file for file in found if _has_columns(file, COLUMNS)]
+    files, note = files_of_split(root, split, partial(_has_columns, columns=COLUMNS), by_stem=True)
     if not files:
         if split == "train":
             raise ConfigError(f"{label}: there is no CSV file with the columns {', '.join(COLUMNS)}")
         return None
-    masks = [file for file in found if _has_columns(file, MASK_COLUMNS)]
+    masks, _ = files_of_split(root, split, partial(_has_columns, columns=MASK_COLUMNS), by_stem=True)
     classes = [base / file for file in files_below(base) if _names_classes(file)]
     read = partial(_read, base, files, masks, classes, split)
     return Source(f"{label}: {split}", (*files, *masks, *classes), read, settings=(split,), note=note)
@@ -75,20 +76,23 @@ def _read(
     reading: Reading,
 ) -> dict[str, Any]:
     findings = reading.findings
+    images = _images(root, split)
     rows: dict[str, list[Row]] = defaultdict(list)
+    missing: Counter[str] = Counter()  # the whole file has millions of rows, and often few images are there
     for file in files:
         for place, row in _rows(file, root, findings):
-            rows[row["ImageID"].strip()].append((place, row))
-    if "" in rows:
-        findings.add("invalid_annotation", *(f"{place}: it has no ImageID" for place, _ in rows.pop("")))
+            name = row.get("ImageID", "").strip()
+            if not name:
+                findings.add("invalid_annotation", f"{place}: it has no ImageID")
+            elif name in images:
+                rows[name].append((place, row))
+            else:
+                missing[name] += 1
+    findings.add("missing_image", *(f"{name}: {count} objects" for name, count in missing.items()))
     findings.add("ignored_shape", *(f"{file.relative_to(root)}: masks" for file in masks))
-    images = _images(root, split)
-    headers = reading.headers([images[name] for name in rows if name in images])
+    headers = reading.headers([images[name] for name in rows])
     samples: list[Sample] = []
     for name, found in rows.items():
-        if name not in images:
-            findings.add("missing_image", f"{name}: no image has this name")
-            continue
         header = headers[images[name]]
         size = None if header.problem else header.shown
         samples.append((images[name], size, _objects(found, size, findings) if size else ()))
@@ -114,7 +118,7 @@ def _rows(file: Path, root: Path, findings: Findings) -> Iterator[Row]:
         except csv.Error as error:
             findings.add("invalid_annotation", f"{name}:{reader.line_num}: {error}")
             continue
-        yield f"{name}:{reader.line_num}", {key: str(value) for key, value in row.items() if key}
+        yield f"{name}:{reader.line_num}", {key.strip(): str(value) for key, value in row.items() if key}
 
 
 def _images(root: Path, split: str) -> dict[str, Path]:

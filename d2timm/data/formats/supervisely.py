@@ -42,6 +42,7 @@ from .tool_files import (
     files_of_split,
     is_file,
     mentions,
+    readable,
     reported,
     size_of,
 )
@@ -60,12 +61,11 @@ def _recognize(root: Path) -> bool:
 
 
 def _is_annotation(file: Path) -> bool:
-    return file.parent.name == "ann" and mentions(file, '"objects"')
+    return file.parent.name == "ann" and file.suffix.lower() == ".json"
 
 
 def _open(root: Path, split: str, label: str) -> Source | None:
-    files, note = files_of_split(root, split, ".json") if root.is_dir() else ([], "")
-    files = [file for file in files if file.parent.name == "ann"]
+    files, note = files_of_split(root, split, _is_annotation) if root.is_dir() else ([], "")
     if not files:
         if split == "train":
             raise ConfigError(
@@ -78,13 +78,9 @@ def _open(root: Path, split: str, label: str) -> Source | None:
 
 def _read(root: Path, files: Sequence[Path], reading: Reading) -> dict[str, Any]:
     samples: list[Sample] = []
-    for file in files:
-        name = file.relative_to(root).as_posix()
+    for file, name, content in readable(files, read_json, root, reading.findings):
         with reported(reading.findings, name):
-            try:
-                content = as_mapping(read_json(file), "it")
-            except ConfigError as error:
-                raise ShapeError(str(error)) from None
+            content = as_mapping(content, "it")
             image, size = _image(file), as_mapping(content.get("size") or {}, "size")
             sides = size_of(size.get("width"), size.get("height")) or _header_size(image, reading)
             objects = as_list(content.get("objects"), "objects")

@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from ...errors import ConfigError
 from ..checks.finder import Finder
 from ..checks.findings import Findings
 from .base import Reading
@@ -27,9 +28,12 @@ __all__ = [
     "files_of_split",
     "is_file",
     "mentions",
+    "readable",
     "reported",
     "size_of",
 ]
+
+T = TypeVar("T")
 
 ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be")
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # a drive such as C: is none
@@ -72,6 +76,33 @@ def files_of_split(
     words = {_with_words(file) if by_stem else file: file for file in files}
     chosen, note = divide(list(words), split)
     return [root / words[file] for file in chosen], note if len(files) > 1 else ""
+
+
+def readable(
+    files: Sequence[Path], read: Callable[[Path], T], root: Path, findings: Findings
+) -> Iterator[tuple[Path, str, T]]:
+    """The files that can be read, each with its path for findings and its content.
+
+    Args:
+        files: annotation files below a folder.
+        read: reads a file; raises ConfigError if that is not possible.
+        root: the folder.
+        findings: receives the other files.
+
+    Raises:
+        ConfigError: no file can be read.
+    """
+    errors = []
+    for file in files:
+        try:
+            content = read(file)
+        except ConfigError as error:
+            errors.append(error)
+            findings.add("invalid_annotation", error)
+            continue
+        yield file, file.relative_to(root).as_posix(), content
+    if errors and len(errors) == len(files):
+        raise errors[0]
 
 
 def as_mapping(value: Any, what: str) -> Mapping[str, Any]:

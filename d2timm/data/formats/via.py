@@ -36,7 +36,16 @@ from .geometry import (
     to_object,
 )
 from .layout import read_text
-from .tool_files import Images, any_mentions, as_mapping, build_with_names, files_of_split, mentions, reported
+from .tool_files import (
+    Images,
+    any_mentions,
+    as_mapping,
+    build_with_names,
+    files_of_split,
+    mentions,
+    readable,
+    reported,
+)
 
 __all__ = ["FORMAT"]
 
@@ -52,7 +61,7 @@ SINGLE = ("dropdown", "radio", "image")
 ONLY_CLASS = "object"
 COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 #: Words that all files with a suffix contain
-MARKS = {".json": ('"shape_attributes"', '"region_attributes"'), ".csv": COLUMNS}
+MARKS = {".json": ('"regions"', '"filename"'), ".csv": COLUMNS}
 
 Region = tuple[str, Mapping[str, Any], Mapping[str, Any]]  # place, shape_attributes, region_attributes
 
@@ -80,8 +89,9 @@ def _read(root: Path, files: Sequence[Path], label: str, reading: Reading) -> di
     images, findings = Images(root, reading), reading.findings
     found: dict[Path, list[Region]] = {}
     attributes: dict[str, Mapping[str, Any]] = {}
-    for file in files:
-        entries, declared = _entries(file, file.relative_to(root).as_posix(), findings)
+    parse = _read_rows if files[0].suffix.lower() == ".csv" else read_json
+    for file, path, content in readable(files, parse, root, findings):
+        entries, declared = _entries(content, path, findings)
         attributes |= declared
         for place, filename, regions in entries:
             image = images.find([filename], file.parent)
@@ -100,12 +110,11 @@ def _read(root: Path, files: Sequence[Path], label: str, reading: Reading) -> di
 
 
 def _entries(
-    file: Path, name: str, findings: Findings
+    content: Any, name: str, findings: Findings
 ) -> tuple[list[tuple[str, str, list[Region]]], Mapping[str, Any]]:
     """The (place, filename, regions) of each image in a file, and the declared attributes of regions."""
-    if file.suffix.lower() == ".csv":
-        return _csv_entries(file, name, findings), {}
-    content = read_json(file)
+    if isinstance(content, str):
+        return _csv_entries(content, name, findings), {}
     content = content if isinstance(content, dict) else {}
     metadata = content.get("_via_img_metadata", content)
     declared = content.get("_via_attributes")
@@ -142,12 +151,15 @@ def _regions(entry: Mapping[str, Any], place: str, findings: Findings) -> list[R
     return read
 
 
-def _csv_entries(file: Path, name: str, findings: Findings) -> list[tuple[str, str, list[Region]]]:
-    found: dict[str, list[Region]] = defaultdict(list)
+def _read_rows(file: Path) -> str:
     try:
-        text = read_text(file)
+        return read_text(file)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _csv_entries(text: str, name: str, findings: Findings) -> list[tuple[str, str, list[Region]]]:
+    found: dict[str, list[Region]] = defaultdict(list)
     for place, row in _rows(text, name, findings):
         regions = found[row["filename"]]
         with reported(findings, place):

@@ -12,7 +12,7 @@ from d2timm.data import (
 )
 from d2timm.data.formats import folder_formats
 from d2timm.data.paths import default_dataset
-from d2timm.modeling import detector_tasks
+from d2timm.modeling import detector_tasks, takes_partial_masks
 
 from ..augmentation.flip import augmentation as _augmentation
 
@@ -132,6 +132,9 @@ dataloader = dict(
                 points="${oc.select:model.roi_heads.mask_head.train_num_points,null}"
             ),
             tight_boxes=True,  # fit boxes to the masks of objects that a crop has cut
+            # keep objects without a mask for the box head, if the mask head leaves them out
+            partial_masks=L(takes_partial_masks)(roi_heads="${oc.select:model.roi_heads._target_,null}"),
+            max_pixels="${data.max_pixels}",
         ),
         total_batch_size=_settings + ".batch_size}",
         num_workers=_settings + ".workers}",
@@ -150,6 +153,7 @@ dataloader = dict(
                 ),
             ],
             image_format="${model.input_format}",
+            max_pixels="${data.max_pixels}",
         ),
         num_workers=_settings + ".workers}",
         on_error="${data.on_error}",

@@ -3,13 +3,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import (
-    FastRCNNConvFCHead,
-    FastRCNNOutputLayers,
-    StandardROIHeads,
-)
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers
 
 from d2timm.data import num_classes
+from d2timm.modeling import StandardROIHeads
 from d2timm.modeling.levels import last, level_names, pooler_scales
 
 from ..derived import strides

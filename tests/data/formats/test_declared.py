@@ -25,7 +25,8 @@ def settings() -> Any:
 
 
 def test_formats_of_the_package_are_declared() -> None:
-    assert {"yolo", "voc_folder"} <= set(folder_formats())
+    tools = {"labelme", "label_studio", "via", "cvat", "supervisely"}
+    assert {"yolo", "voc_folder", "coco_folder", "open_images", "dota", *tools} <= set(folder_formats())
 
 
 @pytest.mark.parametrize("name", folder_formats())
