@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from ..errors import ConfigError
@@ -44,7 +45,7 @@ class BadSample:
 
 
 class _Guarded:
-    """A mapper that returns a ``BadSample`` instead of raising a ConfigError."""
+    """A mapper that returns a ``BadSample`` instead of raising an error about the image."""
 
     def __init__(self, mapper: Callable[[Entry], Entry]) -> None:
         self.mapper = mapper
@@ -54,6 +55,9 @@ class _Guarded:
             return self.mapper(entry)
         except ConfigError as error:
             return BadSample(str(error))
+        except SizeMismatchError:  # the file has changed since it was checked
+            size = f"{entry['width']}x{entry['height']}"
+            return BadSample(f"{entry['file_name']}: the image no longer has {size} pixels")
 
 
 class _Readable:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..utils.images import MAX_PIXELS
+from ..utils.pillow import MAX_PIXELS
 from .checks.clean import CleanSplit, clean, divide
 from .checks.partition import Part
 from .datasets.base import Dataset
 from .datasets.coco import CocoDataset, CocoKeypointsDataset, CustomDataset
-from .formats import coco_file, folder_formats
+from .formats import coco_file, folder_formats, recognize
 from .formats.base import Source
 from .paths import SPLITS
 
@@ -51,7 +51,7 @@ def checkable(dataset: Dataset) -> CustomDataset:
     """
     if isinstance(dataset, CustomDataset):
         return dataset
-    if type(dataset) not in (CocoDataset, CocoKeypointsDataset):
+    if not isinstance(dataset, CocoDataset) or type(dataset) not in (CocoDataset, CocoKeypointsDataset):
         raise ConfigError(f"data.name={dataset.name}: only a user's own data and COCO's can be checked")
     published = dataset
 
@@ -79,9 +79,7 @@ def forget_own() -> None:
 
 @functools.cache
 def _recognize(root: Path) -> str:
-    from .formats import recognize
-
-    return str(recognize(root).name)
+    return recognize(root).name
 
 
 def _key(data: Mapping[str, Any], name: str) -> tuple[tuple[str, Any], ...]:
@@ -103,7 +101,7 @@ def _open(key: tuple[tuple[str, Any], ...], split: str) -> CleanSplit | None:
     """A split of the dataset, or None if it has no such split."""
     settings = dict(key)
     train, val = (_source(settings, part) for part in SPLITS)
-    if train is not None and val is not None and settings["share"]:
+    if val is not None and settings["share"]:
         raise ConfigError(
             f"data.val_share={settings['share']}: there is a validation split already, {val.label}"
         )

@@ -65,15 +65,19 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
     from .dry_run import trial_image
     from .launch import num_processes
     from .preflight import check, check_machine
+    from .resuming import check_evaluation, check_resume
     from .validation import checkpoint_to_evaluate
 
     gpus = torch.cuda.device_count()
     if gpus and options.num_gpus > gpus:
         raise ConfigError(f"--num-gpus {options.num_gpus}: this machine has {gpus}")
-    if options.eval_only:
-        checkpoint_to_evaluate(cfg.train)
+    evaluated = checkpoint_to_evaluate(cfg.train) if options.eval_only else None
     check_machine(cfg, num_processes(options), training=not options.eval_only)
     model: Any = check(cfg, ["val"] if options.eval_only else ["train"])
+    if evaluated:
+        check_evaluation(cfg, model, evaluated)
+    elif options.resume:
+        check_resume(cfg, model)
     if "tta" in cfg.train and cfg.train.tta.enabled:
         tta_of(
             cfg.train.tta, cfg.dataloader.test.mapper, model

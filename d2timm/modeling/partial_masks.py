@@ -1,7 +1,7 @@
 """ROI heads for datasets in which some objects have no mask: the mask head learns from the others.
 
-The mapper sets ``gt_has_mask`` of each object, and detectron2 copies it onto the proposals that it matches. Box
-heads learn from all objects.
+The mapper sets ``gt_has_mask`` of each object, and detectron2 copies it onto the proposals that it matches.
+Box heads learn from all objects.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def with_masks(proposals: Sequence[Instances]) -> list[Instances]:
     """Leave out the proposals of objects without a mask.
 
     Args:
-        proposals: of each image. Those without ``gt_has_mask`` are not changed: their dataset has all masks, or
-            their image has no objects.
+        proposals: of each image. Those without ``gt_has_mask`` are not changed: their dataset has all masks,
+            or their image has no objects.
     """
     return [image[image.gt_has_mask] if image.has("gt_has_mask") else image for image in proposals]
 

@@ -169,6 +169,18 @@ class CascadeMaskROIHeads(CascadeROIHeads):
         return instances
 
 
+class _PointRendMaskHead(PointRendMaskHead):
+    """detectron2's head, which also takes batches in which no object has a mask."""
+
+    def _sample_train_points(
+        self, coarse_mask: Tensor, instances: Sequence[Instances]
+    ) -> tuple[Tensor, Tensor]:
+        if len(coarse_mask):
+            return super()._sample_train_points(coarse_mask, instances)  # type: ignore[no-any-return]
+        points = self.mask_point_train_num_points
+        return coarse_mask.new_zeros(0, points, 2), coarse_mask.new_zeros(0, points)
+
+
 def point_rend_mask_head(
     input_shape: Mapping[str, ShapeSpec],
     num_classes: int,
@@ -241,4 +253,4 @@ def point_rend_mask_head(
     point.IMPORTANCE_SAMPLE_RATIO = importance_sample_ratio
     point.SUBDIVISION_STEPS = subdivision_steps
     point.SUBDIVISION_NUM_POINTS = subdivision_num_points
-    return PointRendMaskHead(cfg, input_shape)
+    return _PointRendMaskHead(cfg, input_shape)

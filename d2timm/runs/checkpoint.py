@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import ParseResult, urlparse
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from ..errors import ConfigError
 from ..utils.files import atomic_write
+from ..utils.text import first_line
 
-__all__ = ["AVERAGE", "AtomicCheckpointer", "is_averaged", "load_weights"]
+__all__ = ["AVERAGE", "AtomicCheckpointer", "is_averaged", "load_weights", "read_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +94,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return rest
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if Path(filename).suffix in (".pkl", ".pyth"):
-            raise ConfigError(
-                f"{filename}: reading a pickle can run code; `d2timm convert-weights` makes a .pth file of it"
-            )
+        _refuse_pickle(filename)
         data: dict[str, Any] = super()._load_file(filename)
         for key in [*self._required, AVERAGE] if self.averaged else self._required:
             if key not in data:
@@ -115,13 +115,44 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        if Path(f).suffix == ".safetensors":
-            return {"model": load_file(f)}
-        return dict(torch.load(f, map_location="cpu", weights_only=True))
+        return read_checkpoint(f)
+
+
+def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
+    """Read the entries of a checkpoint to the CPU, without executing code.
+
+    Args:
+        file: path of a .pth or .safetensors file.
+        lazy: whether the numbers of a tensor are read from the disk only when they are used.
+
+    Raises:
+        ConfigError: the file cannot be read, because it is cut off or no checkpoint.
+    """
+    _refuse_pickle(file)
+    try:
+        if Path(file).suffix == ".safetensors":
+            return {"model": load_file(file)}
+        with Path(file).open("rb") as opened:
+            zipped = opened.read(2) == b"PK"  # earlier versions of torch wrote another format
+        entries = torch.load(file, map_location="cpu", weights_only=True, mmap=lazy and zipped)
+    except UnpicklingError:  # torch's message advises to execute the code in the file
+        raise ConfigError(f"{file}: not a checkpoint, because it holds more than weights") from None
+    except (RuntimeError, ValueError, OSError, EOFError, SafetensorError) as error:
+        raise ConfigError(f"{file}: not a checkpoint, or cut off: {first_line(error)}") from None
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{file}: not a checkpoint: it holds {type(entries).__name__}")
+    return entries if "model" in entries else {"model": entries}
+
+
+def _refuse_pickle(file: str) -> None:
+    if Path(file).suffix in (".pkl", ".pyth"):
+        raise ConfigError(
+            f"{file}: reading a pickle can run code; `d2timm convert-weights` makes a .pth file of it"
+        )
 
 
 def _changes_as_url(path: str) -> bool:
-    """Whether detectron2 would look for another file, because a URL ends at a ``?`` and has no line breaks."""
+    """Whether a path is another one as a URL, which has no ``?`` and no line breaks."""
     return urlparse(path)._replace(query="").geturl() != path
 
 

@@ -51,6 +51,18 @@ class DetectionVisualizer(Visualizer):
             instances = output["instances"]
             self.draw_instance_predictions(instances[instances.scores >= score_threshold])
 
+    def draw_dataset_dict(self, dic: Mapping[str, Any]) -> Any:
+        """Draw the annotations of an image, some of which may lack a mask or keypoints."""
+        annotations = dic.get("annotations") or []
+        shown = {key for key in ("segmentation", "keypoints") if any(a.get(key) for a in annotations)}
+        empty = {"segmentation": [], "keypoints": [0] * 3 * len(self.metadata.get("keypoint_names") or ())}
+        completed = [
+            {key: value for key, value in annotation.items() if key not in empty}
+            | {key: annotation.get(key) or empty[key] for key in shown}
+            for annotation in annotations
+        ]
+        return super().draw_dataset_dict({**dic, "annotations": completed})
+
     def overlay_instances(self, **parts: Any) -> Any:
         """Draw objects with translucent masks."""
         return super().overlay_instances(**{**parts, "alpha": ALPHA})

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from d2timm.cli import main
+from d2timm.config.lazy import load
+from d2timm.runs.record import Record
 
 RECIPE = "faster_rcnn_timm.py"
 
@@ -48,6 +50,49 @@ def test_config_is_required(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "train.seed=3"])
     assert error.value.code == 2
     assert "--config-file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train.max_iter=2", "--dry-run", "train.output_dir=OUT", "--config-file", RECIPE],
+        ["--config-file", RECIPE, "--dry-run", "--", "train.max_iter=2", "train.output_dir=OUT"],
+        ["~train.tta", "--dry-run", "train.max_iter=2", f"--config-file={RECIPE}", "train.output_dir=OUT"],
+    ],
+)
+def test_flags_between_overrides(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 0
+    assert "2 iterations of 2 images on cpu, into OUT" in capsys.readouterr().out
+
+
+def test_paths_as_typed_and_the_command_that_repeats_the_run(
+    tiny_overrides: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    overrides = dict(text.split("=", 1) for text in tiny_overrides(RECIPE, tmp_path, "train.max_iter=1"))
+    place = tmp_path / "Photos (1), #é=&"
+    place.mkdir()
+    for split, number in (("train", "2024"), ("val", "1e3")):
+        Path(number).symlink_to(overrides[f"data.{split}_images"])
+        overrides[f"data.{split}_images"] = number
+        (place / f"it's {split}.json").symlink_to(overrides[f"data.{split}_json"])
+        overrides[f"data.{split}_json"] = f"~/{place.name}/it's {split}.json"
+    overrides["train.output_dir"] = 'wh?t "is" $this'
+    typed = [f"{key}={value}" for key, value in overrides.items()]
+    assert main(["train", "--config-file", RECIPE, *typed]) == 0
+    folder = tmp_path / overrides["train.output_dir"]
+    saved = load(folder / "config.yaml")
+    assert saved.data.train_images == "2024"
+    assert saved.data.val_json == str(place / "it's val.json")
+    first = Record.read(folder)
+    assert first
+    assert first.status == "done"
+    assert main([*first.command[1:], "--resume", "train.max_iter=2"]) == 0
+    assert Record.read(folder).iterations == 2
 
 
 def test_overrides_and_flags_in_any_order_and_the_recorded_command(

@@ -20,6 +20,7 @@ from d2timm.config.overrides import apply_overrides, parse_override
 from d2timm.config.paths import PATHS, quote, quote_paths
 
 RECIPE = get_config("faster_rcnn_timm.py")
+SMALL = {"data": {"root": None, "train_json": None}, "train": {"output_dir": "./output"}}
 IN_TREE = sorted(key for key in PATHS if not key.startswith("hydra."))
 NAMES = [
     "Photos (1)",
@@ -69,9 +70,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
 
 
-def from_recipe(*overrides: str) -> Any:
+def from_train(*overrides: str, tree: Any = SMALL) -> Any:
     """The config of ``d2timm train``, as it is read again from the run folder."""
-    cfg = apply_overrides(OmegaConf.create(RECIPE, flags={"allow_objects": True}), overrides)
+    cfg = apply_overrides(OmegaConf.create(tree, flags={"allow_objects": True}), overrides)
     return parse(to_yaml(cfg), "config.yaml")
 
 
@@ -111,13 +112,13 @@ def test_every_path_of_a_recipe_is_known() -> None:
 @pytest.mark.parametrize("key", IN_TREE)
 @pytest.mark.parametrize("name", ["Photos (1)/é, #1=x", "2024"])
 def test_every_path_arrives_as_typed(key: str, name: str) -> None:
-    assert OmegaConf.select(from_recipe(f"{key}={name}"), key) == name
+    assert OmegaConf.select(from_train(f"{key}={name}", tree=RECIPE), key) == name
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("sign", ["", "+", "++"])
 def test_name_of_any_characters_arrives_as_typed(name: str, sign: str) -> None:
-    assert from_recipe(f"++data.root={name}").data.root == name
+    assert from_train(f"++data.root={name}").data.root == name
     assert from_hydra(f"{sign}data.root={name}") == name
 
 
@@ -143,7 +144,7 @@ def test_any_text_arrives_as_typed_or_as_quoted(text: str) -> None:
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     typed = quote(escaped) if escaped == "null" or in_quotes(escaped) else escaped
     expected = os.path.expanduser(text)
-    assert from_recipe(f"data.root={typed}").data.root == expected
+    assert from_train(f"data.root={typed}").data.root == expected
     for value in (from_hydra(f"data.root={typed}"), from_hydra(f"data.root={quote(escaped)}", sweep=True)):
         assert OmegaConf.create({"root": value}).root == expected
 
@@ -158,7 +159,7 @@ def test_any_list_arrives(texts: list[str]) -> None:
     assume(not any("${" in text for text in texts))
     override = f"data.train_json=[{','.join(map(quote, texts))}]"
     expected = list(map(os.path.expanduser, texts))
-    assert from_recipe(override).data.train_json == expected
+    assert from_train(override).data.train_json == expected
     assert from_hydra(override) == expected
     assert from_hydra(override, sweep=True) == expected
 
@@ -184,18 +185,18 @@ def test_any_list_arrives(texts: list[str]) -> None:
     ],
 )
 def test_syntax_of_hydra(typed: str, value: Any) -> None:
-    assert from_recipe("data.root=r", f"data.train_json={typed}").data.train_json == value
+    assert from_train("data.root=r", f"data.train_json={typed}").data.train_json == value
 
 
 def test_entry_of_a_list_is_a_path() -> None:
-    cfg = from_recipe("data.train_json=[a,b]", "data.train_json.1=2024")
+    cfg = from_train("data.train_json=[a,b]", "data.train_json.1=2024")
     assert cfg.data.train_json == ["a", "2024"]
 
 
 def test_list_is_one_path_for_a_key_without_lists_and_if_it_exists() -> None:
-    assert from_recipe("data.root=[a,b]").data.root == "[a,b]"
+    assert from_train("data.root=[a,b]").data.root == "[a,b]"
     Path("[a,b]").mkdir()
-    assert from_recipe("data.train_json=[a,b]").data.train_json == "[a,b]"
+    assert from_train("data.train_json=[a,b]").data.train_json == "[a,b]"
     assert from_hydra("data.train_json=[a,b]", sweep=True) == "[a,b]"
 
 

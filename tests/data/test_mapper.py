@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from d2timm import ConfigError
 from d2timm.config.build import instantiate
 from d2timm.config.groups import read_nodes
 from d2timm.config.lazy import get_config, load, to_plain
@@ -172,16 +174,56 @@ def test_keypoints_follow_the_pixels(entry: Entry) -> None:
     assert points(T.CropTransform(14, 10, 40, 30)) == [[0, 0, 0], [18, 15, 2], [1, 15, 1]]
 
 
-def test_objects_without_needed_annotations_are_left_out(entry: Entry) -> None:
+@pytest.mark.parametrize("partial_masks", [False, True])
+def test_objects_without_needed_annotations(entry: Entry, partial_masks: bool) -> None:
     complete = entry["annotations"][0]
     only_box = {key: value for key, value in complete.items() if key not in ("segmentation", "keypoints")}
     crowd, empty = {**complete, "iscrowd": 1}, {**complete, "bbox": [1, 1, 1, 9]}
     entry["annotations"] = [only_box, crowd, complete, empty]
-    for tasks, count in ((["bbox"], 2), (["bbox", "segm"], 1), (["bbox", "keypoints"], 1)):
-        instances = mapper(tasks=tasks)(entry)["instances"]
+    masks = 2 if partial_masks else 1
+    for tasks, count in ((["bbox"], 2), (["bbox", "segm"], masks), (["bbox", "keypoints"], 2)):
+        instances = mapper(tasks=tasks, partial_masks=partial_masks)(entry)["instances"]
         assert len(instances) == count
         assert instances.has("gt_masks") == ("segm" in tasks)
         assert instances.has("gt_keypoints") == ("keypoints" in tasks)
+
+
+@pytest.mark.parametrize("form", SEGMENTATIONS)
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_objects_without_masks_are_kept_for_the_box_head(entry: Entry, mask_format: str, form: str) -> None:
+    entry["annotations"][0]["segmentation"] = SEGMENTATIONS[form]()
+    complete = entry["annotations"][0]
+    only_box = {**complete, "bbox": [20, 2, 50, 38], "segmentation": []}
+    entry["annotations"] = [only_box, complete]
+    crop = T.CropTransform(20, 0, 40, HEIGHT)  # contains only the bar at the bottom of the mask
+    make = partial(mapper, tasks=["bbox", "segm"], instance_mask_format=mask_format, partial_masks=True)
+    instances = make(crop)(entry)["instances"]
+    assert instances.gt_has_mask.tolist() == instances.gt_masks.nonempty().tolist() == [False, True]
+    boxes = instances.gt_boxes.tensor.tolist()
+    assert boxes[0] == pytest.approx([0, 2, 30, 38]), "clipped"
+    assert boxes[1] == pytest.approx([0, 22, 12, 28]), "fitted to the mask"
+    alone = make(crop)({**entry, "annotations": [complete]})["instances"]
+    assert torch.equal(alone.gt_boxes.tensor[0], instances.gt_boxes.tensor[1])
+    outside = make(T.CropTransform(20, 0, 40, 20))(entry)["instances"]  # the mask lies below, its box not
+    assert outside.gt_has_mask.tolist() == [False]
+    nothing = make(crop)({**entry, "annotations": [only_box]})["instances"]
+    assert nothing.gt_has_mask.tolist() == [False]
+    assert len(nothing.gt_masks) == 1
+    assert len(make(crop)({**entry, "annotations": []})["instances"]) == 0
+
+
+def test_objects_without_keypoints_have_invisible_ones(entry: Entry) -> None:
+    complete = entry["annotations"][0]
+    entry["annotations"] = [{**complete, "keypoints": []}, complete]
+    points = mapper(T.HFlipTransform(WIDTH))(entry)["instances"].gt_keypoints.tensor
+    assert points[0].tolist() == [[0, 0, 0]] * 3
+    assert points[1, :, 2].tolist() == [2, 2, 1]
+
+
+def test_size_limit(entry: Entry) -> None:
+    assert mapper(max_pixels=HEIGHT * WIDTH)(entry)["image"].shape == (3, HEIGHT, WIDTH)
+    with pytest.raises(ConfigError, match="max_pixels=2399"):
+        mapper(max_pixels=HEIGHT * WIDTH - 1)(entry)
 
 
 def test_entry_is_not_changed(entry: Entry) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,18 @@ from d2timm.data import Mapper, catalog
 from d2timm.data.checks.findings import NOTE
 from d2timm.data.checks.orientation import Turn
 
-__all__ = ["ALL_TASKS", "BOXES", "MASKS", "OddSet", "Outcome", "examine", "write_photo"]
+__all__ = [
+    "ALL_TASKS",
+    "BOXES",
+    "FIRST_BOX",
+    "MASKS",
+    "OddSet",
+    "Outcome",
+    "describe",
+    "examine",
+    "turn_back",
+    "write_photo",
+]
 
 Coco = dict[str, Any]
 
@@ -34,8 +46,7 @@ ALL_TASKS = ["bbox", "segm", "keypoints"]
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 SIZES = {"train": [(60, 40), (40, 60), (50, 50)], "val": [(60, 40), (40, 60)]}  # (width, height)
 IMAGES, OBJECTS = 3, 6  # of the training split
-#: Boxes of the two objects of an image: the first is in the image whichever way it is rotated
-RECTANGLES = ((4, 6, 20, 10), (10, 22, 14, 12))
+FIRST_BOX = (4, 6, 20, 10)  # of the first object of each image
 LEFT_OUT_OBJECTS = (
     *("invalid_annotation", "unknown_image", "unknown_category", "untrained_class"),
     *("empty_box", "outside_box"),
@@ -50,16 +61,18 @@ class OddSet:
         root: the folder of the files.
         content: split -> content of its COCO file.
         keys: of the ``data`` node, besides the paths.
+        exact: whether objects that are used are where they are drawn, which the pixels show.
     """
 
     root: Path
     content: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, Any] = field(default_factory=dict)
+    exact: bool = True
 
     def __post_init__(self) -> None:
         for split, sizes in SIZES.items():
             (self.root / split).mkdir(parents=True)
-            self.content[split] = coco = _describe(sizes)
+            self.content[split] = coco = describe(sizes)
             for image in coco["images"]:
                 write_photo(self.root / split / image["file_name"], (image["width"], image["height"]))
 
@@ -94,7 +107,12 @@ class OddSet:
         return data_node(name="custom", **{**paths, **self.keys})
 
 
-def _describe(sizes: Sequence[tuple[int, int]]) -> Coco:
+def rectangles(size: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Boxes of the red and the blue object of an image; they are in opposite corners."""
+    return [FIRST_BOX, (size[0] - 16, size[1] - 14, 13, 12)]
+
+
+def describe(sizes: Sequence[tuple[int, int]]) -> Coco:
     """The content of a COCO file; ids are plain, and objects have boxes, masks and keypoints."""
     images = [
         {"id": i, "file_name": f"{i}.png", "width": width, "height": height}
@@ -102,7 +120,7 @@ def _describe(sizes: Sequence[tuple[int, int]]) -> Coco:
     ]
     annotations = [
         {
-            "id": len(RECTANGLES) * i + j,
+            "id": 2 * i + j,
             "image_id": i + 1,
             "category_id": j,
             "bbox": [x, y, w, h],
@@ -112,8 +130,8 @@ def _describe(sizes: Sequence[tuple[int, int]]) -> Coco:
             "num_keypoints": 2,
             "iscrowd": 0,
         }
-        for i in range(len(images))
-        for j, (x, y, w, h) in enumerate(RECTANGLES, start=1)
+        for i, size in enumerate(sizes)
+        for j, (x, y, w, h) in enumerate(rectangles(size), start=1)
     ]
     categories = [
         {"id": i, "name": name, "keypoints": ["first", "last"]} for i, name in enumerate(COLOURS, start=1)
@@ -122,25 +140,29 @@ def _describe(sizes: Sequence[tuple[int, int]]) -> Coco:
 
 
 def write_photo(file: Path, shown: tuple[int, int], orientation: int = 1, **options: Any) -> None:
-    """Write an image whose objects are at ``RECTANGLES`` when it is shown.
+    """Write an image with its two objects.
 
     Args:
         file: the image.
-        shown: (width, height) as shown.
+        shown: (width, height) of the image as shown, in which the objects are at ``rectangles``.
         orientation: EXIF orientation, with which the pixels are stored.
         options: of ``PIL.Image.save``.
     """
     image = Image.new("RGB", shown, "white")
-    for colour, (x, y, w, h) in zip(COLOURS.values(), RECTANGLES, strict=True):
+    for colour, (x, y, w, h) in zip(COLOURS.values(), rectangles(shown), strict=True):
         image.paste(colour, (x, y, x + w, y + h))
-    undone = {6: 8, 8: 6}.get(orientation, orientation)  # all other orientations are their own inverse
-    stored = shown if orientation < 5 else shown[::-1]
-    turn = Turn(undone, stored)
-    channels = [Image.fromarray(turn.pixels(np.asarray(channel))) for channel in image.split()]
+    back = turn_back(orientation, shown)
+    channels = [Image.fromarray(back.pixels(np.asarray(channel))) for channel in image.split()]
     exif = Image.Exif()
     exif[0x0112] = orientation
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.merge("RGB", channels).save(file, exif=exif, **options)
+
+
+def turn_back(orientation: int, shown: tuple[int, int]) -> Turn:
+    """From an image as shown to the image as stored."""
+    inverse = {6: 8, 8: 6}.get(orientation, orientation)  # all others are their own inverse
+    return Turn(inverse, shown if orientation < 5 else shown[::-1])
 
 
 @dataclass
@@ -164,14 +186,13 @@ class Outcome:
     notes: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def examine(odd: OddSet, tasks: Sequence[str], folder: Path, exact: bool = True) -> Outcome:
+def examine(odd: OddSet, tasks: Sequence[str], folder: Path) -> Outcome:
     """Check, load, map and evaluate a dataset as a run does, and assert what must hold for any.
 
     Args:
         odd: the dataset.
         tasks: the tasks of the detector.
         folder: for files of the evaluation.
-        exact: whether objects are where they are drawn, which the pixels show.
     """
     node = odd.node()
     node["tasks"] = list(tasks)
@@ -192,7 +213,7 @@ def examine(odd: OddSet, tasks: Sequence[str], folder: Path, exact: bool = True)
         outcome.masks[split] = sum("segmentation" in a for a in objects)
         outcome.findings[split] = {k: n for k, n in findings.counts.items() if k not in notes}
         outcome.notes[split] = {k: n for k, n in findings.counts.items() if k in notes}
-        _assert_examples(node, split, tasks, coco, exact)
+        _assert_examples(node, split, tasks, coco, odd.exact)
         if split == "val":
             _assert_scores(node, coco, tasks, folder)
     return outcome
@@ -211,38 +232,47 @@ def _assert_all_samples_are_listed(findings: Any) -> None:
 
 
 def _assert_nothing_is_lost(raw: Any, coco: Coco, counts: dict[str, int]) -> None:
-    """Each annotation of an image that is used is used as well, or counted."""
-    kept = {str(image.get("original_id", image["id"])) for image in coco["images"]}
-    unused = sum(str(a.get("image_id")) not in kept for a in raw["annotations"]) - counts.get(
-        "unknown_image", 0
-    )
+    """Each annotation is used, or counted, or left out with its image."""
+    used = {_number(image.get("original_id", image["id"])) for image in coco["images"]}
+    listed = {_number(image.get("id")) for image in raw["images"]}
+    with_images = sum(_number(a.get("image_id")) in listed - used for a in raw["annotations"])
     left_out = sum(counts.get(kind, 0) for kind in LEFT_OUT_OBJECTS)
-    assert len(raw["annotations"]) == len(coco["annotations"]) + left_out + unused
+    assert len(raw["annotations"]) == len(coco["annotations"]) + left_out + with_images
+
+
+def _number(value: Any) -> Any:
+    """An id as a number if it is one, also as text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return str(value)
 
 
 def _assert_examples(node: Any, split: str, tasks: Sequence[str], coco: Coco, exact: bool) -> None:
     """All objects of the cleaned file arrive in the input of the detector, at their places."""
     names = catalog.keypoint_names(node)
-    mapper = Mapper(True, tasks, [], "RGB", names, "bitmask" if "segm" in tasks else "polygon")
+    masks = "segm" in tasks
+    mapper = Mapper(True, tasks, [], "RGB", names, "bitmask" if masks else "polygon", partial_masks=masks)
     classes = catalog.class_names(node)
+    # classes without a usable name are in the order of the colours
+    colours = [COLOURS.get(name, other) for name, other in zip(classes, cycle(COLOURS.values()))]
     count = 0
     for entry in catalog.dataset_dicts(node, split):
         example = mapper(entry)
         instances, pixels = example["instances"], example["image"].permute(1, 2, 0).numpy()
         count += len(instances)
         for i in range(len(instances) if exact else 0):
-            colour = COLOURS[classes[instances.gt_classes[i]]]
+            colour = colours[instances.gt_classes[i]]
             box = instances.gt_boxes.tensor[i].numpy().round().astype(int)
             _assert_filled(pixels, box, colour)
-            if instances.has("gt_masks") and (mask := instances.gt_masks.tensor[i].numpy()).any():
-                _assert_covers(mask, box)
+            if masks and instances.gt_has_mask[i]:
+                _assert_covers(instances.gt_masks.tensor[i].numpy(), box)
             if instances.has("gt_keypoints"):
                 for x, y, visibility in instances.gt_keypoints.tensor[i].numpy():
                     assert not visibility or (pixels[int(y), int(x)] == colour).all()
-    needed = [
-        a for a in coco["annotations"] if not a["iscrowd"] and ("segm" not in tasks or "segmentation" in a)
-    ]
-    assert count >= len(needed)
+    objects = [a for a in coco["annotations"] if not a["iscrowd"]]
+    if split == "val" or "keypoints" not in tasks:  # images without keypoints are not used in training
+        assert count == len(objects)
 
 
 def _assert_filled(pixels: NDArray[Any], box: Sequence[int], colour: Sequence[int]) -> None:

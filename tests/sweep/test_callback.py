@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ def test_exit_code_and_how_to_continue(
         assert f"{states.count(state)} {state}" in output
     names = {file.name for file in tmp_path.iterdir() if file.is_file()}
     assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md"} <= names
+
+
+def test_command_that_continues_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "it's (here)"
+    fill(folder, "killed")
+    assert print_leaderboard(folder) == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if CONTINUE in line)
+    assert shlex.split(line.partition("with ")[2])[-1] == f"hydra.sweep.dir={folder}"
 
 
 def test_run_that_another_process_trains_is_not_finished(

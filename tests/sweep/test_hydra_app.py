@@ -101,6 +101,24 @@ def test_groups_values_and_flags_in_any_order(
     assert list(job.hydra.overrides.task) == [a for a in arguments if "=" in a] + ["train.output_dir=here"]
 
 
+@pytest.mark.parametrize("flag", [["--eval-only"], ["--num-gpus", "2"], ["--cfg", "job"]])
+def test_deletion_may_stand_between_flags(flag: list[str], call: Callable[..., int]) -> None:
+    assert call("train.seed=3", "~train.tta", *flag, "neck=fpn") == 0
+
+
+@pytest.mark.parametrize("name", ["Photos (1), é=#&", "2024", 'it\'s "q"', "C:\\x\\", "a[1]", "$HOME"])
+def test_path_arrives_as_typed(
+    name: str, call: Callable[..., int], jobs: list[Namespace], tmp_path: Path
+) -> None:
+    keys = ["data.root", "data.val_json", "train.init_checkpoint", "train.output_dir"]
+    assert call(*(f"{key}={name}" for key in keys)) == 0
+    (job,) = jobs
+    assert [OmegaConf.select(job.cfg, key) for key in keys] == [name] * 4
+    assert job.folder.resolve() == tmp_path / name
+    assert call(*job.hydra.overrides.task) == 0, "the recorded command repeats the run"
+    assert jobs[1].cfg == job.cfg
+
+
 def test_name_may_have_a_tag(call: Callable[..., int], jobs: list[Namespace]) -> None:
     assert call("backbone=resnet50.a1_in1k") == 0
     assert [job.name for job in jobs] == ["resnet50.a1_in1k"]
@@ -204,7 +222,11 @@ def test_other_errors_are_not_hidden(call: Callable[..., int], monkeypatch: pyte
         (["-m", "train.seed=1,two"], ["train.seed=1,two: train.seed is a number, such as 0"]),
         (["foo"], ["'foo'", "missing EQUAL"]),
         (["-m", "foo"], ["'foo'", "missing EQUAL"]),
-        (["train.seed={"], ["an override is not key=value: "]),
+        (["train.seed={"], ["train.seed={: '{' is not allowed", """'train.seed="{"'"""]),
+        (["train seed=1"], ["an override is not key=value: train seed=1: "]),
+        (["data.root=${x"], ["data.root=${x: ${ begins an interpolation"]),
+        (["data.root=x\udce9"], ["'data.root=x\\udce9': not valid UTF-8"]),
+        (["-m", "data.root=a,"], ["data.root=a,: ',' is not allowed here without quotes"]),
         (
             ["backbone=resnet18,resnet50"],
             ["backbone=resnet18,resnet50: several values", "add -m"],
@@ -288,6 +310,23 @@ def test_sweep_runs_every_combination(
     (sweep,) = leaderboards
     assert {job.folder.parent.resolve() for job in jobs} == {sweep.resolve()}
     assert sweep.resolve().parent == tmp_path / "out"
+
+
+def test_sweep_over_paths(call: Callable[..., int], jobs: list[Namespace], tmp_path: Path) -> None:
+    (tmp_path / "a,b (1)").mkdir()
+    folder = "it's, (here)"
+    same = ["data.val_json=2024/é.json", "data.val_images=a,b (1)"]
+    assert call("-m", "data.root=1e3,a,b (1),~/x", *same, f"hydra.sweep.dir={folder}") == 0
+    expected = ["1e3", "a,b (1)", str(Path("~/x").expanduser())]
+    assert [job.cfg.data.root for job in jobs] == expected
+    assert {(job.cfg.data.val_json, job.cfg.data.val_images) for job in jobs} == {("2024/é.json", "a,b (1)")}
+    assert len({job.folder.name for job in jobs}) == 3
+    for job in jobs:
+        assert job.folder.parent.resolve() == tmp_path / folder
+        assert job.folder.name.startswith("root=")
+        assert job.folder.name.isascii()
+    assert call(*jobs[1].hydra.overrides.task) == 0, "the recorded command repeats the run"
+    assert jobs[-1].cfg.data == jobs[1].cfg.data
 
 
 def test_pattern_selects_names(call: Callable[..., int], jobs: list[Namespace]) -> None:

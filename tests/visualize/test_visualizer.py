@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data.catalog import Metadata
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.colormap import colormap
 
-from d2timm.visualize.visualizer import ALPHA, draw, write_picture
+from d2timm.visualize.visualizer import ALPHA, DetectionVisualizer, draw, write_picture
 
 SIZE = (120, 160)
 GREY = np.full((*SIZE, 3), 128, np.uint8)
@@ -59,6 +59,26 @@ def test_boxes_without_masks_are_not_filled() -> None:
     picture = draw(GREY, objects(0, masks=False), NAMES)
     np.testing.assert_allclose(spot(picture, 0), 128, atol=2)
     assert not np.array_equal(picture, draw(GREY, objects(), NAMES))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_annotations_may_lack_masks_and_keypoints(first: int) -> None:
+    names = Metadata(**{**NAMES.as_dict(), "keypoint_names": ["bow", "stern"]})
+    boxes = [[10 + 50 * i, 10, 50 + 50 * i, 100] for i in range(2)]
+    annotations: list[dict[str, Any]] = [
+        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": i} for i, box in enumerate(boxes)
+    ]
+    x0, y0, x1, y1 = boxes[first]
+    annotations[first]["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+    annotations[first]["keypoints"] = [x0 + 5, y0 + 60, 2, x0 + 9, y0 + 60, 2]
+    annotations[1 - first]["segmentation"] = []
+    visualizer = DetectionVisualizer(GREY, names)
+    visualizer.draw_dataset_dict({"annotations": annotations})
+    picture = visualizer.output.get_image()
+    assert np.abs(spot(picture, first) - 128).max() > 20, "the mask is filled"
+    np.testing.assert_allclose(spot(picture, 1 - first), 128, atol=2)
+    edge = picture[70:90, 8 + 50 * (1 - first) : 13 + 50 * (1 - first)].astype(int)
+    assert np.abs(edge - 128).max() > 20, "the other object is drawn as a box"
 
 
 def test_small_images_are_enlarged() -> None:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from ...config.lazy import load
 from ...config.overrides import apply_overrides
-from ...data.catalog import CUSTOM, PUBLISHED, resolve_name, tasks_of
+from ...data.catalog import PUBLISHED, resolve_name, tasks_of
+from ...data.own import CUSTOM
 from ...errors import ConfigError
 from ...utils.checks import suggest
 from ...utils.files import atomic_write

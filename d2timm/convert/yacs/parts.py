@@ -8,7 +8,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from timm.optim import list_optimizers
 
 from ...backbone.probing import pretrained_cfg
-from ...data.catalog import CUSTOM
+from ...data.own import CUSTOM
 from ...data.paths import COCO
 from ...errors import ConfigError
 from ...utils.checks import suggest

@@ -28,7 +28,7 @@ from .headers import Header, file_state, read_headers
 from .images import CheckedImage, check_images
 from .objects import check_objects, find_other_conventions
 from .partition import Part, select
-from .structure import Structure, summary_of
+from .structure import Structure, name_with_id, summary_of
 
 __all__ = ["CleanSplit", "clean", "divide", "read_clean"]
 
@@ -142,7 +142,7 @@ def _is_current(file: Path) -> bool:
 def _state_of(files: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name in files:
-        digest.update(f"{name} {file_state(Path(name))}\n".encode())
+        digest.update(f"{name} {file_state(Path(name))}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -168,11 +168,10 @@ def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, An
     found = Finder(source.images).find_all([image["file_name"] for image in structure.images])
     images = check_images(structure.images, found, of_image, max_pixels, findings)
     find_other_conventions(structure.annotations, images, findings)
-    annotations = check_objects(structure.annotations, images, _num_keypoints(structure.categories), findings)
-    shared = structure.categories
+    shared = structure.categories if categories is None else [dict(category) for category in categories]
+    annotations = check_objects(structure.annotations, images, _num_keypoints(shared), findings)
     if categories is not None:
         annotations = _match_classes(annotations, structure.categories, categories, images, findings)
-        shared = [dict(category) for category in categories]
     entries = [_image_entry(structure.images[index], image) for index, image in sorted(images.items())]
     objects = [
         {**annotation, "id": number, "image_id": structure.images[index]["id"]}
@@ -211,8 +210,10 @@ def _match_classes(
     findings: Findings,
 ) -> list[tuple[dict[str, Any], int]]:
     """Give annotations the category ids of the training split, by the names of the classes."""
-    by_name = {category["name"]: category["id"] for category in shared}
-    ids = {category["id"]: by_name.get(category["name"]) for category in own}
+    by_name = {category["name"]: category for category in shared}
+    same = [(category, _trained(category, by_name)) for category in own]
+    ids = {category["id"]: trained["id"] if trained else None for category, trained in same}
+    findings.add("other_keypoints", *(c["name"] for c, trained in same if trained and _differ(c, trained)))
     if ids and not any(new is not None for new in ids.values()):
         names = summary_of(str(category["name"]) for category in own)
         findings.add("other_classes", f"{names}; in training {summary_of(map(str, by_name))}")
@@ -224,6 +225,18 @@ def _match_classes(
         else:
             matched.append(({**annotation, "category_id": new}, index))
     return matched
+
+
+def _trained(category: Mapping[str, Any], by_name: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The class of the training split that a class stands for; one split may have several of its name."""
+    names = (category["name"], category.get("shared_name", ""), name_with_id(category))
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _differ(category: Mapping[str, Any], trained: Mapping[str, Any]) -> bool:
+    """Whether two classes of the same name have different keypoints; the second list may be left out."""
+    keypoints = category.get("keypoints")
+    return bool(keypoints) and keypoints != trained.get("keypoints")
 
 
 def _judge(structure: Structure, coco: Mapping[str, Any], findings: Findings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -27,18 +28,17 @@ class Finder:
         self.folder = folder
 
     def find_all(self, names: Sequence[str]) -> list[Found]:
-        """Find the images of a dataset; a file that several names may mean belongs to its exact name only.
+        """Find the images of a dataset; a file that several of the names may mean has to have its exact name.
 
         Args:
             names: paths relative to the folder, or absolute ones.
         """
-        found = [self.find(name) for name in names]
-        meant: dict[Path, set[str]] = {}
-        for name, (file, _) in zip(names, found, strict=True):
-            meant.setdefault(file, set()).add(_key(name))
+        found = [self._find(name) for name in names]
+        different = set(map(_key, names)) if any(ending for _, ending in found) else set[str]()
+        meant = Counter(ending for name in different for ending in _endings(name))
         return [
-            (self.folder / name, False) if moved and len(meant[file]) > 1 else (file, moved)
-            for name, (file, moved) in zip(names, found, strict=True)
+            (file, bool(ending)) if meant[ending] <= 1 else (self.folder / name, False)
+            for name, (file, ending) in zip(names, found, strict=True)
         ]
 
     def find(self, name: str) -> Found:
@@ -47,25 +47,25 @@ class Finder:
         Args:
             name: a path relative to the folder, or an absolute one.
         """
+        file, ending = self._find(name)
+        return file, bool(ending)
+
+    def _find(self, name: str) -> tuple[Path, str]:
+        """The image, and what its path and the name have in common if they are not the same."""
         file = self.folder / name
         if _exists(file, Path.is_file):
-            return file, False
-        found = self._elsewhere(PurePosixPath(_with_slashes(name)).parts)
-        return (file, False) if found is None else (found, True)
+            return file, ""
+        place = self._existing(name)
+        for ending in _endings(_key(name)):  # longer ones come first
+            candidates = self._by_ending.get(ending, [])
+            if len(candidates) == 1 and candidates[0].startswith(place):
+                return self.folder / candidates[0], ending
+        return file, ""
 
-    def _elsewhere(self, parts: Sequence[str]) -> Path | None:
-        """The only file whose path ends as the name does; longer matches come first."""
-        place = self._existing(parts)
-        for start in range(len(parts)):
-            candidates = self._by_ending.get(_key("/".join(parts[start:])), [])
-            if len(candidates) == 1:
-                return self.folder / candidates[0] if candidates[0].startswith(place) else None
-        return None
-
-    def _existing(self, parts: Sequence[str]) -> str:
-        """The folder of a name as far as it exists: an image of another folder has only the same name."""
+    def _existing(self, name: str) -> str:
+        """The folder of a name as far as it exists: an image in another folder has only the same name."""
         place = ""
-        for part in parts[:-1]:
+        for part in PurePosixPath(_with_slashes(name)).parts[:-1]:
             if part == "/" or not _exists(self.folder / place / part, Path.is_dir):
                 break
             place += f"{part}/"
@@ -78,9 +78,8 @@ class Finder:
         # names that are absolute need no search, which would go through the whole disk
         for file in visible_files(self.folder) if self.folder != Path("/") else ():
             path = os.path.relpath(file, self.folder)
-            parts = path.split(os.sep)
-            for start in range(len(parts)):
-                endings.setdefault(_key("/".join(parts[start:])), []).append(path)
+            for ending in _endings(_key(path)):
+                endings.setdefault(ending, []).append(path)
         return endings
 
 
@@ -94,6 +93,11 @@ def visible_files(folder: str | Path) -> Iterator[str]:
             continue
         seen.add(real)
         yield from (os.path.join(place, name) for name in names if not name.startswith("."))
+
+
+def _endings(path: str) -> list[str]:
+    parts = PurePosixPath(path).parts
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _key(name: str) -> str:

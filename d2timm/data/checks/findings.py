@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EXAMPLES", "KINDS", "NOTE", "REPAIRED", "SKIPPED", "STOP", "Findings", "Kind"]
+__all__ = ["EXAMPLES", "KINDS", "NOTE", "REPAIRED", "SKIPPED", "STOP", "Findings", "Kind", "printable"]
 
 #: Severities, from the gravest. The dataset cannot be used:
 STOP = "stop"
@@ -52,6 +52,12 @@ KINDS: Mapping[str, Kind] = {
         STOP, "boxes that are probably fractions of the image", "COCO boxes are in pixels"
     ),
     "ambiguous_category": Kind(STOP, "category ids with several names", "give each category its own id"),
+    "other_keypoints": Kind(
+        STOP,
+        "classes with other keypoints than in the training split",
+        "name the same keypoints in the same order",
+        "keypoints",
+    ),
     "other_classes": Kind(STOP, "no class in common with the training split", "check the class names"),
     # images that cannot be used
     "missing_image": Kind(SKIPPED, "images that do not exist", "left out"),
@@ -118,6 +124,9 @@ KINDS: Mapping[str, Kind] = {
     "repeated_file": Kind(NOTE, "files that are listed several times", "used as separate images"),
     "near_duplicate": Kind(NOTE, "nearly equal images in both splits", "scores may be too high"),
     "crossing_polygon": Kind(NOTE, "polygons that cross themselves", "used as they are drawn"),
+    "outside_keypoint": Kind(
+        NOTE, "objects with keypoints outside their image", "these are not learnt", "keypoints"
+    ),
     "beyond_image": Kind(NOTE, "boxes that reach beyond their image", "cut off in training"),
     "crowd_object": Kind(NOTE, "objects marked as crowds", "not learnt and not scored, as in COCO"),
     "difficult_object": Kind(NOTE, "objects marked as difficult", "not learnt and not scored, as in VOC"),
@@ -142,6 +151,13 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+def printable(text: str) -> str:
+    """A text on one line that can be encoded: line breaks and half characters become escape sequences."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 @dataclass
 class Findings:
     """What was found in a split.
@@ -161,7 +177,7 @@ class Findings:
             return
         listed = self.samples.setdefault(kind, [])
         room = len(samples) if KINDS[kind].severity == SKIPPED else EXAMPLES - len(listed)
-        listed.extend(str(sample) for sample in samples[: max(room, 0)])
+        listed.extend(printable(str(sample)) for sample in samples[: max(room, 0)])
         self.counts[kind] = self.counts.get(kind, 0) + len(samples)
 
     def of(self, *severities: str, tasks: Iterable[str] | None = None) -> list[str]:

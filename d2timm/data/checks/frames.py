@@ -17,8 +17,9 @@ from .values import as_numbers
 
 __all__ = ["Photo", "choose_frames", "is_near"]
 
-TOLERANCE = 0.05  # of a side, by which carelessly drawn boxes may leave their image
-MANY = 0.25  # of the photographs, whose boxes overrule the sizes of all
+TOLERANCE = 0.02  # of a side, by which carelessly drawn boxes may leave their image
+MANY = 0.25  # of the photographs, whose objects overrule the sizes of all
+FEW = 0.1  # of them, whose objects are distrusted if those of the others show the contrary
 
 Size = tuple[int, int]  # (width, height)
 
@@ -68,13 +69,14 @@ def choose_frames(photos: Mapping[int, Photo]) -> tuple[set[int], set[int]]:
     chosen: dict[int, bool | None] = {}
     unsure: set[int] = set()
     for said, members in groups.items():
-        votes = Counter(members.values())
-        usual = said
-        if max(votes[True], votes[False]) > MANY * len(members) and votes[True] != votes[False]:
-            usual = votes[True] > votes[False]
-        chosen |= {key: usual if own is None else own for key, own in members.items()}
-        if votes[True] and votes[False]:
-            unsure |= {key for key, own in members.items() if own is None}
+        votes = Counter(own for own in members.values() if own is not None)
+        less, most = sorted((votes[True], votes[False]))
+        usual = votes[True] > votes[False] if most > less and most > MANY * len(members) else said
+        for key, own in members.items():
+            distrusted = own is not None and usual is not None and own != usual and less <= FEW * most
+            chosen[key] = usual if own is None or distrusted else own
+            if distrusted or (own is None and less):
+                unsure.add(key)
     decided = {stored for stored in chosen.values() if stored is not None}
     if len(decided) != 1:
         unsure |= {key for key, stored in chosen.items() if stored is None}

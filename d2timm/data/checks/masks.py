@@ -1,6 +1,6 @@
 """Masks as annotation tools write them, read into what pycocotools and detectron2 use.
 
-Polygons become lists of at least three corners that cover a pixel, run lengths those that pycocotools compresses.
+Polygons become lists of at least three corners that cover a pixel, run lengths are compressed by pycocotools.
 """
 
 from __future__ import annotations

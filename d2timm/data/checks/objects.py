@@ -107,22 +107,24 @@ def _box(
     """(left, top, width, height) in the image as shown; None if the object cannot be used."""
     value, size = annotation.get("bbox"), image.turn.shown
     numbers = as_numbers(value)
-    valid = numbers is not None and len(numbers) == 4
-    if valid and numbers is not None and min(numbers[2:]) > 0:
-        box = image.turn.box(numbers) if image.turn.orientation != 1 else numbers
+    four = numbers if numbers is not None and len(numbers) == 4 else None
+    given = four if four is not None and min(four[2:]) > 0 else None
+    if given is not None:
+        box = image.turn.box(given) if image.turn.orientation != 1 else given
     elif mask is not None:
         box = box_of(mask)
-        findings.add("box_from_mask", name)
     else:
-        reason = "no bbox" if value is None or value == [] else f"{value!r:.60}"
-        findings.add("empty_box" if valid else "invalid_annotation", f"{name}: {reason}")
+        reason = "no bbox" if value is None or value == [] else f"bbox is {value!r:.60}"
+        findings.add("empty_box" if four else "invalid_annotation", f"{name}: {reason}")
         return None
     visible = min(min(box[i] + box[i + 2], size[i]) - max(box[i], 0) for i in (0, 1))
     if visible < LEAST_SIDE:
         kind = "empty_box" if visible > 0 else "outside_box"
         findings.add(kind, f"{name}: {value!r:.60}, and the image has {size[0]}x{size[1]} pixels")
         return None
-    if isinstance(value, list) and any(isinstance(number, str) for number in value):
+    if given is None:
+        findings.add("box_from_mask", name)
+    elif given != value:
         findings.add("odd_numbers", name)
     if any(box[i] < -ROUNDING or box[i] + box[i + 2] > size[i] + ROUNDING for i in (0, 1)):
         findings.add("beyond_image", f"{name}: {value!r:.60}")
@@ -139,7 +141,11 @@ def _keypoints(
         findings.add("invalid_keypoints", f"{name}: {count} x 3 numbers are needed")
         numbers = [0.0] * (3 * count)
     turned = image.turn.keypoints(numbers)
-    return {"keypoints": turned, "num_keypoints": sum(visibility > 0 for visibility in turned[2::3])}
+    labelled = [turned[i : i + 2] for i in range(0, len(turned), 3) if turned[i + 2] > 0]
+    width, height = image.turn.shown
+    if any(not (0 <= x + 0.5 <= width and 0 <= y + 0.5 <= height) for x, y in labelled):
+        findings.add("outside_keypoint", name)
+    return {"keypoints": turned, "num_keypoints": len(labelled)}
 
 
 def find_other_conventions(

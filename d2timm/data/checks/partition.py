@@ -32,60 +32,70 @@ def select(coco: Mapping[str, Any], part: Part) -> dict[str, Any]:
     """The images of a part with their annotations, and all categories.
 
     Raises:
-        ConfigError: there are fewer than two images.
+        ConfigError: fewer than two images have objects, which both parts need.
     """
-    images = coco["images"]
-    if len(images) < 2:
-        raise ConfigError(f"data.val_share={part.share}: {len(images)} images cannot be split into two parts")
-    held_out = _held_out(coco, part.share, part.seed)
-    kept = {image["id"] for image in images if (image["id"] in held_out) == part.held_out}
+    held_out = _held_out(coco, part)
+    kept = {image["id"] for image in coco["images"] if (image["id"] in held_out) == part.held_out}
     return {
         **coco,
-        "images": [image for image in images if image["id"] in kept],
+        "images": [image for image in coco["images"] if image["id"] in kept],
         "annotations": [annotation for annotation in coco["annotations"] if annotation["image_id"] in kept],
     }
 
 
-def _held_out(coco: Mapping[str, Any], share: float, seed: int) -> set[int]:
-    """The ids of the images that are held out.
-
-    Images are assigned beginning with those of the rarest class that is left, each to the part that lacks
-    most objects of that class (iterative stratification, Sechidis et al., ECML PKDD 2011).
-    """
-    objects: dict[int, Counter[int]] = {image["id"]: Counter() for image in coco["images"]}
+def _held_out(coco: Mapping[str, Any], part: Part) -> set[int]:
+    """The ids of the images that are held out: the share of those with objects, and of those without."""
+    order = sorted(image["id"] for image in coco["images"])
+    random.Random(part.seed).shuffle(order)
+    objects: dict[int, Counter[int]] = {image: Counter() for image in order}
     for annotation in coco["annotations"]:
-        objects[annotation["image_id"]][annotation["category_id"]] += 1
-    order = sorted(objects)
-    random.Random(seed).shuffle(order)
-    images_of: dict[int, list[int]] = {}
-    for image in order:
-        for category in objects[image]:
-            images_of.setdefault(category, []).append(image)
-    total = sum(objects.values(), Counter[int]())
-    wanted = {
-        category: share * count for category, count in total.items()
-    }  # objects that are still to hold out
-    most = min(max(round(share * len(order)), 1), len(order) - 1)
-    held_out: set[int] = set()
+        if not annotation["iscrowd"]:
+            objects[annotation["image_id"]][annotation["category_id"]] += 1
+    labelled = {image: objects[image] for image in order if objects[image]}
+    empty = [image for image in order if not objects[image]]
+    if len(labelled) < 2:
+        raise ConfigError(
+            f"data.val_share={part.share}: {len(labelled)} images with objects cannot be split into two parts"
+        )
+    number = min(max(round(part.share * len(labelled)), 1), len(labelled) - 1)
+    return {*_stratified(labelled, part.share, number), *empty[: round(part.share * len(empty))]}
 
-    def hold_out(image: int) -> None:
-        held_out.add(image)
+
+def _stratified(objects: Mapping[int, Counter[int]], share: float, number: int) -> set[int]:
+    """Choose images so that they have the share of the objects of each class.
+
+    Images are looked at beginning with those of the rarest class, and chosen if too few objects of that class
+    are (iterative stratification, Sechidis et al., ECML PKDD 2011). If possible, each class keeps an image.
+
+    Args:
+        objects: image -> class -> number of objects.
+        share: of the objects, 0 to 1 exclusive.
+        number: of images to choose.
+    """
+    total = sum(objects.values(), Counter[int]())
+    lacking = {category: share * count for category, count in total.items()}
+    images_of = {category: [image for image in objects if objects[image][category]] for category in total}
+    left = {category: len(images) for category, images in images_of.items()}
+    chosen: set[int] = set()
+
+    def choose(image: int) -> None:
+        chosen.add(image)
         for category, count in objects[image].items():
-            wanted[category] -= count
+            lacking[category] -= count
+            left[category] -= 1
+
+    def can_choose(image: int) -> bool:
+        open_ = len(chosen) < number and image not in chosen
+        return open_ and all(left[category] > 1 for category in objects[image])
 
     seen: set[int] = set()
-    for category in sorted(images_of, key=lambda c: (total[c], c)):  # the rarest first
+    for category in sorted(total, key=lambda category: (total[category], category)):
         for image in images_of[category]:
-            # half an object: a class with a single one is for training
-            if (
-                image not in seen
-                and len(held_out) < most
-                and wanted[category] >= objects[image][category] / 2
-            ):
-                hold_out(image)
+            half = objects[image][category] / 2  # as in rounding
+            if image not in seen and lacking[category] >= half and can_choose(image):
+                choose(image)
             seen.add(image)
-    unique = {images[0] for images in images_of.values() if len(images) == 1}
-    for image in sorted(order, key=lambda image: (len(objects[image]) > 0, image in unique)):
-        if len(held_out) < most and image not in held_out:
-            hold_out(image)
-    return held_out
+    for image in filter(can_choose, objects):
+        choose(image)
+    rest = [image for image in objects if image not in chosen]
+    return chosen | set(rest[: number - len(chosen)])

@@ -8,10 +8,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...errors import ConfigError
-from .findings import Findings
+from .findings import Findings, printable
 from .values import Ids, as_number, is_plain_id
 
-__all__ = ["Structure"]
+__all__ = ["Structure", "name_of", "name_with_id", "summary_of"]
 
 Entry = dict[str, Any]
 
@@ -29,7 +29,8 @@ class Structure:
 
     Attributes:
         images: entries with an integer ``id`` and a ``file_name``.
-        categories: entries with an integer ``id`` and a ``name``, in the order of the class indices.
+        categories: entries with an integer ``id`` and a ``name``, in the order of the class indices; the name
+            has the id in it if others have the same, which is then the ``shared_name``.
         annotations: pairs of (annotation, index of its image), of listed images and categories only, whose
             ``category_id`` is that of a category.
         listed_images: number of images, including those that cannot be used.
@@ -103,21 +104,28 @@ def _categories(entries: Sequence[Entry], findings: Findings) -> list[Entry]:
     count = Counter(entry["name"] for entry in ordered)
     for entry in ordered:
         if count[entry["name"]] > 1:
-            findings.add("same_name", f"{entry['name']} (id {entry['id']})")
-            entry["name"] = f"{entry['name']} (id {entry['id']})"
+            entry["shared_name"], entry["name"] = entry["name"], name_with_id(entry)
+            findings.add("same_name", entry["name"])
     return ordered
+
+
+def name_with_id(category: Mapping[str, Any]) -> str:
+    """The name of a category that is not the only one of its name."""
+    return f"{category['name']} (id {category.get('original_id', category['id'])})"
 
 
 def _category_name(entry: Entry) -> str:
     name = entry.get("name")
-    return str(entry["id"]) if name is None or name == "" else str(name)
+    return printable(str(entry["id"] if name is None or name == "" else name))
 
 
 def _files(entries: Sequence[Entry], findings: Findings) -> dict[Hashable, list[Entry]]:
-    """Map each id to its images, which is a single one unless several files have the same id."""
+    """Map each id to its images: one, unless several files have the same id or the image is invalid."""
     files: dict[Hashable, dict[str, Entry]] = {}
     for entry in entries:
         name, number = entry.get("file_name"), entry.get("id")
+        if _is_key(number):
+            files.setdefault(number, {})  # its annotations are left out with it, if it is invalid
         if not _is_key(number) or name in (None, "") or isinstance(name, (list, dict)):
             findings.add("invalid_image", f"id {number!r}, file_name {name!r}")
         else:

@@ -23,7 +23,7 @@ __all__ = ["CocoDataset", "CocoKeypointsDataset", "CocoPanopticDataset", "Custom
 #: Split -> how the user gets one
 MISSING = {
     "train": "set data.train_json and data.train_images, or data.root",
-    "val": "set data.val_json and data.val_images, or data.val_share=0.2, which holds out a part of the images",
+    "val": "set data.val_json and data.val_images, or data.val_share=0.2, which holds out some of the images",
 }
 
 
@@ -204,9 +204,10 @@ class CustomDataset(CocoDataset):
     def check(self, split: str, tasks: Sequence[str]) -> str:
         """Check that a split can be used for these tasks, and describe it in one line."""
         opened = self.split(split)
-        coco, findings, label = opened.coco, opened.findings, opened.label
+        coco, findings = opened.coco, opened.findings
+        label = f"{opened.label} ({opened.note})" if opened.note else opened.label
         left_out = findings.lines(SKIPPED, tasks=tasks)
-        if stops := findings.lines(STOP):
+        if stops := findings.lines(STOP, tasks=tasks):
             raise ConfigError(f"{label}: {'; '.join([*stops, *left_out])}")
         if left_out and self._on_error == "stop":
             raise ConfigError(f"{label}: {'; '.join(left_out)}; data.on_error=skip leaves them out")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...errors import ConfigError
+from ..checks.finder import Finder
 from ..checks.findings import Findings
-from ..checks.structure import Structure
+from ..checks.structure import Structure, name_of
 from .base import Reading, Source
 
 __all__ = ["categories", "keypoint_names", "read_coco", "read_json", "source"]
@@ -55,7 +56,9 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not JSON: {error}; save it in UTF-8") from None
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not JSON: {error}") from None
 
 
@@ -107,14 +110,15 @@ def _merge(pairs: Sequence[tuple[Path, Path]], label: str, reading: Reading) -> 
         _compare(part.categories, reference, f"{label}={file}", pairs[0][0])
         ids = {own["id"]: same["id"] for own, same in zip(part.categories, reference, strict=True)}
         first = len(merged["images"]) + 1
-        for number, image in enumerate(part.images, start=first):
-            path = str((folder / image["file_name"]).absolute())
-            merged["images"].append({**image, "id": number, "file_name": path})
+        found = Finder(folder).find_all([image["file_name"] for image in part.images])
+        for number, (image, (path, moved)) in enumerate(zip(part.images, found, strict=True), start=first):
+            merged["images"].append({**image, "id": number, "file_name": str(path.absolute())})
+            if moved:
+                reading.findings.add("moved_image", f"{image['file_name']}: {path}")
         for annotation, index in part.annotations:
-            own = {"image_id": first + index, "category_id": ids[annotation["category_id"]]}
+            own = {"id": None, "image_id": first + index, "category_id": ids[annotation["category_id"]]}
+            own["source"] = f"{name_of(annotation, part.images[index]['file_name'])} in {file.name}"
             merged["annotations"].append({**annotation, **own})
-    for number, annotation in enumerate(merged["annotations"], start=1):
-        annotation["id"] = number
     return merged
 
 

@@ -50,11 +50,12 @@ def recognize_yolo(root: Path) -> bool:
     if root.is_file():
         is_yaml = root.suffix.lower() in YAML_SUFFIXES
         return is_dataset(root) if is_yaml else root.name.lower() == "obj.data"
-    declared = find_declaration(root)
+    declared, texts = find_declaration(root), first_files(root, ".txt", limit=20)
     if declared and declared[0].suffix.lower() != ".txt":
-        return True
+        # Roboflow's export of oriented boxes has a data.yaml, and labels in the format of DOTA
+        return not any(file.parent.name.lower().startswith("labeltxt") for file in texts)
     # a list of classes.txt alone may belong to anything
-    return any(map(_has_labels, first_files(root, ".txt", limit=20)))
+    return any(map(_has_labels, texts))
 
 
 def open_yolo(root: Path, split: str, label: str) -> Source | None:
