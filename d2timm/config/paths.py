@@ -21,6 +21,8 @@ from ..utils.text import one_line
 
 __all__ = ["PATHS", "quote", "quote_paths"]
 
+MODEL_NAME = "model.backbone.bottom_up.model_name"
+LOCAL_DIR = "local-dir:"  # in a name of a model, it begins a path
 #: Keys that take a path or a list of paths
 LISTS = frozenset(f"data.{split}_{kind}" for split in ("train", "val") for kind in ("json", "images"))
 #: Keys of folders that a run creates, of which it has one
@@ -41,7 +43,7 @@ PATHS = frozenset(
         *CREATED,
         "data.root",
         "model.backbone.bottom_up.checkpoint_path",
-        "model.backbone.bottom_up.model_name",  # may be local-dir:PATH
+        MODEL_NAME,
         "train.init_checkpoint",
     }
 )
@@ -75,6 +77,8 @@ def quote_paths(override: str, sweep: bool = False) -> str:
     if not match or re.sub(r"\.\d+$", "", match[2]) not in PATHS:
         return override
     prefix, key, text = match.groups()
+    if key == MODEL_NAME and LOCAL_DIR not in text:
+        return override
     pieces = [text]
     if sweep and key not in CREATED and not _exists(text):
         pieces = _several(text)

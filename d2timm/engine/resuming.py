@@ -17,6 +17,7 @@ from ..data.catalog import get_dataset, tasks_of
 from ..errors import ConfigError
 from ..runs.checkpoint import AVERAGE, is_averaged, read_checkpoint
 from ..runs.record import Record
+from ..utils.text import one_line
 from ..utils.trees import flatten
 from .optim import build_optimizer
 
@@ -103,11 +104,11 @@ def _changed_keys(folder: Path, cfg: DictConfig) -> dict[str, str]:
     Keys that only one of the two has, maybe because versions of d2timm differ, are the last ones.
     """
     with suppress(OSError, ConfigError):  # without it, errors name weights instead of keys
-        old = flatten(to_plain(parse((folder / "config.yaml").read_text(), "config.yaml")), lists=True)
-        new = flatten(to_plain(cfg), lists=True)
+        old = flatten(to_plain(parse((folder / "config.yaml").read_text(), "config.yaml")))
+        new = flatten(to_plain(cfg))
         keys = sorted({**old, **new}, key=lambda key: (key in old) + (key in new), reverse=True)
         return {
-            key: f"{key}={new.get(key)} instead of {old.get(key)}"
+            key: one_line(f"{key}={new.get(key)} instead of {old.get(key)}")
             for key in keys
             if old.get(key) != new.get(key)
         }
@@ -131,15 +132,10 @@ def _other_labels(folder: Path, cfg: DictConfig) -> str:
         old = record.labels.get(kind, [])
         for index, (before, now) in enumerate(zip_longest(old, new)):
             if before != now:
-                return (
-                    f"the data has {len(new)} {kind} instead of {len(old)}, and number {index} is "
-                    f"{_name(now)} instead of {_name(before)}"
-                )
+                same = len(new) == len(old)
+                counts = f"other {kind}" if same else f"{len(new)} {kind} instead of {len(old)}"
+                return f"the data has {counts}: number {index} is {now!r} instead of {before!r}"
     return ""
-
-
-def _name(label: str | None) -> str:
-    return "missing" if label is None else repr(label)
 
 
 def _other_weights(weights: Mapping[str, Any], model: nn.Module, changed: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.evaluation import COCOEvaluator, SemSegEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
@@ -32,6 +33,7 @@ LVIS = {
     **{name: name for name in ("APr", "APc", "APf")},
 }
 COLUMNS = 3  # classes in a row of a table
+NO_IMAGE = "no image was evaluated"
 
 
 def keypoint_sigmas(names: Sequence[str]) -> list[float]:
@@ -103,7 +105,7 @@ class CocoEvaluator(COCOEvaluator):
         self.notes = []
         results: dict[str, dict[str, float]] = super().evaluate(img_ids)
         if not results and comm.is_main_process():
-            self._note("no image was evaluated")
+            self._note(NO_IMAGE)
             return {task: dict.fromkeys(self._metric_names(task), nan) for task in self._tasks}
         return results
 
@@ -216,12 +218,29 @@ class SemanticEvaluator(SemSegEvaluator):
         dataset_name: name in detectron2's catalogs.
         read: returns the (H, W) classes of the pixels, from the file that the dataset has for an image.
         output_dir: folder for the results.
+
+    Attributes:
+        notes: what is special about the last evaluation, for the record of the run.
     """
 
     def __init__(self, dataset_name: str, read: Callable[..., Any], output_dir: str) -> None:
         super().__init__(dataset_name, output_dir=output_dir, sem_seg_loading_fn=read)
         # pixels of the ground truth hold class indices, not the dataset's category ids
         self._contiguous_id_to_dataset_id = None
+        self.notes: list[str] = []
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return metrics in percent, NaN for classes without pixels; None except in the main process."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            results: dict[str, dict[str, float]] | None = super().evaluate()
+        if results is None:
+            return None
+        is_empty = not self._conf_matrix.any()
+        self.notes = [NO_IMAGE] if is_empty else []
+        return {
+            task: {name: nan if is_empty else float(value) for name, value in metrics.items()}
+            for task, metrics in results.items()
+        }
 
 
 def _table_of_classes(results: Mapping[str, float]) -> str:

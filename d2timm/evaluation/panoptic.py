@@ -81,6 +81,9 @@ class PanopticEvaluator(DatasetEvaluator):
     Args:
         name: a registered dataset split whose images have panoptic maps.
         read: returns the (H, W) ids of the segments in the file of a panoptic map.
+
+    Attributes:
+        notes: what is special about the last evaluation, for the record of the run.
     """
 
     def __init__(self, name: str, read: Callable[[str], NDArray[np.int64]]) -> None:
@@ -91,6 +94,7 @@ class PanopticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Discard all counts."""
         self._counts: list[Counts] = []
+        self.notes: list[str] = []
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Count the segments of a batch."""
@@ -107,6 +111,7 @@ class PanopticEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._counts)
         if not comm.is_main_process():
             return None
+        self.notes = [] if any(gathered) else ["no image was evaluated"]
         total: Counts = defaultdict(lambda: np.zeros(4))
         for counts in itertools.chain.from_iterable(gathered):
             for category, count in counts.items():

@@ -138,7 +138,8 @@ def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
     except UnpicklingError:  # torch's message advises to execute the code in the file
         raise ConfigError(f"{file}: not a checkpoint, because it holds more than weights") from None
     except (RuntimeError, ValueError, OSError, EOFError, SafetensorError) as error:
-        raise ConfigError(f"{file}: not a checkpoint, or cut off: {first_line(error)}") from None
+        reason = first_line(error).partition(". ")[0]  # torch adds advice
+        raise ConfigError(f"{file}: not a checkpoint, or cut off: {reason}") from None
     if not isinstance(entries, dict):
         raise ConfigError(f"{file}: not a checkpoint: it holds {type(entries).__name__}")
     return entries if "model" in entries else {"model": entries}

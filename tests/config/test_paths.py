@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from d2timm import ConfigError, get_config
 from d2timm.config.lazy import parse, to_yaml
 from d2timm.config.overrides import apply_overrides, parse_override
-from d2timm.config.paths import PATHS, quote, quote_paths
+from d2timm.config.paths import MODEL_NAME, PATHS, quote, quote_paths
 
 RECIPE = get_config("faster_rcnn_timm.py")
 SMALL = {"data": {"root": None, "train_json": None}, "train": {"output_dir": "./output"}}
@@ -106,10 +106,17 @@ def test_every_path_of_a_recipe_is_known() -> None:
         return [key for name, value in node.items() for key in keys(value, f"{prefix}.{name}".strip("."))]
 
     named = {key for key in keys(OmegaConf.to_container(RECIPE, resolve=False)) if words.search(key)}
-    assert named == {*IN_TREE} - {"model.backbone.bottom_up.model_name"}
+    assert named == {*IN_TREE} - {MODEL_NAME}
 
 
-@pytest.mark.parametrize("key", IN_TREE)
+def test_name_of_a_model_may_contain_a_path() -> None:
+    name = "local-dir:Photos (1), é"
+    assert OmegaConf.select(from_train(f"{MODEL_NAME}={name}", tree=RECIPE), MODEL_NAME) == name
+    assert several("resnet18,local-dir:a (1)", MODEL_NAME) == ["resnet18", "local-dir:a (1)"]
+    assert quote_paths(f"{MODEL_NAME}=resnet18,resnet34") == f"{MODEL_NAME}=resnet18,resnet34"
+
+
+@pytest.mark.parametrize("key", [key for key in IN_TREE if key != MODEL_NAME])
 @pytest.mark.parametrize("name", ["Photos (1)/é, #1=x", "2024"])
 def test_every_path_arrives_as_typed(key: str, name: str) -> None:
     assert OmegaConf.select(from_train(f"{key}={name}", tree=RECIPE), key) == name

@@ -456,3 +456,20 @@ def test_iou_of_each_class(tmp_path: Path) -> None:
     assert metrics["mIoU"] == pytest.approx(100 * sum(ious.values()) / 3)
     assert metrics["pACC"] == pytest.approx(100 * 4 / 7)
     assert gt[1, 3] == 255, "the ground truth is not changed"
+
+
+def test_no_image_gives_no_semantic_metric(tmp_path: Path) -> None:
+    name = str(tmp_path)
+    DatasetCatalog.register(name, lambda: [{"file_name": "image.png", "sem_seg_file_name": "gt.png"}])
+    MetadataCatalog.get(name).set(stuff_classes=["a", "b"], ignore_label=255)
+    try:
+        evaluator = SemanticEvaluator(name, lambda file, dtype: None, str(tmp_path))
+        evaluator.reset()
+        results = evaluator.evaluate()
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert results is not None
+    assert all(map(math.isnan, results["sem_seg"].values()))
+    assert {"mIoU", "IoU-a", "pACC"} <= set(results["sem_seg"])
+    assert evaluator.notes == ["no image was evaluated"]

@@ -1,7 +1,7 @@
 """A small dataset in COCO format that tests damage, and what must hold for whatever is read from it.
 
-Objects are rectangles in the colour of their class, so that the pixels show whether a box, a mask or a keypoint
-is where it belongs.
+Objects are rectangles in the colour of their class, so that the pixels show whether a box, a mask or a
+keypoint is where it belongs.
 """
 
 from __future__ import annotations
@@ -139,14 +139,13 @@ def describe(sizes: Sequence[tuple[int, int]]) -> Coco:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def write_photo(file: Path, shown: tuple[int, int], orientation: int = 1, **options: Any) -> None:
+def write_photo(file: Path, shown: tuple[int, int], orientation: int = 1) -> None:
     """Write an image with its two objects.
 
     Args:
         file: the image.
         shown: (width, height) of the image as shown, in which the objects are at ``rectangles``.
         orientation: EXIF orientation, with which the pixels are stored.
-        options: of ``PIL.Image.save``.
     """
     image = Image.new("RGB", shown, "white")
     for colour, (x, y, w, h) in zip(COLOURS.values(), rectangles(shown), strict=True):
@@ -156,7 +155,7 @@ def write_photo(file: Path, shown: tuple[int, int], orientation: int = 1, **opti
     exif = Image.Exif()
     exif[0x0112] = orientation
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.merge("RGB", channels).save(file, exif=exif, **options)
+    Image.merge("RGB", channels).save(file, exif=exif, lossless=True)
 
 
 def turn_back(orientation: int, shown: tuple[int, int]) -> Turn:
@@ -243,9 +242,10 @@ def _assert_nothing_is_lost(raw: Any, coco: Coco, counts: dict[str, int]) -> Non
 def _number(value: Any) -> Any:
     """An id as a number if it is one, also as text."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return str(value)
+    return str(value) if math.isnan(number) else number
 
 
 def _assert_examples(node: Any, split: str, tasks: Sequence[str], coco: Coco, exact: bool) -> None:

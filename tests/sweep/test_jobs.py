@@ -379,6 +379,32 @@ def test_failure_of_a_continued_run_keeps_its_earlier_results(
     assert record.scores == [(2, 1.5)]
 
 
+def test_run_whose_data_has_other_classes_now_fails_and_keeps_its_files(
+    tree: dict[str, Any], folder: Path, in_process: None, tmp_path: Path
+) -> None:
+    tree["train"]["pause_at"] = 2
+    run_job(tree, folder)
+    assert (result(folder).status, result(folder).iterations) == ("done", 2)
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    for split in ("train", "val"):
+        file = tmp_path / f"{split}.json"
+        content = json.loads(Path(tree["data"][f"{split}_json"]).read_text())
+        content["categories"].append({"id": 99, "name": "new"})
+        file.write_text(json.dumps(content))
+        tree["data"][f"{split}_json"] = str(file)
+    save(OmegaConf.create(tree), folder / "config.yaml")  # as if the files had changed, not their paths
+    before["config.yaml"] = (folder / "config.yaml").read_bytes()
+    tree["train"]["pause_at"] = None
+    run_job(tree, folder)
+    record = result(folder)
+    assert record.status == "failed"
+    assert "number 4 is 'new' instead of None" in str(record.error)
+    assert record.iterations == 2
+    assert record.metrics
+    after = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    assert {name for name in before if before[name] != after[name]} == {"result.json"}
+
+
 def test_interrupt_ends_the_sweep(
     tree: dict[str, Any], folder: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ def test_annotations_may_lack_masks_and_keypoints(first: int) -> None:
     annotations[1 - first]["segmentation"] = []
     visualizer = DetectionVisualizer(GREY, names)
     visualizer.draw_dataset_dict({"annotations": annotations})
-    picture = visualizer.output.get_image()
+    picture = np.asarray(visualizer.output.get_image())
     assert np.abs(spot(picture, first) - 128).max() > 20, "the mask is filled"
     np.testing.assert_allclose(spot(picture, 1 - first), 128, atol=2)
     edge = picture[70:90, 8 + 50 * (1 - first) : 13 + 50 * (1 - first)].astype(int)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ...errors import ConfigError
 from ..checks.finder import Finder
@@ -16,8 +16,6 @@ from .base import Reading, Source
 __all__ = ["categories", "keypoint_names", "read_coco", "read_json", "source"]
 
 BOX_HEADS = "use roi_heads=box or lazy_configs/faster_rcnn_timm.py"  # or keypoints
-
-_Categories: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 def source(jsons: Sequence[Path], images: Sequence[Path], label: str) -> Source:

@@ -1,124 +1,234 @@
-"""COCO annotation files: reading, and checks of their format and of what a detector needs."""
+"""COCO annotation files: reading one, merging several, and their classes and keypoints."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import json
-import math
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from detectron2.data.datasets import load_coco_json
-from helpers.coco_edits import FIRST, Edit, drop, put
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from helpers.coco_edits import ALL, FIRST, Edit, drop, put
+from helpers.reading import PlainReading, write_image
 
 from d2timm import ConfigError
 from d2timm.data.formats import coco_file
 
-LABEL = "data.train_json=train.json"
-SQUARE = [0, 0, 8, 0, 8, 8, 0, 8]
+LABEL = "data.train_json"
 
 Coco = dict[str, Any]
+Files = tuple[list[Path], list[Path]]
 
 
-@pytest.fixture
-def coco() -> Coco:
-    """Three images and four objects; ids have gaps and are not sorted."""
-    boxes = [[1, 2, 8, 8], [0, 0, 4, 6], [3.5, 2, 8, 8], [1, 2, 5, 5]]
+def content(prefix: str, ids: tuple[int, int], first_image: int) -> Coco:
+    """Two images with three objects of two classes."""
+    category_ids = (ids[1], ids[0], ids[1])
     return {
-        "images": [{"id": i, "file_name": f"{i}.png", "height": 32, "width": 48} for i in (30, 10, 20)],
+        "images": [
+            {"id": first_image + i, "file_name": f"{prefix}{i}.png", "height": 20, "width": 40}
+            for i in (0, 1)
+        ],
         "annotations": [
             {
                 "id": i + 1,
-                "image_id": (30, 10, 10, 20)[i],
-                "category_id": (9, 2, 9, 2)[i],
-                "bbox": box,
-                "area": box[2] * box[3],
-                "segmentation": [SQUARE],
-                "keypoints": [1, 1, 2, 3, 3, 1],
-                "num_keypoints": 2,
-                "iscrowd": 0,
+                "image_id": first_image + i // 2,
+                "category_id": category_id,
+                "bbox": [i, 1, 5, 5],
+                "note": f"{prefix}{i}",
             }
-            for i, box in enumerate(boxes)
+            for i, category_id in enumerate(category_ids)
         ],
-        "categories": [{"id": i, "name": name, "keypoints": ["a", "b"]} for i, name in ((9, "x"), (2, "y"))],
+        "categories": [{"id": i, "name": name} for i, name in zip(ids, ("cat", "dog"), strict=True)],
     }
 
 
-def written(coco: Any, folder: Path) -> Path:
-    file = folder / "train.json"
-    file.write_text(json.dumps(coco))
-    return file
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., Files]:
+    """Write two files with overlapping ids, edit the second; return them and their image folders."""
+
+    def apply(edit: Edit = lambda coco: None) -> Files:
+        contents = [content("a", (3, 8), 1), content("b", (7, 90), 2)]
+        for letter in "ab":
+            for number in (0, 1):
+                write_image(tmp_path / letter / f"{letter}{number}.png")
+        edit(contents[1])
+        paths, folders = ([tmp_path / f"{name}{end}" for name in "ab"] for end in (".json", ""))
+        for file, coco in zip(paths, contents, strict=True):
+            file.write_text(json.dumps(coco))
+        return paths, folders
+
+    return apply
 
 
-# Reading
+# One file
 
 
-def test_content_is_returned_unchanged(coco: Coco, tmp_path: Path) -> None:
-    assert coco_file.read_coco(written(coco, tmp_path)) == coco
+def test_single_file(files: Callable[..., Files]) -> None:
+    paths, folders = files()
+    source = coco_file.source(paths[:1], folders[:1], LABEL)
+    assert (source.label, source.files, source.images) == (f"{LABEL}={paths[0]}", (paths[0],), folders[0])
+    assert source.read(PlainReading()) == content("a", (3, 8), 1)
 
 
-def test_file_is_read_once_until_it_changes(coco: Coco, tmp_path: Path) -> None:
-    file = written(coco, tmp_path)
-    first = coco_file.read_coco(file)
-    assert coco_file.read_coco(file) is first
-    coco["categories"][0]["name"] = "z"
-    time = file.stat().st_mtime_ns
-    written(coco, tmp_path)
-    os.utime(file, ns=(time + 1, time + 1))
-    assert coco_file.categories(coco_file.read_coco(file)) == ["y", "z"]
+def test_key_of_other_readers_is_removed(files: Callable[..., Files]) -> None:
+    paths, folders = files(put("annotations", "source", "manual"))
+    read = coco_file.source(paths[1:], folders[1:], LABEL).read(PlainReading())
+    assert read == content("b", (7, 90), 2)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"images": [}', "\xff"])
-def test_file_that_is_not_json(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "bad.json"
-    file.write_bytes(text.encode("latin1"))
-    with pytest.raises(ConfigError, match=r"bad\.json.*JSON") as caught:
-        coco_file.read_coco(file)
+@pytest.mark.parametrize("raw", [[], None, 7, {"annotations": None}, {"annotations": [None, 7, []]}])
+def test_other_json_is_read_for_the_check(files: Callable[..., Files], raw: Any) -> None:
+    paths, folders = files()
+    paths[0].write_text(json.dumps(raw))
+    assert coco_file.source(paths[:1], folders[:1], LABEL).read(PlainReading()) == raw
+
+
+def test_missing_files_and_folders(files: Callable[..., Files]) -> None:
+    paths, folders = files()
+    with pytest.raises(ConfigError, match=rf"^{LABEL}: 2 annotation files but 1 image folders$"):
+        coco_file.source(paths, folders[:1], LABEL)
+    with pytest.raises(ConfigError, match=r"^data\.train_images=.*/a\.json: no such folder$"):
+        coco_file.source(paths, [folders[0], paths[0]], LABEL)
+    with pytest.raises(ConfigError, match=rf"^{LABEL}=.*/b: no such file$"):
+        coco_file.source([paths[0], folders[1]], folders, LABEL)
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"])
+def test_encodings(tmp_path: Path, codec: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(json.dumps({"é": 1}, ensure_ascii=False).encode(codec))
+    assert coco_file.read_json(file) == {"é": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "facts"),
+    [
+        *((data, "is not JSON: ") for data in (b"", b"{", b'{"images": [}', b"\0" * 9, b"[" * 10**5)),
+        (b"\xff", "is not JSON: .*; save it in UTF-8$"),
+        ('"é"'.encode("latin-1"), "is not JSON: .*; save it in UTF-8$"),
+        (b"9" * 5000, "is not JSON: "),
+    ],
+)
+def test_file_that_is_not_json(tmp_path: Path, data: bytes, facts: str) -> None:
+    (tmp_path / "bad.json").write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"bad\.json {facts}") as caught:
+        coco_file.read_json(tmp_path / "bad.json")
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"missing\.json.*No such file"):
-        coco_file.read_coco(tmp_path / "missing.json")
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.json cannot be read: No such file"):
+        coco_file.read_json(tmp_path / "missing.json")
+
+
+def test_images_and_categories_with_the_ids_of_the_file(tmp_path: Path) -> None:
+    coco = content("a", (8, 3), 1)
+    put("images", "id", "x", FIRST)(coco)
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    read = coco_file.read_coco(tmp_path / "a.json")
+    assert [(image["id"], image["file_name"]) for image in read["images"]] == [("x", "a0.png"), (2, "a1.png")]
+    assert [(c["id"], c["name"]) for c in read["categories"]] == [(3, "dog"), (8, "cat")]
+    with pytest.raises(ConfigError, match=r"a\.json is not in COCO format: it has no list 'categories'"):
+        (tmp_path / "a.json").write_text('{"images": [], "annotations": []}')
+        coco_file.read_coco(tmp_path / "a.json")
+
+
+# Several files
+
+
+def merged(files: Files) -> tuple[Coco, dict[str, list[str]]]:
+    source, reading = coco_file.source(*files, LABEL), PlainReading()
+    assert (source.label, source.files, source.images) == (LABEL, tuple(files[0]), Path("/"))
+    return source.read(reading), reading.findings.samples
+
+
+def objects(coco: Coco) -> list[tuple[str, str, int]]:
+    """(note, image, category id) of each object."""
+    names = {image["id"]: Path(image["file_name"]).name for image in coco["images"]}
+    return [(a["note"], names[a["image_id"]], a["category_id"]) for a in coco["annotations"]]
+
+
+def test_merged_file_has_all_images_and_objects(files: Callable[..., Files]) -> None:
+    paths, folders = files()
+    coco, samples = merged((paths, folders))
+    assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}]
+    assert [image["id"] for image in coco["images"]] == [1, 2, 3, 4]
+    names = [image["file_name"] for image in coco["images"]]
+    assert names == [str(folder / f"{folder.name}{i}.png") for folder in folders for i in (0, 1)]
+    assert objects(coco) == [
+        *(("a0", "a0.png", 8), ("a1", "a0.png", 3), ("a2", "a1.png", 8)),
+        *(("b0", "b0.png", 8), ("b1", "b0.png", 3), ("b2", "b1.png", 8)),
+    ]
+    assert samples == {}
+
+
+def test_merged_objects_have_the_names_of_their_file(files: Callable[..., Files]) -> None:
+    coco, _ = merged(files())
+    assert [a["source"] for a in coco["annotations"]][2:4] == [
+        "annotation 3 of a1.png in a.json",
+        "annotation 1 of b0.png in b.json",
+    ]
+
+
+def test_categories_are_matched_in_the_order_of_their_ids(files: Callable[..., Files]) -> None:
+    coco, _ = merged(files(lambda coco: coco["categories"].reverse()))
+    assert ("b1", "b0.png", 3) in objects(coco)
+
+
+def test_file_without_objects_contributes_its_images(files: Callable[..., Files]) -> None:
+    coco, _ = merged(files(lambda coco: coco.update(annotations=[])))
+    assert (len(coco["images"]), len(coco["annotations"])) == (4, 3)
+
+
+def test_what_is_wrong_in_one_of_several_files(files: Callable[..., Files]) -> None:
+    def damage(coco: Coco) -> None:
+        put("annotations", "image_id", 99, FIRST)(coco)
+        put("annotations", "category_id", 99, slice(1, 2))(coco)
+        put("images", "id", "x", slice(1, 2))(coco)
+        put("annotations", "image_id", "x", slice(2, 3))(coco)
+
+    coco, samples = merged(files(damage))
+    assert objects(coco)[3:] == [("b2", "b1.png", 8)]
+    assert samples == {
+        "odd_ids": ["'x' of b1.png"],
+        "unknown_image": ["annotation 1 of image 99"],
+        "unknown_category": ["annotation 2 of image 2: 99"],
+    }
+
+
+def test_images_of_several_files_are_found_by_their_names(files: Callable[..., Files]) -> None:
+    paths, folders = files(put("images", "file_name", "C:\\set\\b0.png", FIRST))
+    coco, samples = merged((paths, folders))
+    assert coco["images"][2]["file_name"] == str(folders[1] / "b0.png")
+    assert samples == {"moved_image": [f"C:\\set\\b0.png: {folders[1] / 'b0.png'}"]}
 
 
 @pytest.mark.parametrize(
     ("edit", "facts"),
     [
-        (lambda coco: coco.pop("images"), "no list 'images'"),
-        (lambda coco: coco.update(categories={}), "no list 'categories'"),
-        (drop("annotations", "category_id"), "'annotations' has no 'category_id'"),
-        (drop("annotations", "id", FIRST), "'annotations' has no 'id'"),
-        (drop("images", "file_name", FIRST), "'images' has no 'file_name'"),
-        (drop("images", "height", FIRST), "'images' has no 'height'"),
-        (put("images", "width", "48", FIRST), "'width' in 'images' is '48'"),
-        (put("categories", "name", None, FIRST), "'name' in 'categories' is None"),
-        (put("annotations", "image_id", [1], FIRST), r"'image_id' in 'annotations' is \[1\]"),
-        (put("images", "id", 10, slice(2)), "2 .*'images'.* 10$"),
-        (put("categories", "id", 3), "2 .*'categories'.* 3$"),
-        (put("annotations", "id", 1, slice(3)), "3 .*'annotations'.* 1$"),
+        (
+            put("categories", "name", "cow", FIRST),
+            r"=.*b\.json: 'name' .*\['cow', 'dog'\].* \['cat', 'dog'\] in .*a\.json",
+        ),
+        (lambda coco: coco["categories"].pop(), r"=.*b\.json: 'name' .*\['cat'\].* \['cat', 'dog'\]"),
+        (put("categories", "keypoints", ["x"], ALL), r"=.*b\.json: 'keypoints' .*\[\['x'\], "),
+        (lambda coco: coco.pop("images"), r"=.*b\.json is not in COCO format: it has no list 'images'"),
     ],
 )
-def test_file_that_is_not_in_coco_format(coco: Coco, tmp_path: Path, edit: Edit, facts: str) -> None:
-    edit(coco)
-    with pytest.raises(ConfigError, match=rf"train\.json is not in COCO format: .*{facts}"):
-        coco_file.read_coco(written(coco, tmp_path))
-
-
-def test_file_names_are_optional_for_lvis(coco: Coco, tmp_path: Path) -> None:
-    drop("images", "file_name")(coco)
-    file = written(coco, tmp_path)
-    assert coco_file.read_coco(file, file_names=False) == coco
-    with pytest.raises(ConfigError, match="no 'file_name'"):
-        coco_file.read_coco(file)
+def test_files_that_cannot_be_merged(files: Callable[..., Files], edit: Edit, facts: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{LABEL}{facts}"):
+        merged(files(edit))
 
 
 # Classes and keypoints
+
+
+@pytest.fixture
+def coco() -> Coco:
+    """Two classes with two keypoints each."""
+    return {
+        "categories": [{"id": i, "name": name, "keypoints": ["a", "b"]} for i, name in ((9, "x"), (2, "y"))]
+    }
 
 
 def test_categories_are_sorted_by_id(coco: Coco) -> None:
@@ -134,6 +244,8 @@ def test_keypoints_that_all_categories_share(coco: Coco) -> None:
     [
         (drop("categories", "keypoints"), None),
         (put("categories", "keypoints", []), None),
+        (put("categories", "keypoints", "ab"), None),
+        (put("categories", "keypoints", [1, 2]), None),
         (lambda coco: coco.update(categories=[]), None),
         (put("categories", "keypoints", ["a"], slice(1, None)), "'y'"),
         (drop("categories", "keypoints", slice(1, None)), "'y'"),
@@ -143,124 +255,3 @@ def test_missing_or_differing_keypoints(coco: Coco, edit: Edit, category: str | 
     edit(coco)
     with pytest.raises(ConfigError, match=rf"^{LABEL}: .*'keypoints'.*{category or ''}.*roi_heads=box"):
         coco_file.keypoint_names(coco, LABEL)
-
-
-# Objects
-
-
-def test_usable_annotations_are_counted(coco: Coco) -> None:
-    assert coco_file.check_objects(coco, ["bbox", "segm", "keypoints"], LABEL) == 4
-    put("annotations", "iscrowd", 1, FIRST)(coco)
-    assert coco_file.check_objects(coco, ["bbox"], LABEL) == 3
-    put("annotations", "bbox", [1, 1, 0, 5], slice(1, 2))(coco)
-    assert coco_file.check_objects(coco, ["bbox"], LABEL) == 2
-    put("annotations", "image_id", 77, slice(2, 3))(coco)
-    assert coco_file.check_objects(coco, ["bbox"], LABEL) == 1
-
-
-@pytest.mark.parametrize(
-    ("tasks", "edit", "facts"),
-    [
-        (["bbox"], lambda coco: coco.update(annotations=[]), "no usable annotations among 0"),
-        (["bbox"], lambda coco: coco.update(images=[]), "no usable annotations among 4"),
-        (["bbox"], lambda coco: coco.update(categories=[]), "no usable annotations among 4"),
-        (["bbox"], put("annotations", "iscrowd", 1), "no usable annotations among 4"),
-        (["bbox"], put("annotations", "bbox", [1, 2, 0, 4]), "no usable annotations among 4"),
-        (["bbox"], put("annotations", "image_id", 5), "an image and a category of the file"),
-        (["bbox"], drop("annotations", "bbox", FIRST), "1 invalid .* id 1: .*bbox"),
-        (["bbox"], put("annotations", "bbox", [1, 2, 3], FIRST), "1 invalid .* id 1: .*bbox"),
-        (["bbox"], put("annotations", "bbox", [1, 2, 3, "4"], FIRST), "1 invalid .* id 1: .*bbox"),
-        (["bbox"], put("annotations", "bbox", [1, 2, 3, math.inf], FIRST), "1 invalid .* id 1: .*bbox"),
-        (
-            ["bbox"],
-            put("annotations", "category_id", 5, FIRST),
-            "1 invalid .* id 1: .*category of the file.*remove them",
-        ),
-        (
-            ["bbox"],
-            put("annotations", "segmentation", SQUARE, FIRST),
-            "1 invalid .* id 1: .*segmentation",
-        ),
-        (["bbox"], put("annotations", "keypoints", 7, FIRST), "1 invalid .* id 1: .*keypoints"),
-        (["segm"], drop("annotations", "segmentation"), "no segmentation: use roi_heads=box"),
-        (["segm"], put("annotations", "segmentation", []), "no segmentation"),
-        (
-            ["segm"],
-            put("annotations", "segmentation", [], FIRST),
-            "1 annotations, .* id 1, .*no segmentation",
-        ),
-        (
-            ["keypoints"],
-            drop("annotations", "keypoints", FIRST),
-            "1 annotations, .* id 1, .*6 numbers in 'keypoints'",
-        ),
-        (
-            ["keypoints"],
-            put("annotations", "keypoints", [1, 1, 2], FIRST),
-            "1 annotations, .* id 1, .*6 numbers in 'keypoints'",
-        ),
-        (["keypoints"], drop("categories", "keypoints"), "'keypoints' in every category"),
-    ],
-)
-def test_invalid_annotations(coco: Coco, tasks: list[str], edit: Edit, facts: str) -> None:
-    edit(coco)
-    with pytest.raises(ConfigError, match=facts) as caught:
-        coco_file.check_objects(coco, tasks, LABEL)
-    assert str(caught.value).startswith(LABEL)
-    assert "\n" not in str(caught.value)
-
-
-def test_annotations_for_other_tasks_may_be_missing(coco: Coco) -> None:
-    drop("annotations", "segmentation")(coco)
-    drop("annotations", "keypoints")(coco)
-    drop("categories", "keypoints")(coco)
-    assert coco_file.check_objects(coco, ["bbox"], LABEL) == 4
-
-
-def test_crowds_need_no_mask(coco: Coco) -> None:
-    put("annotations", "iscrowd", 1, FIRST)(coco)
-    drop("annotations", "segmentation", FIRST)(coco)
-    assert coco_file.check_objects(coco, ["segm"], LABEL) == 3
-
-
-# Images
-
-
-@pytest.mark.parametrize("folder", ["", "subfolder"])
-def test_missing_images(coco: Coco, tmp_path: Path, folder: str) -> None:
-    for image in coco["images"]:
-        image["file_name"] = str(Path(folder, image["file_name"]))
-        file = tmp_path / image["file_name"]
-        file.parent.mkdir(exist_ok=True)
-        file.touch()
-    coco_file.check_images(coco, tmp_path, "train.json", "data.train_images")
-    file.unlink()
-    facts = rf"^data\.train_images={tmp_path}: 1 of 3 images of train\.json .*20\.png$"
-    with pytest.raises(ConfigError, match=facts):
-        coco_file.check_images(coco, tmp_path, "train.json", "data.train_images")
-
-
-# Random content
-
-
-VALUE = (
-    st.none() | st.integers(-2, 30) | st.floats() | st.text(max_size=2) | st.lists(st.integers(), max_size=4)
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    key=st.sampled_from(["images", "annotations", "categories"]),
-    field=st.sampled_from(["id", "image_id", "category_id", "bbox", "segmentation", "keypoints", "name"]),
-    value=VALUE,
-    tasks=st.sampled_from([["bbox"], ["bbox", "segm"], ["bbox", "keypoints"]]),
-)
-def test_any_value_of_a_field_is_valid_or_a_config_error(
-    coco: Coco, tmp_path: Path, key: str, field: str, value: Any, tasks: list[str]
-) -> None:
-    edited = copy.deepcopy(coco)
-    put(key, field, value, FIRST)(edited)
-    file = written(edited, tmp_path)
-    with contextlib.suppress(ConfigError):
-        coco_file.check_objects(coco_file.read_coco(file), tasks, LABEL)
-        assert load_coco_json(str(file), str(tmp_path))
