@@ -13,7 +13,18 @@ from ..utils.checks import check_outputs
 from ..utils.sizes import Size
 from .spec import Feature, Kwargs
 
-__all__ = ["check_arguments", "check_output_arguments", "merge_kwargs", "parse_size", "select_features"]
+__all__ = [
+    "REMAPS",
+    "check_arguments",
+    "check_output_arguments",
+    "merge_kwargs",
+    "name_outputs",
+    "parse_size",
+    "select_features",
+]
+
+#: Names of the outputs by default, ``res{k}`` for stride ``2**k``
+REMAPS = ("res2", "res3", "res4", "res5")
 
 
 def check_arguments(
@@ -45,6 +56,22 @@ def check_arguments(
     is_list = isinstance(freeze, Sequence) and not isinstance(freeze, str)
     if not is_list or not all(isinstance(pattern, str) for pattern in freeze):
         raise ConfigError(f"freeze={freeze}: must be a list of patterns, such as ['blocks.0.*']")
+
+
+def name_outputs(remaps: Sequence[str], strides: Sequence[int]) -> Sequence[str]:
+    """Return the names of the outputs, which follow from the strides if only these are given.
+
+    Args:
+        remaps: the names; ``REMAPS`` itself, and not an equal sequence, if the user gives none.
+        strides: strides of the outputs in pixels.
+
+    Returns:
+        ``res{k}`` for strides ``2**k`` of another number than ``remaps``; otherwise ``remaps``.
+    """
+    if remaps is not REMAPS or not isinstance(strides, Sequence) or len(strides) == len(remaps):
+        return remaps
+    names = {2**k: f"res{k}" for k in range(16)}
+    return [names[stride] for stride in strides] if names.keys() >= {*strides} else remaps
 
 
 def check_output_arguments(

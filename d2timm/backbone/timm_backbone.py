@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..utils.sizes import Size, at_least, round_up
-from .arguments import check_arguments, check_output_arguments, merge_kwargs, parse_size, select_features
+from .arguments import (
+    REMAPS,
+    check_arguments,
+    check_output_arguments,
+    merge_kwargs,
+    name_outputs,
+    parse_size,
+    select_features,
+)
 from .freezing import batch_norms, freeze_names, freeze_stages, put_frozen_in_eval_mode, stage_of_parameters
 from .meta import MetaRun, TimmModel
 from .multisize import MultiSizeModel
@@ -43,7 +51,8 @@ class TimmBackbone(Backbone):
             the end; None: the features with the nearest strides, the deepest of several. If several outputs
             share features of one stride, as in a plain ViT, they are spread over the depth.
             ViTDet uses ``out_indices=(-1,), strides=(16,)``.
-        remaps: names of the outputs, from shallow to deep.
+        remaps: names of the outputs, from shallow to deep; if only ``strides`` are given and they are powers of
+            two, ``res{k}`` for a stride of ``2**k``.
         strides: strides of the outputs in pixels, each >= 1.
         out_features: the used outputs, some of ``remaps``; None: all. Other outputs are not computed, so
             that no parameter is left without a gradient if the neck does not use them.
@@ -76,7 +85,7 @@ class TimmBackbone(Backbone):
         self,
         model_name: str,
         out_indices: Sequence[int] | None = None,
-        remaps: Sequence[str] = ("res2", "res3", "res4", "res5"),
+        remaps: Sequence[str] = REMAPS,
         strides: Sequence[int] = (4, 8, 16, 32),
         fixed_input_size: bool | int | Sequence[int] | None = None,
         *,
@@ -95,6 +104,7 @@ class TimmBackbone(Backbone):
         timm_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        remaps = name_outputs(remaps, strides)
         check_output_arguments(remaps, strides, out_indices, out_features)
         check_arguments(in_chans, drop_path_rate, output_stride, freeze_at, freeze)
         check_norms(level_norm, doubling_norm)

@@ -166,7 +166,9 @@ def evaluators(data: Mapping[str, Any], split: str, output_dir: str) -> list[Any
         output_dir: the folder for detections and for files that the evaluators write.
     """
     dataset, tasks = get_dataset(data), tasks_of(data)
-    return dataset.evaluators(dataset.register(split, tasks), tasks, output_dir)
+    settings = data["settings"].get(dataset.name) or {}
+    kept = settings.get("detections_per_image", 0)
+    return dataset.evaluators(dataset.register(split, tasks), tasks, output_dir, kept)
 
 
 def forget() -> None:

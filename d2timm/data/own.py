@@ -47,9 +47,11 @@ def checkable(dataset: Dataset) -> CustomDataset:
     """A dataset whose files are checked, also if it is a published one, whose files are usually trusted.
 
     Raises:
-        ConfigError: the dataset has no COCO files.
+        ConfigError: the dataset has no COCO files, or no split at all.
     """
     if isinstance(dataset, CustomDataset):
+        if not dataset.splits():
+            dataset.split("train")  # an error that names the settings
         return dataset
     if not isinstance(dataset, CocoDataset) or type(dataset) not in (CocoDataset, CocoKeypointsDataset):
         raise ConfigError(f"data.name={dataset.name}: only a user's own data and COCO's can be checked")
@@ -87,7 +89,7 @@ def _key(data: Mapping[str, Any], name: str) -> tuple[tuple[str, Any], ...]:
     share, pixels = data.get("val_share"), data.get("max_pixels", MAX_PIXELS)
     if share is not None and not (isinstance(share, (int, float)) and 0 < share < 1):
         raise ConfigError(f"data.val_share={share}: a share of the images, more than 0 and less than 1")
-    if not isinstance(pixels, int) or pixels < 1:
+    if not isinstance(pixels, (int, float)) or not pixels >= 1:
         raise ConfigError(f"data.max_pixels={pixels}: a number of pixels, >= 1")
     values: dict[str, Any] = {"name": name, "share": share, "seed": data.get("val_seed", 0), "pixels": pixels}
     for key in (*PATHS, "root"):

@@ -20,6 +20,7 @@ from ..data.datasets.panoptic import read_segments, read_semantic
 from ..errors import ConfigError
 from ..inference.predictor import on_cpu
 from ..utils.images import read_image
+from ..utils.pillow import MAX_PIXELS
 from ..visualize.image_grid import stack_pictures
 from ..visualize.visualizer import STUFF, DetectionVisualizer, write_picture
 
@@ -51,7 +52,8 @@ def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, image
     pictures = []
     for entry in (dataset[index] for index in indices):
         try:
-            inputs, image = mapper(entry), read_image(entry["file_name"], "RGB")
+            inputs = mapper(entry)
+            image = read_image(entry["file_name"], "RGB", getattr(mapper, "max_pixels", MAX_PIXELS))
         except ConfigError as error:  # the evaluation has decided what to do about it
             logger.warning("An image is not drawn: %s", error)
             continue

@@ -62,6 +62,7 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
     from ..backbone.description import multiply_adds
     from ..data.mapper import test_size
     from ..inference.tta import tta_of
+    from .batch_norms import check_batch_norms
     from .dry_run import trial_image
     from .launch import num_processes
     from .preflight import check, check_machine
@@ -83,6 +84,8 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
             cfg.train.tta, cfg.dataloader.test.mapper, model
         )  # raises if TTA does not support the detector
     image = trial_image(test_size(cfg.dataloader.test.mapper), model)
+    if not options.eval_only:
+        check_batch_norms(cfg, model, image, num_processes(options))
     return Record(command=command, multiply_adds=multiply_adds(model.backbone, image))
 
 

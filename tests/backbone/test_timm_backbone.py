@@ -592,7 +592,9 @@ def test_output_shape() -> None:
         ({"remaps": ("a", 2, "d", "e")}, ("['a', 2, 'd', 'e']", "identifier")),
         ({"remaps": ("keys", "b", "c", "d")}, ("['keys', 'b', 'c', 'd']",)),  # name of a method
         ({"remaps": ("a", "b")}, ("remaps has 2", "strides has 4")),
-        ({"strides": (8, 16)}, ("remaps has 4", "strides has 2")),
+        ({"strides": (8, 12)}, ("remaps has 4", "strides has 2")),
+        ({"strides": ["16"]}, ("remaps has 4", "strides has 1")),
+        ({"strides": (8, 16), "remaps": ["res2", "res3", "res4", "res5"]}, ("remaps has 4", "strides has 2")),
         ({"out_indices": (3, 4)}, ("out_indices has 2", "remaps has 4")),
         ({"remaps": (), "strides": ()}, ("at least one", "remaps has 0")),
         ({"strides": (0, 8, 16, 32)}, ("[0, 8, 16, 32]", ">= 1")),

@@ -87,8 +87,11 @@ def test_custom_files_are_never_replaced(data: Data, coco_2017: Path) -> None:
         ({"name": "shapes", "val_json": "x"}, "data.name='shapes'.*data.val_json.*leave one out"),
         ({"name": "coco_2017", "train_images": "x"}, "data.name='coco_2017'.*data.train_images"),
         ({"name": "yolo", "root": "x", "val_json": "y"}, "data.root.*data.val_json.*leave one out"),
-        ({"root": "x"}, "data.root.*data.name=voc_folder or yolo.*'auto'"),
-        ({"name": "shapes", "root": "x"}, "data.root.*data.name=voc_folder or yolo.*'shapes'"),
+        ({"root": "missing"}, "data.root=.*missing: no such file or folder"),
+        (
+            {"name": "shapes", "root": "x"},
+            "data.root requires data.name=.*yolo or auto, not 'shapes'",
+        ),
     ],
 )
 def test_invalid_selection(values: dict[str, str], facts: str) -> None:
@@ -151,13 +154,15 @@ def test_images_without_objects_are_left_out_in_training_only(edited: Callable[.
     assert len(catalog.dataset_dicts(data, "val")) == 3
 
 
-def test_changed_file_is_read_again(edited: Callable[..., Data]) -> None:
+def test_changed_file_is_read_again_by_the_next_run(edited: Callable[..., Data]) -> None:
     data = edited(lambda coco: None)
     assert catalog.num_classes(data) == 4
     file = Path(data["train_json"])
     coco = json.loads(file.read_text())
     coco["categories"].append({"id": 99, "name": "new"})
     file.write_text(json.dumps(coco) + "\n" * 5)
+    assert catalog.num_classes(data) == 4
+    catalog.forget()
     assert catalog.class_names(data)[-1] == "new"
 
 
@@ -193,6 +198,48 @@ def test_validation_uses_the_class_indices_of_training_whatever_the_category_ids
     assert classes <= {0, 1, 2, 3}
 
 
+# Splits, and what was found in them
+
+
+def test_splits_of_datasets(data: Data) -> None:
+    assert catalog.splits_of(data) == ("train", "val")
+    assert catalog.splits_of({**data, "val_json": None, "val_images": None}) == ("train",)
+    assert catalog.splits_of({**data, "train_json": None, "train_images": None}) == ("val",)
+    assert catalog.splits_of(data_node(name="shapes")) == ("train", "val")
+
+
+def test_findings_and_notes_of_splits(edited: Callable[..., Data]) -> None:
+    data = edited(lambda coco: coco["images"][0].update(file_name="missing.png"), "train")
+    assert catalog.findings_of(data, "train").samples["missing_image"] == ["missing.png"]
+    assert "missing_image" not in catalog.findings_of(data, "val").counts
+    assert catalog.note_of(data, "val") == ""
+    alone = {**data, "val_json": None, "val_images": None, "val_share": 0.4}
+    assert catalog.note_of(alone, "val") == "40% of the images, held out by data.val_share"
+    for name in ("shapes", "coco_2017"):
+        assert catalog.findings_of(data_node(name=name), "val").counts == {}
+        assert catalog.note_of(data_node(name=name), "val") == ""
+
+
+def test_validation_without_training_defines_the_classes(data: Data) -> None:
+    data |= {"train_json": None, "train_images": None}
+    assert catalog.num_classes(data) == 4
+    assert len(catalog.dataset_dicts(data, "val")) == 3
+
+
+def test_keypoints_of_a_user(edited: Callable[..., Data]) -> None:
+    def add_keypoints(coco: Data) -> None:
+        for category in coco["categories"]:
+            category["keypoints"] = ["left", "right"]
+        coco["annotations"][0]["keypoints"] = [5, 6, 2, 7, 8, 1]
+
+    data = {**edited(add_keypoints), "tasks": ["bbox", "keypoints"]}
+    assert catalog.keypoint_names(data) == ["left", "right"]
+    assert catalog.num_keypoints(data) == 2
+    (entry,) = catalog.dataset_dicts(data, "train")  # all other images have no keypoints
+    assert entry["annotations"][0]["keypoints"] == [5.5, 6.5, 2, 7.5, 8.5, 1]
+    assert len(catalog.dataset_dicts(data, "val")) == 3
+
+
 # Folders in other formats
 
 
@@ -213,8 +260,15 @@ def test_folder_in_another_format(yolo: Data) -> None:
     (entry,) = catalog.dataset_dicts(yolo, "train")
     assert entry["file_name"] == str(Path(yolo["root"], "a.png"))
     assert [a["bbox"] for a in entry["annotations"]] == [pytest.approx([18, 9, 4, 2]), [0, 0, 40, 20]]
-    with pytest.raises(ConfigError, match=r"^data\.name=yolo data\.root=.* 1 annotations, .*segmentation"):
-        catalog.check_split(yolo, "train", MASKS)
+    assert ["segmentation" in a for a in entry["annotations"]] == [False, True]
+    assert catalog.check_split(yolo, "train", MASKS) == "yolo train: 1 images, 2 objects, 2 classes"
+    with pytest.raises(ConfigError, match=r"^data\.name=yolo data\.root=.*'keypoints' in every category"):
+        catalog.check_split(yolo, "train", ["bbox", "keypoints"])
+
+
+def test_format_is_recognized(yolo: Data) -> None:
+    assert catalog.resolve_name({**yolo, "name": "auto"}) == "yolo"
+    assert catalog.class_names({**yolo, "name": "auto"}) == ["x", "y"]
 
 
 def test_folder_is_read_once_per_run(yolo: Data) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from detectron2.structures import Boxes, Instances
 from helpers.coco_edits import FIRST, Edit, drop, put
 from helpers.data_nodes import data_node
+from helpers.errors import error_message
+from helpers.evaluation import as_detections, process
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -27,15 +28,6 @@ MASKS = ["bbox", "segm"]
 NUMBER = itertools.count()
 
 
-def error_message(function: Callable[..., Any], *arguments: Any) -> str | None:
-    """The message of the ConfigError that a call raises, or None."""
-    try:
-        function(*arguments)
-    except ConfigError as error:
-        return str(error)
-    return None
-
-
 # What is rejected
 
 
@@ -46,11 +38,12 @@ def error_message(function: Callable[..., Any], *arguments: Any) -> str | None:
         ("coco_2017", ["sem_seg"], "sem_seg, .*data.name=shapes or coco_2017_panoptic or cityscapes$"),
         ("pascal_voc", MASKS, "segm, .*data.name=shapes or coco_2017 or "),
         ("lvis_v1", ["bbox", "sem_seg", "panoptic_seg"], "sem_seg, panoptic_seg, "),
-        ("voc_folder", MASKS, "segm, .*another detector or ROI heads"),
+        ("open_images", MASKS, "segm, .*another detector or ROI heads"),
+        ("cvat", ["bbox", "keypoints"], "keypoints, .*another detector or ROI heads"),
     ],
 )
 def test_missing_annotations_for_a_task(name: str, tasks: list[str], facts: str, tmp_path: Path) -> None:
-    root = str(tmp_path) if name == "voc_folder" else None
+    root = str(tmp_path) if name in ("open_images", "cvat") else None
     data = {**data_node(name=name, root=root), "settings": {name: None}}
     with pytest.raises(ConfigError, match=rf"^data\.name={name} .* {facts}"):
         catalog.check_split(data, "train", tasks)
@@ -76,25 +69,86 @@ def test_missing_file_or_folder(data: Data, split: str, kind: str, facts: str) -
 
 
 def test_paths_that_are_not_set(data: Data) -> None:
-    with pytest.raises(ConfigError, match=r"data\.val_json and data\.val_images must be set"):
+    with pytest.raises(
+        ConfigError, match=r"has no val split: .*data\.val_json and data\.val_images, or data\.val_share"
+    ):
         catalog.check_split({**data, "val_json": None, "val_images": None}, "val", MASKS)
     with pytest.raises(ConfigError, match=r"data\.train_images must be set"):
         catalog.check_split({**data, "train_images": None}, "train", MASKS)
 
 
-def test_error_names_the_setting_of_the_file(edited: Callable[..., Data]) -> None:
-    data = edited(put("annotations", "image_id", 5), "train")
-    with pytest.raises(ConfigError, match=r"^data\.train_json=.*train\.json: no usable annotations"):
-        catalog.check_split(data, "train", MASKS)
-    data = edited(put("images", "file_name", "missing.png", FIRST), "val")
-    with pytest.raises(ConfigError, match=r"^data\.val_images=.*: 1 of 3 images of val\.json .*missing\.png"):
-        catalog.check_split(data, "val", MASKS)
+@pytest.mark.parametrize(
+    ("edit", "split", "facts"),
+    [
+        (
+            put("annotations", "image_id", 5),
+            "train",
+            "no usable objects .*: 18 are listed; annotations of images that",
+        ),
+        (
+            put("images", "file_name", "x.png"),
+            "val",
+            r"no usable images .*: 3 are listed; .* that do not exist .*x\.png",
+        ),
+        (
+            drop("annotations", "segmentation"),
+            "train",
+            "has boxes but no usable segmentation: use roi_heads=box",
+        ),
+        (put("annotations", "iscrowd", 1), "val", "no usable objects .*, of which [0-9]+ are crowds"),
+        (
+            lambda coco: [c.update(name=f"x{c['id']}") for c in coco["categories"]],
+            "val",
+            "no class in common",
+        ),
+    ],
+)
+def test_error_names_the_setting_of_the_file(
+    edited: Callable[..., Data], edit: Edit, split: str, facts: str
+) -> None:
+    data = edited(edit, split)
+    with pytest.raises(ConfigError, match=rf"^data\.{split}_json=.*{split}\.json:? {facts}") as caught:
+        catalog.check_split(data, split, MASKS)
+    assert "\n" not in str(caught.value)
 
 
-def test_categories_that_differ(edited: Callable[..., Data]) -> None:
-    data = edited(put("categories", "name", "wheel", slice(1)), "val")
-    with pytest.raises(ConfigError, match=r"^data\.val_json=.*wheel.*training split"):
-        catalog.check_split(data, "val", MASKS)
+def test_keypoints_are_only_needed_for_keypoints(data: Data) -> None:
+    catalog.check_split(data, "train", BOXES)
+    with pytest.raises(
+        ConfigError, match=r"^data\.train_json=.*same list of names 'keypoints' in every category"
+    ):
+        catalog.check_split(data, "train", ["bbox", "keypoints"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "tasks", "facts"),
+    [
+        (
+            put("images", "file_name", "missing.png", FIRST),
+            BOXES,
+            r"images that do not exist .*: missing\.png;",
+        ),
+        (put("annotations", "bbox", [0, 0, 0, 0], FIRST), BOXES, None),
+        (
+            put("annotations", "segmentation", [[1, 2]], FIRST),
+            MASKS,
+            r"masks that cover no pixel .*annotation 1 of 0\.png",
+        ),
+        (put("annotations", "segmentation", [[1, 2]], FIRST), BOXES, None),
+        (put("annotations", "iscrowd", "x", FIRST), BOXES, "annotations that cannot be read"),
+    ],
+)
+def test_policy_for_bad_samples(
+    edited: Callable[..., Data], edit: Edit, tasks: list[str], facts: str | None
+) -> None:
+    data = edited(edit, "train")
+    assert catalog.check_split({**data, "on_error": "skip"}, "train", tasks).startswith("custom train: ")
+    error = error_message(catalog.check_split, {**data, "on_error": "stop"}, "train", tasks)
+    if facts is None:
+        assert error is None
+    else:
+        assert error is not None
+        assert re.search(f"{facts}.*data.on_error=skip leaves them out$", error)
 
 
 def test_more_classes_than_the_head(tiny: Callable[..., Any], tmp_path: Path) -> None:
@@ -167,23 +221,16 @@ def test_file_is_rejected_or_can_be_trained_and_evaluated_on(
     cfg = tiny("mask_rcnn_timm.py", tmp_path, *(f"data.{key}={data[key]}" for key in catalog.PATHS))
     mapper = instantiate(cfg.dataloader.train.mapper)
     examples = [mapper(entry)["instances"] for entry in instantiate(cfg.dataloader.train.dataset)]
-    assert any(len(instances) for instances in examples)
+    coco = {split: catalog.get_dataset(data).split(split).coco for split in ("train", "val")}  # type: ignore[attr-defined]
+    assert sum(map(len, examples)) == sum(not a["iscrowd"] for a in coco["train"]["annotations"])
     assert all(instances.has("gt_masks") for instances in examples if len(instances))
 
     (evaluator,) = instantiate(cfg.dataloader.evaluator)
     evaluator.reset()
-    for (entry,) in instantiate(cfg.dataloader.test):
-        evaluator.process([entry], [{"instances": full_image_detection(entry["height"], entry["width"])}])
-    assert set(evaluator.evaluate()) == {"bbox", "segm"}
-
-
-def full_image_detection(height: int, width: int) -> Instances:
-    return Instances(
-        (height, width),
-        pred_boxes=Boxes(torch.tensor([[0.0, 0.0, width, height]])),
-        pred_masks=torch.ones(1, height, width, dtype=torch.bool),
-        pred_classes=torch.tensor([0]),
-        scores=torch.tensor([0.9]),
+    assert sum(len(batch) for batch in instantiate(cfg.dataloader.test)) == len(coco["val"]["images"])
+    results = process(evaluator, coco["val"], as_detections(coco["val"], MASKS))
+    assert {task: metrics["AP"] for task, metrics in results.items()} == pytest.approx(
+        {"bbox": 100, "segm": 100}
     )
 
 

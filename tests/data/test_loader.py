@@ -1,16 +1,20 @@
-"""The infinite stream of training batches, with and without repeat factor sampling."""
+"""Batches for training, with and without repeat factor sampling, and for evaluation, without bad images."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from detectron2.utils.env import seed_all_rng
+from helpers.reading import write_image
 
 from d2timm import ConfigError
-from d2timm.data.loader import build_train_loader
+from d2timm.data import Mapper
+from d2timm.data.loader import LIMIT, BadSample, bad_samples, build_test_loader, build_train_loader
 
 Entry = dict[str, Any]
 
@@ -83,3 +87,103 @@ def test_threshold_needs_object_annotations() -> None:
     with pytest.raises(ConfigError, match=r"^repeat_threshold=0\.001 .*use 0$"):
         build_train_loader(pixels, lambda entry: entry, total_batch_size=1, repeat_threshold=0.001)
     assert build_train_loader(pixels, lambda entry: entry, total_batch_size=1)
+
+
+# Images that cannot be read
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Entry]:
+    """Four images, of which 1 is no image, 2 has another size by now, and 3 does not exist any more."""
+    entries = []
+    for number in range(4):
+        file = write_image(tmp_path / f"{number}.png", (40, 20) if number != 2 else (20, 20))
+        entries.append(
+            {"file_name": str(file), "image_id": number, "width": 40, "height": 20, "annotations": []}
+        )
+    (tmp_path / "1.png").write_text("text")
+    (tmp_path / "3.png").unlink()
+    return entries
+
+
+MAPPER = Mapper(False, ["bbox"], [], "RGB")
+REASONS = (
+    "1.png: cannot be read as an image: ",
+    "2.png: the image no longer has 40x20 pixels",
+    "3.png: cannot be read",
+)
+
+
+def train_batches(files: list[Entry], count: int, **more: Any) -> tuple[list[list[int]], Any]:
+    loader = build_train_loader(files, MAPPER, total_batch_size=2, **more)
+    batches = itertools.islice(loader, count)
+    return [[entry["image_id"] for entry in batch] for batch in batches], loader
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_leaves_out_bad_images(
+    files: list[Entry], workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        batches, loader = train_batches(files, 6, num_workers=workers, on_error="skip")
+    assert batches == [[0, 0]] * 6
+    found = sorted(bad_samples(loader))
+    assert [reason in sample for sample, reason in zip(found, REASONS, strict=True)] == [True] * 3
+    warnings = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert sorted(warnings) == [f"An image is left out: {sample}" for sample in found]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_leaves_out_bad_images(files: list[Entry], workers: int) -> None:
+    loader = build_test_loader(files, MAPPER, num_workers=workers, on_error="skip")
+    assert len(loader) == 4
+    assert [[entry["image_id"] for entry in batch] for batch in loader] == [[0]]
+    assert [reason in sample for sample, reason in zip(bad_samples(loader), REASONS, strict=True)] == [
+        True
+    ] * 3
+    assert len([*loader]) == 1
+    assert len(bad_samples(loader)) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("build", [build_train_loader, build_test_loader])
+def test_bad_image_stops_the_run(files: list[Entry], build: Any, workers: int) -> None:
+    more = {"total_batch_size": 1} if build is build_train_loader else {}
+    loader = build(files[2:3], MAPPER, num_workers=workers, on_error="stop", **more)
+    with pytest.raises(
+        ConfigError, match=r"2\.png: the image no longer .*; data\.on_error=skip leaves it out$"
+    ) as error:
+        next(iter(loader))
+    assert "\n" not in str(error.value)
+
+
+def test_training_stops_if_no_image_can_be_read(files: list[Entry]) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^{LIMIT + 1} images in a row cannot be read, the last one is .*png: "
+    ):
+        train_batches(files[1:], 1, on_error="skip")
+
+
+def test_evaluation_without_any_image_has_no_batches(files: list[Entry]) -> None:
+    loader = build_test_loader(files[1:], MAPPER, on_error="skip")
+    assert [*loader] == []
+    assert len(bad_samples(loader)) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_other_errors_are_not_hidden(files: list[Entry], workers: int) -> None:
+    def broken(entry: Entry) -> Entry:
+        raise ZeroDivisionError(entry["image_id"])
+
+    for loader in (
+        build_train_loader(files, broken, total_batch_size=1, num_workers=workers, on_error="skip"),
+        build_test_loader(files, broken, num_workers=workers, on_error="skip"),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            next(iter(loader))
+
+
+def test_loaders_of_other_packages_have_no_bad_samples() -> None:
+    assert bad_samples([1, 2]) == []
+    assert bad_samples(object()) == []
+    assert BadSample("x").reason == "x"

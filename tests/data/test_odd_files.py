@@ -194,11 +194,11 @@ for key in ("images", "annotations", "categories"):
         ),
         f"empty {key}": (
             train(lambda coco, key=key: coco[key].clear()),
-            rejected("data.train_json=.*no usable objects"),
+            rejected("data.train_json=.*no usable (images|objects)"),
         ),
         f"empty {key} of val": (
             val(lambda coco, key=key: coco[key].clear()),
-            rejected("data.val_json=.*no usable objects"),
+            rejected("data.val_json=.*no usable (images|objects)"),
         ),
     }
 STRUCTURE |= {

@@ -52,8 +52,9 @@ def test_single_split(data: Data, missing: str, left: str) -> None:
 def test_no_files() -> None:
     custom = dataset(data_node())
     assert custom.splits() == ()
-    with pytest.raises(ConfigError, match=r"^data\.name=custom has no train split: set data\.train_json"):
-        custom.classes()
+    for use in (custom.classes, lambda: own.checkable(custom)):
+        with pytest.raises(ConfigError, match=r"^data\.name=custom has no train split: set data\.train_json"):
+            use()
 
 
 @pytest.mark.parametrize("key", ["train_json", "train_images", "val_json", "val_images"])
@@ -128,14 +129,15 @@ def test_unknown_policy(data: Data, value: Any) -> None:
         dataset({**data, "on_error": value})
 
 
-@pytest.mark.parametrize("value", [0, -5, "9", 1e6])
+@pytest.mark.parametrize("value", [0, -5, "9", None, math.nan])
 def test_number_of_pixels_that_is_none(data: Data, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^data\.max_pixels={value}: "):
         dataset({**data, "max_pixels": value})
 
 
-def test_larger_images_are_left_out(data: Data) -> None:
-    custom = dataset({**data, "max_pixels": 64 * 64})
+@pytest.mark.parametrize("number", [int, float])  # 1e6 is a float
+def test_larger_images_are_left_out(data: Data, number: type) -> None:
+    custom = dataset({**data, "max_pixels": number(64 * 64)})
     assert custom.findings("train").counts["too_large_image"] == 5
     assert len(images_of({**data, "max_pixels": 64 * 64}, "train")) == 1
 

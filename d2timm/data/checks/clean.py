@@ -241,15 +241,15 @@ def _differ(category: Mapping[str, Any], trained: Mapping[str, Any]) -> bool:
 
 def _judge(structure: Structure, coco: Mapping[str, Any], findings: Findings) -> None:
     """Decide whether the rest of a split, without what was left out, can be used."""
-    listed, usable = structure.listed_images, len(coco["images"])
+    listed, usable, objects = structure.listed_images, len(coco["images"]), coco["annotations"]
     if not usable:
         findings.add("no_images", f"{listed} are listed")
     elif usable < listed / 2:
         findings.add("mostly_bad_images", f"{listed - usable} of {listed}")
-    if all(annotation["iscrowd"] for annotation in coco["annotations"]):
-        crowds = f", of which {len(coco['annotations'])} are crowds" if coco["annotations"] else ""
+    if usable and all(annotation["iscrowd"] for annotation in objects):
+        crowds = f", of which {len(objects)} are crowds" if objects else ""
         findings.add("no_objects", f"{structure.listed_annotations} are listed{crowds}")
-    used = {annotation["image_id"] for annotation in coco["annotations"] if not annotation["iscrowd"]}
+    used = {annotation["image_id"] for annotation in objects if not annotation["iscrowd"]}
     findings.add("empty_image", *(i["file_name"] for i in coco["images"] if i["id"] not in used))
 
 

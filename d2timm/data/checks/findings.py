@@ -39,11 +39,14 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    # the dataset cannot be used
-    "no_images": Kind(STOP, "no usable images", "check the image folder and the annotation file"),
-    "no_objects": Kind(STOP, "no usable objects", "check the annotation file"),
-    "mostly_bad_images": Kind(
-        STOP, "more than half of the images cannot be used", "the image folder is probably another one"
+    # the dataset cannot be used, causes first
+    "ambiguous_category": Kind(STOP, "category ids with several names", "give each category its own id"),
+    "other_classes": Kind(STOP, "no class in common with the training split", "check the class names"),
+    "other_keypoints": Kind(
+        STOP,
+        "classes with other keypoints than in the training split",
+        "name the same keypoints in the same order",
+        "keypoints",
     ),
     "corner_boxes": Kind(
         STOP, "boxes that are probably corners [x0, y0, x1, y1]", "COCO boxes are [x, y, width, height]"
@@ -51,21 +54,17 @@ KINDS: Mapping[str, Kind] = {
     "fraction_boxes": Kind(
         STOP, "boxes that are probably fractions of the image", "COCO boxes are in pixels"
     ),
-    "ambiguous_category": Kind(STOP, "category ids with several names", "give each category its own id"),
-    "other_keypoints": Kind(
-        STOP,
-        "classes with other keypoints than in the training split",
-        "name the same keypoints in the same order",
-        "keypoints",
+    "no_images": Kind(STOP, "no usable images", "check the image folder and the annotation file"),
+    "mostly_bad_images": Kind(
+        STOP, "more than half of the images cannot be used", "the image folder is probably another one"
     ),
-    "other_classes": Kind(STOP, "no class in common with the training split", "check the class names"),
+    "no_objects": Kind(STOP, "no usable objects", "check the annotation file"),
     # images that cannot be used
     "missing_image": Kind(SKIPPED, "images that do not exist", "left out"),
     "unreadable_image": Kind(SKIPPED, "images that cannot be read", "left out"),
     "truncated_image": Kind(SKIPPED, "truncated images", "left out"),
     "too_large_image": Kind(SKIPPED, "images above data.max_pixels", "left out"),
     "other_size": Kind(SKIPPED, "images of another size than the annotations say", "left out"),
-    "moved_image": Kind(REPAIRED, "images at another path than the annotations say", "found by their names"),
     "ambiguous_image": Kind(SKIPPED, "image ids that several files share", "left out"),
     "invalid_image": Kind(SKIPPED, "entries of images without an id or a file name", "left out"),
     "broken_image": Kind(SKIPPED, "images that could not be read during the run", "left out"),
@@ -92,6 +91,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "no_mask": Kind(NOTE, "objects without a mask", "a mask head does not learn from them", "segm"),
     # corrections
+    "moved_image": Kind(REPAIRED, "images at another path than the annotations say", "found by their names"),
     "odd_ids": Kind(REPAIRED, "ids that are not integers", "numbered anew"),
     "duplicate_ids": Kind(REPAIRED, "annotation ids that occur several times", "numbered anew"),
     "odd_numbers": Kind(REPAIRED, "numbers that are written as text", "read as numbers"),

@@ -64,13 +64,16 @@ class Dataset(ABC):
         """Register a split with detectron2, unless it is registered, and return its name in the catalogs."""
 
     @abstractmethod
-    def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
+    def evaluators(
+        self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
+    ) -> list[Any]:
         """The evaluators of a registered split.
 
         Args:
             name: the split's name in detectron2's catalogs.
             tasks: the tasks of the detector.
             folder: for detections and for files that the evaluators write.
+            detections_per_image: that the detector keeps at most.
         """
 
     def stuff(self) -> list[str]:
@@ -133,7 +136,9 @@ class LabelledDataset(Dataset):
             metadata |= {"keypoint_names": labels["keypoints"]}
         return register(f"{self.name}:{metadata}", list, **metadata)
 
-    def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
+    def evaluators(
+        self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
+    ) -> list[Any]:
         """Return no evaluators, because there are no annotations."""
         return []
 

@@ -77,7 +77,9 @@ class CityscapesDataset(Dataset):
             image_dir=str(images),
         )
 
-    def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
+    def evaluators(
+        self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
+    ) -> list[Any]:
         """Cityscapes' own metrics of masks or pixels, and COCO's of boxes, which Cityscapes lacks."""
         from ...evaluation.cityscapes import CityscapesMaskEvaluator, CityscapesSemanticEvaluator
         from ...evaluation.coco import CocoEvaluator
@@ -85,7 +87,9 @@ class CityscapesDataset(Dataset):
         if "sem_seg" in tasks:
             return [CityscapesSemanticEvaluator(name)]
 
-        evaluators: list[Any] = [CocoEvaluator(name, ["bbox"], output_dir=folder)]
+        evaluators: list[Any] = [
+            CocoEvaluator(name, ["bbox"], folder, detections_per_image=detections_per_image)
+        ]
         return [*evaluators, CityscapesMaskEvaluator(name)] if "segm" in tasks else evaluators
 
 

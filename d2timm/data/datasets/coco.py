@@ -97,7 +97,9 @@ class CocoDataset(Dataset):
                 entry.pop("annotations")
         return dicts
 
-    def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
+    def evaluators(
+        self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
+    ) -> list[Any]:
         """COCO's metrics of objects, and of pixels and segments where the tasks include them."""
         # reading a dataset needs no evaluators
         from ...evaluation.coco import CocoEvaluator, SemanticEvaluator, keypoint_sigmas
@@ -107,7 +109,7 @@ class CocoDataset(Dataset):
         evaluators: list[Any] = []
         if object_tasks:
             sigmas = keypoint_sigmas(self.keypoints()) if "keypoints" in tasks else ()
-            evaluators.append(CocoEvaluator(name, object_tasks, output_dir=folder, kpt_oks_sigmas=sigmas))
+            evaluators.append(CocoEvaluator(name, object_tasks, folder, sigmas, detections_per_image))
         if "sem_seg" in tasks:
             evaluators.append(SemanticEvaluator(name, panoptic.semantic_reader(name), folder))
         if "panoptic_seg" in tasks:

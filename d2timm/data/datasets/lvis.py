@@ -58,7 +58,9 @@ class LvisDataset(CocoDataset):
             for image in lvis["images"]
         ]
 
-    def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
+    def evaluators(
+        self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
+    ) -> list[Any]:
         """LVIS's metrics."""
         from ...evaluation.coco import LvisEvaluator
 

@@ -60,7 +60,9 @@ class PascalVocDataset(Dataset):
         name = f"{self.name}_{split}:{_root(year)}"
         return register(name, partial(_load, parts), thing_classes=self.classes(), **location)
 
-    def evaluators(self, name: str, tasks: Sequence[str], folder: str) -> list[Any]:
+    def evaluators(
+        self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
+    ) -> list[Any]:
         """VOC's own metrics, at IoU 0.5 to 0.95."""
         from detectron2.evaluation import PascalVOCDetectionEvaluator
 

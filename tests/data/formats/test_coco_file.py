@@ -128,8 +128,8 @@ def test_images_and_categories_with_the_ids_of_the_file(tmp_path: Path) -> None:
     read = coco_file.read_coco(tmp_path / "a.json")
     assert [(image["id"], image["file_name"]) for image in read["images"]] == [("x", "a0.png"), (2, "a1.png")]
     assert [(c["id"], c["name"]) for c in read["categories"]] == [(3, "dog"), (8, "cat")]
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": []}')
     with pytest.raises(ConfigError, match=r"a\.json is not in COCO format: it has no list 'categories'"):
-        (tmp_path / "a.json").write_text('{"images": [], "annotations": []}')
         coco_file.read_coco(tmp_path / "a.json")
 
 
