@@ -71,7 +71,8 @@ def name_outputs(remaps: Sequence[str], strides: Sequence[int]) -> Sequence[str]
     if remaps is not REMAPS or not isinstance(strides, Sequence) or len(strides) == len(remaps):
         return remaps
     names = {2**k: f"res{k}" for k in range(16)}
-    return [names[stride] for stride in strides] if names.keys() >= {*strides} else remaps
+    known = all(isinstance(stride, int) and stride in names for stride in strides)
+    return [names[stride] for stride in strides] if known else remaps
 
 
 def check_output_arguments(

@@ -279,6 +279,8 @@ def _create_or_explain(model_name: str, kwargs: Kwargs) -> TimmModel:
     arguments = ", ".join(f"{key}={value!r}" for key, value in kwargs)
     try:
         model = _create(model_name, kwargs)
+    except ConfigError:
+        raise
     except CREATION_ERRORS as error:
         reason = one_line(error, with_type=True)
         raise ConfigError(f"{model_name} does not accept {arguments}: {reason}") from error

@@ -51,8 +51,8 @@ class TimmBackbone(Backbone):
             the end; None: the features with the nearest strides, the deepest of several. If several outputs
             share features of one stride, as in a plain ViT, they are spread over the depth.
             ViTDet uses ``out_indices=(-1,), strides=(16,)``.
-        remaps: names of the outputs, from shallow to deep; if only ``strides`` are given and they are powers of
-            two, ``res{k}`` for a stride of ``2**k``.
+        remaps: names of the outputs, from shallow to deep; if they are left out for another number of
+            strides, which are powers of two, ``res{k}`` for a stride of ``2**k``.
         strides: strides of the outputs in pixels, each >= 1.
         out_features: the used outputs, some of ``remaps``; None: all. Other outputs are not computed, so
             that no parameter is left without a gradient if the neck does not use them.

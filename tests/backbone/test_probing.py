@@ -297,7 +297,7 @@ def test_keyword_argument_that_removes_features() -> None:
     [
         ("resnet18x", ("resnet18x", "did you mean", "resnet18")),
         ("resnet18.nope", ("nope", "a1_in1k")),
-        ("local-dir:/there/is/none", ("/there/is/none",)),
+        ("local-dir:/there/is/none", ("/there/is/none", "cannot be read")),
         ("ftp:resnet18", ("ftp", "hf-hub")),
     ],
 )

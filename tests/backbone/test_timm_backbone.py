@@ -573,6 +573,23 @@ def test_outputs_may_have_any_strides(model_name: str, strides: tuple[int, ...],
         assert_outputs(outputs, backbone, 1, size)
 
 
+@pytest.mark.parametrize("strides", [(16,), [8, 16], ListConfig([4, 8, 16, 32, 64]), (1, 2)])
+def test_names_follow_from_the_strides_if_only_these_are_given(strides: Any) -> None:
+    shapes = on_meta("test_vit", strides=strides).output_shape()
+    assert [(2 ** int(name[3:]), spec.stride) for name, spec in shapes.items()] == [(s, s) for s in strides]
+
+
+def test_last_block_alone() -> None:
+    backbone = on_meta("vit_tiny_patch16_224", out_indices=(-1,), strides=(16,))
+    assert backbone.output_shape() == {"res4": ShapeSpec(channels=192, stride=16)}
+    assert on_meta("test_vit", strides=(2, 4, 8, 16)).output_shape().keys() == {
+        "res2",
+        "res3",
+        "res4",
+        "res5",
+    }
+
+
 def test_output_shape() -> None:
     shapes = on_meta("test_efficientnet").output_shape()
     assert shapes == {

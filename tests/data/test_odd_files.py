@@ -6,6 +6,7 @@ detector's input, and scores 100 when it is given as detections.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from helpers.coco_edits import FIRST, drop, put
+from helpers.mutations import mutated
 from helpers.odd_edits import (
     Expected,
     OddEdit,
@@ -30,7 +32,8 @@ from helpers.odd_edits import (
     uncompressed,
     val,
 )
-from helpers.odd_sets import FIRST_BOX, Coco, OddSet, examine
+from helpers.odd_sets import FIRST_BOX, SIZES, Coco, OddSet, describe, examine
+from hypothesis import HealthCheck, given, settings
 
 from d2timm.data import catalog
 
@@ -601,3 +604,16 @@ def test_thousand_objects_in_an_image(tasks: list[str], tmp_path: Path) -> None:
     odd = OddSet(tmp_path / "set")
     odd.val["annotations"] = [{**odd.val["annotations"][0], "id": i} for i in range(1000)]
     assert examine(odd, tasks, tmp_path).objects == {"train": 6, "val": 1000}
+
+
+NUMBER = itertools.count()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(*(mutated(describe(sizes)) for sizes in SIZES.values()))
+def test_damage_anywhere_is_an_error_or_counted(tmp_path: Path, train: Coco, val: Coco) -> None:
+    odd = OddSet(tmp_path / str(next(NUMBER)), exact=False)
+    odd.content = {"train": train, "val": val}
+    for tasks in (["bbox"], ["bbox", "segm", "keypoints"]):
+        examine(odd, tasks, tmp_path)
+    catalog.forget()

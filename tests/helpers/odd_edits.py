@@ -279,7 +279,8 @@ def assert_becomes(edit: OddEdit, expected: Expected, folder: Path) -> None:
     odd = OddSet(folder / "set", exact=expected.exact)
     edit(odd)
     for tasks in (BOXES, ALL_TASKS):
-        outcome = examine(odd, tasks, folder)
+        evaluate = tasks == ALL_TASKS or bool(expected.other)  # all tasks include boxes
+        outcome = examine(odd, tasks, folder, evaluate)
         error = expected.error or (expected.other if tasks == ALL_TASKS else "")
         assert re.search(error or "^$", outcome.error), outcome.error
         if error:
