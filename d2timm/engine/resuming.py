@@ -91,9 +91,8 @@ def check_evaluation(cfg: DictConfig, model: nn.Module, file: str) -> None:
         )
     folder = Path(file).parent
     weights = checkpoint[AVERAGE if averaged else "model"]
-    known = {name: weights[name] for name in weights if name in model.state_dict()}  # others are ignored
     changed = _changed_keys(folder, cfg)
-    difference = _other_labels(folder, cfg) or _other_weights(known, model, changed)
+    difference = _other_labels(folder, cfg) or _other_weights(weights, model, changed, more=True)
     if difference:
         raise ConfigError(f"--eval-only: {file} is the checkpoint of another detector: {difference}")
 
@@ -103,7 +102,7 @@ def _changed_keys(folder: Path, cfg: DictConfig) -> dict[str, str]:
 
     Keys that only one of the two has, maybe because versions of d2timm differ, are the last ones.
     """
-    with suppress(OSError, ConfigError):  # without it, errors name weights instead of keys
+    with suppress(OSError, ValueError, ConfigError):  # without it, errors name weights instead of keys
         old = flatten(to_plain(parse((folder / "config.yaml").read_text(), "config.yaml")))
         new = flatten(to_plain(cfg))
         keys = sorted({**old, **new}, key=lambda key: (key in old) + (key in new), reverse=True)
@@ -138,10 +137,12 @@ def _other_labels(folder: Path, cfg: DictConfig) -> str:
     return ""
 
 
-def _other_weights(weights: Mapping[str, Any], model: nn.Module, changed: Mapping[str, str]) -> str:
-    """How the weights of a checkpoint differ from those of a model in their names and shapes."""
+def _other_weights(
+    weights: Mapping[str, Any], model: nn.Module, changed: Mapping[str, str], more: bool = False
+) -> str:
+    """How the weights of a checkpoint, which may have ``more``, differ from a model's in names and shapes."""
     old, new = _shapes(weights), _shapes(model.state_dict())
-    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    names = [name for name in (new if more else {**new, **old}) if old.get(name) != new.get(name)]
     if not names:
         return ""
     name = names[0]
@@ -151,7 +152,13 @@ def _other_weights(weights: Mapping[str, Any], model: nn.Module, changed: Mappin
 
 
 def _shapes(weights: Mapping[str, Any]) -> dict[str, list[int]]:
-    return {name: list(value.shape) for name, value in weights.items() if not name.endswith(OPTIONAL)}
+    return {
+        name.removeprefix("module."): list(
+            getattr(value, "shape", ())
+        )  # the prefix is that of DistributedDataParallel
+        for name, value in weights.items()
+        if not any(optional in name for optional in OPTIONAL)
+    }
 
 
 def _other_averaging(averaged: bool, cfg: DictConfig) -> str:
@@ -163,7 +170,7 @@ def _other_optimizer(
     trainer: Mapping[str, Any] | None, cfg: DictConfig, model: nn.Module, changed: Mapping[str, str]
 ) -> str:
     """How the optimizer of a checkpoint differs from the one that a config builds."""
-    if trainer is None:
+    if not trainer or "optimizer" not in trainer:
         return "the checkpoint has weights only, without the state of an optimizer"
     if kinds := _list(changed, "optimizer._target_", "optimizer.opt"):
         return kinds

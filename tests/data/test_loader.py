@@ -170,15 +170,12 @@ def test_evaluation_without_any_image_has_no_batches(files: list[Entry]) -> None
     assert len(bad_samples(loader)) == 3
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_other_errors_are_not_hidden(files: list[Entry], workers: int) -> None:
+def test_other_errors_are_not_hidden(files: list[Entry]) -> None:
     def broken(entry: Entry) -> Entry:
         raise ZeroDivisionError(entry["image_id"])
 
-    for loader in (
-        build_train_loader(files, broken, total_batch_size=1, num_workers=workers, on_error="skip"),
-        build_test_loader(files, broken, num_workers=workers, on_error="skip"),
-    ):
+    train = build_train_loader(files, broken, total_batch_size=1, on_error="skip")
+    for loader in (train, build_test_loader(files, broken, on_error="skip")):
         with pytest.raises(ZeroDivisionError):
             next(iter(loader))
 

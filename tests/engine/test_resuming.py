@@ -170,8 +170,9 @@ def test_run_without_a_checkpoint_starts_anew(check: Callable[..., None], folder
         (lambda file: file.write_bytes(b"<html>"), ["model_final.pth: not a checkpoint"]),
         (lambda file: torch.save([1], file), ["model_final.pth: not a checkpoint", "list"]),
         (lambda file: torch.save({"model": {}}, file), ["weights differ"]),
+        (lambda file: torch.save({"state_dict": {"a": torch.ones(1)}}, file), ["weights differ"]),
     ],
-    ids=["gone", "cut off", "empty", "text", "list", "other"],
+    ids=["gone", "cut off", "empty", "text", "list", "no weights", "another project"],
 )
 @pytest.mark.parametrize("flag", ["--resume", "--eval-only"])
 def test_damaged_checkpoint_is_one_line_and_changes_nothing(
@@ -224,7 +225,8 @@ def test_weights_alone_can_be_evaluated_but_not_resumed(
     cfg = tiny("mask_rcnn_timm.py", folder)
     model = build_on_meta(cfg)
     weights = torch.load(folder / "model_final.pth", weights_only=True)["model"]
-    torch.save({**weights, "more": torch.ones(1)}, folder / "weights.pth")
+    parallel = {f"module.{name}": value for name, value in weights.items() if "pixel" not in name}
+    torch.save({**parallel, "more": torch.ones(1)}, folder / "weights.pth")
     check_evaluation(cfg, model, str(folder / "weights.pth"))
     torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     check_evaluation(cfg, model, str(tmp_path / "old.pth"))

@@ -110,7 +110,7 @@ def _as_points(value: Any, size: Size) -> Polygon | None:
     if isinstance(value, list) and value and all(map(_is_pair, value)):
         value = [number for pair in value for number in pair]
     points = as_numbers(value)
-    if points is None or len(points) % 2 or any(abs(number) > FAR * max(size) for number in points):
+    if points is None or len(points) % 2 or (points and max(max(points), -min(points)) > FAR * max(size)):
         return None
     return points
 
