@@ -102,7 +102,7 @@ def _changed_keys(folder: Path, cfg: DictConfig) -> dict[str, str]:
 
     Keys that only one of the two has, maybe because versions of d2timm differ, are the last ones.
     """
-    with suppress(OSError, ValueError, ConfigError):  # without it, errors name weights instead of keys
+    with suppress(OSError, ValueError):  # without it, errors name weights instead of keys
         old = flatten(to_plain(parse((folder / "config.yaml").read_text(), "config.yaml")))
         new = flatten(to_plain(cfg))
         keys = sorted({**old, **new}, key=lambda key: (key in old) + (key in new), reverse=True)

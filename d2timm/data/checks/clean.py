@@ -32,7 +32,7 @@ from .structure import Structure, name_with_id, summary_of
 
 __all__ = ["CleanSplit", "clean", "divide", "read_clean"]
 
-VERSION = 1  # increase it when the same files are read differently
+VERSION = 2  # increase it when the same files are read differently
 RARE = 10  # objects of a class, with which a detector hardly learns anything
 
 

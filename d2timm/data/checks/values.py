@@ -34,7 +34,7 @@ def as_numbers(values: Any) -> list[float] | None:
     """A list of numbers that may be coordinates, in pixels; None for anything else."""
     if not isinstance(values, list):
         return None
-    if not all(type(value) is float or type(value) is int for value in values):  # which is rare, and slow
+    if not {*map(type, values)} <= {int, float}:  # which is rare, and slow
         values = [as_number(value) for value in values]
         if None in values:
             return None
