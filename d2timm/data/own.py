@@ -102,7 +102,8 @@ def _key(data: Mapping[str, Any], name: str) -> tuple[tuple[str, Any], ...]:
 def _open(key: tuple[tuple[str, Any], ...], split: str) -> CleanSplit | None:
     """A split of the dataset, or None if it has no such split."""
     settings = dict(key)
-    train, val = (_source(settings, part) for part in SPLITS)
+    train = _source_if_there(settings, "train") if split == "val" else _source(settings, "train")
+    val = _source(settings, "val") if split == "val" else _source_if_there(settings, "val")
     if val is not None and settings["share"]:
         raise ConfigError(
             f"data.val_share={settings['share']}: there is a validation split already, {val.label}"
@@ -116,6 +117,14 @@ def _open(key: tuple[tuple[str, Any], ...], split: str) -> CleanSplit | None:
         return None
     categories = clean(train, settings["pixels"]).coco["categories"] if train is not None else None
     return clean(val, settings["pixels"], categories)
+
+
+def _source_if_there(settings: Mapping[str, Any], split: str) -> Source | None:
+    """The source of a split that another split is opened for, which may be used alone."""
+    try:
+        return _source(settings, split)
+    except ConfigError:
+        return None
 
 
 def _source(settings: Mapping[str, Any], split: str) -> Source | None:
@@ -147,4 +156,4 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _path(value: Any) -> Path:
-    return Path(str(value)).expanduser().absolute()  # a name that is a number is a path as well
+    return Path(str(value)).expanduser()  # a name that is a number is a path as well

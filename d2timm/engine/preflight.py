@@ -34,7 +34,7 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
     Raises:
         ConfigError: the run would fail.
     """
-    available = splits_of(cfg.data)
+    available = splits_of(cfg.data) if "train" in splits else ()
     for split in [*splits, *(split for split in available if split not in splits and "train" in splits)]:
         check_split(cfg.data, split, tasks_of(cfg.data))
     if "val" not in (*splits, *available):

@@ -54,6 +54,8 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
         "scores": [],
         "best_score": None,
         "best_iterations": None,
+        "skipped": {},
+        "notes": [],
         "stopped": None,
         "error": None,
         "pid": os.getpid(),

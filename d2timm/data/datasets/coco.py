@@ -169,7 +169,13 @@ class CustomDataset(CocoDataset):
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the user has named, or that were found or made."""
-        return tuple(split for split in SPLITS if self._open(split) is not None)
+        return tuple(split for split in SPLITS if self._has(split))
+
+    def _has(self, split: str) -> bool:
+        try:
+            return self._open(split) is not None
+        except ConfigError:  # which the check of the split raises again
+            return False
 
     def split(self, split: str) -> CleanSplit:
         """A split.
@@ -228,7 +234,7 @@ class CustomDataset(CocoDataset):
 
     def _reference(self) -> CleanSplit:
         """The split that defines the classes and keypoints."""
-        opened = self._open("train") or self._open("val")
+        opened = self._open("train") if self._has("train") else self._open("val")
         if opened is None:
             raise ConfigError(f"data.name={self.name} has no train split: {MISSING['train']}")
         return opened
