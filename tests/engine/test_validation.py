@@ -17,6 +17,7 @@ from d2timm.cli import main
 from d2timm.config.build import build_model
 from d2timm.engine.process import run
 from d2timm.engine.validation import evaluate, metric_of
+from d2timm.runs.record import Record
 
 MASK = "mask_rcnn_timm.py"
 
