@@ -169,7 +169,8 @@ class CustomDataset(CocoDataset):
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the user has named, or that were found or made."""
-        return tuple(split for split in SPLITS if self._has(split))
+        train = ("train",) if self._has("train") else ()
+        return train if self._open("val") is None else (*train, "val")
 
     def _has(self, split: str) -> bool:
         try:
