@@ -14,7 +14,7 @@ from ...errors import ConfigError
 from ..checks.clean import CleanSplit
 from ..checks.findings import SKIPPED, STOP, Findings
 from ..formats import coco_file
-from ..paths import COCO, PUBLISHED_HINT, SPLITS, Split, coco_2017
+from ..paths import COCO, PUBLISHED_HINT, Split, coco_2017
 from . import panoptic
 from .base import IGNORED, Dataset, register
 
