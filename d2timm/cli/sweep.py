@@ -30,10 +30,11 @@ Groups (group=option chooses an option, and with -m group=a,b several):
 key=value overrides any value of the config, which --cfg job prints:
   model.backbone.bottom_up.model_name=convnext_tiny train.max_iter=1000 train.output_dir=output/mine
   data.train_json=… data.train_images=… data.val_json=… data.val_images=…   your own photographs
-A key that does not exist is an error; +key=value adds one.
+A key that does not exist is an error; +key=value adds one. A path needs no other quotes than your shell's.
 
 Sweeps:
   -m                    one run for each combination of values, in a folder with a leaderboard
+                        (a comma in a path that exists, or in quotes, 'data.root="a,b",c', separates nothing)
   +sweep=NAME           a named sweep: {sweeps}
   hydra/launcher=NAME   where the runs go: basic (here, one by one), {launchers}
   hydra/sweeper=NAME    how values are chosen: basic (all), {sweepers}

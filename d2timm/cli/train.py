@@ -3,7 +3,8 @@
     d2timm train --config-file mask_rcnn_timm.py model.backbone.bottom_up.model_name=xcit_small_12_p8_224
 
 FILE is your own config, a saved config.yaml, or the name of a recipe of d2timm. key=value overrides any value
-of the config. To train on your own photographs in COCO format:
+of the config; a path needs no other quotes than those of your shell. To train on your own photographs in COCO
+format:
 
     data.train_json=train.json data.train_images=images data.val_json=val.json data.val_images=images
 

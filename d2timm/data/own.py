@@ -47,10 +47,10 @@ def checkable(dataset: Dataset) -> CustomDataset:
     """A dataset whose files are checked, also if it is a published one, whose files are usually trusted.
 
     Raises:
-        ConfigError: the dataset has no COCO files, or no split at all.
+        ConfigError: the dataset has no COCO files, or no split at all, or one that cannot be read.
     """
     if isinstance(dataset, CustomDataset):
-        if not dataset.splits():
+        if not sum(dataset.has(split) for split in SPLITS):  # which reads both of them
             dataset.split("train")  # an error that names the settings
         return dataset
     if not isinstance(dataset, CocoDataset) or type(dataset) not in (CocoDataset, CocoKeypointsDataset):

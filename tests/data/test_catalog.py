@@ -283,11 +283,12 @@ def test_relative_and_home_paths_name_the_same_folder(yolo: Data, monkeypatch: p
     root = Path(yolo["root"])
     monkeypatch.setenv("HOME", str(root.parent))
     monkeypatch.chdir(root.parent)
-    names = {
-        catalog.dataset_name({**yolo, "root": path}, "train")
+    contents = [
+        catalog.dataset_dicts({**yolo, "root": path}, "train")
         for path in (str(root), root.name, f"~/{root.name}")
-    }
-    assert len(names) == 1
+    ]
+    assert contents[0] == contents[1] == contents[2]
+    assert contents[1][0]["file_name"] == str(root / "a.png")
 
 
 @pytest.mark.parametrize("name", ["yolo", "voc_folder"])

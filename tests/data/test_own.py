@@ -59,8 +59,27 @@ def test_no_files() -> None:
 
 @pytest.mark.parametrize("key", ["train_json", "train_images", "val_json", "val_images"])
 def test_half_of_the_keys(data: Data, key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^data\.{key} must be set"):
-        dataset({**data, key: None}).splits()
+    custom = dataset({**data, key: None})
+    for use in (lambda: custom.split(key.partition("_")[0]), lambda: own.checkable(custom)):
+        with pytest.raises(ConfigError, match=rf"^data\.{key} must be set"):
+            use()
+
+
+@pytest.mark.parametrize("missing", ["train_json", "train_images"])
+def test_validation_without_the_training_files(data: Data, missing: str) -> None:
+    """A detector can be evaluated where it has not been trained."""
+    custom = dataset({**data, missing: "missing"})
+    assert custom.splits() == ("val",)
+    assert len(custom.classes()) == 4
+    for use in (lambda: custom.split("train"), lambda: own.checkable(custom)):
+        with pytest.raises(ConfigError, match=rf"^data\.{missing}=missing: no such"):
+            use()
+
+
+@pytest.mark.parametrize("missing", ["val_json", "val_images"])
+def test_missing_validation_files(data: Data, missing: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.{missing}=missing: no such"):
+        dataset({**data, missing: "missing"}).splits()
 
 
 @pytest.mark.parametrize("form", [str, Path, lambda path: [str(path)], lambda path: (path,)])
@@ -195,7 +214,7 @@ def test_published_dataset_can_be_checked(
     assert checked.findings("train").samples["missing_image"] == ["missing.png"]
     assert own.checkable(checked) is checked
     with pytest.raises(
-        ConfigError, match=r"data\.name=coco_2017_keypoints: .*person_keypoints_train2017\.json"
+        ConfigError, match=r"data\.name=coco_2017_keypoints: .*person_keypoints_val2017\.json"
     ):
         own.checkable(CocoKeypointsDataset()).splits()
     with pytest.raises(

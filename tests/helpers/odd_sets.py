@@ -199,7 +199,8 @@ def examine(odd: OddSet, tasks: Sequence[str], folder: Path, evaluate: bool = Tr
     outcome = Outcome()
     if error := error_message(catalog.splits_of, node):
         return _rejected(error)
-    for split in catalog.splits_of(node):
+    named = [split for split in SIZES if node[f"{split}_json"] or node[f"{split}_images"]]
+    for split in dict.fromkeys([*named, *catalog.splits_of(node)]):
         if error := error_message(catalog.check_split, node, split, tasks):
             return _rejected(error)
         coco = catalog.get_dataset(node).split(split).coco  # type: ignore[attr-defined]

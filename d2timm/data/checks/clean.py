@@ -184,7 +184,7 @@ def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, An
     return {
         **coco,
         "findings": findings.as_dict(),
-        "folder": str(source.images),
+        "folder": str(source.images.absolute()),
         "files": files,
         "state": _state_of(files),
     }

@@ -169,12 +169,20 @@ class CustomDataset(CocoDataset):
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the user has named, or that were found or made."""
-        train = ("train",) if self._has("train") else ()
-        return train if self._open("val") is None else (*train, "val")
+        train = ("train",) if self._can_open("train") else ()
+        return (*train, "val") if self.has("val") else train
 
-    def _has(self, split: str) -> bool:
+    def has(self, split: str) -> bool:
+        """Whether there is a split.
+
+        Raises:
+            ConfigError: the user has named it, and it cannot be read.
+        """
+        return self._open(split) is not None
+
+    def _can_open(self, split: str) -> bool:
         try:
-            return self._open(split) is not None
+            return self.has(split)
         except ConfigError:  # which the check of the split raises again
             return False
 
@@ -235,7 +243,7 @@ class CustomDataset(CocoDataset):
 
     def _reference(self) -> CleanSplit:
         """The split that defines the classes and keypoints."""
-        opened = self._open("train") if self._has("train") else self._open("val")
+        opened = self._open("train") if self._can_open("train") else self._open("val")
         if opened is None:
             raise ConfigError(f"data.name={self.name} has no train split: {MISSING['train']}")
         return opened
