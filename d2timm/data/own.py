@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -156,4 +157,4 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _path(value: Any) -> Path:
-    return Path(str(value)).expanduser()  # a name that is a number is a path as well
+    return Path(os.path.expanduser(str(value)))  # a name that is a number is a path as well

@@ -91,7 +91,7 @@ def find_inputs(arguments: Sequence[str], output: Path) -> Found:
 
 def _expand(argument: str) -> tuple[Path, list[Path], bool]:
     """The folder that an argument searches, the files that it finds, and whether it names a single file."""
-    path = Path(argument).expanduser()
+    path = Path(os.path.expanduser(argument))
     if path.is_dir():
         return path, sorted(_files_in(path)), False
     if path.is_file():
