@@ -103,29 +103,35 @@ def _key(data: Mapping[str, Any], name: str) -> tuple[tuple[str, Any], ...]:
 def _open(key: tuple[tuple[str, Any], ...], split: str) -> CleanSplit | None:
     """A split of the dataset, or None if it has no such split."""
     settings = dict(key)
-    train = _source_if_there(settings, "train") if split == "val" else _source(settings, "train")
-    val = _source(settings, "val") if split == "val" else _source_if_there(settings, "val")
-    if val is not None and settings["share"]:
+    if settings["share"]:
+        return _part(settings, split)
+    source = _source(settings, split)
+    if source is None:
+        return None
+    return clean(source, settings["pixels"], _trained_categories(settings) if split == "val" else None)
+
+
+def _part(settings: Mapping[str, Any], split: str) -> CleanSplit | None:
+    """The training images without those that are held out, or these; None if there are no training images."""
+    if (val := _source(settings, "val")) is not None:
         raise ConfigError(
             f"data.val_share={settings['share']}: there is a validation split already, {val.label}"
         )
-    if train is not None and settings["share"]:
-        part = Part(settings["share"], settings["seed"], held_out=split == "val")
-        return divide(clean(train, settings["pixels"]), part)
-    if split == "train":
-        return clean(train, settings["pixels"]) if train is not None else None
-    if val is None:
+    train = _source(settings, "train")
+    if train is None:
         return None
-    categories = clean(train, settings["pixels"]).coco["categories"] if train is not None else None
-    return clean(val, settings["pixels"], categories)
+    return divide(
+        clean(train, settings["pixels"]), Part(settings["share"], settings["seed"], held_out=split == "val")
+    )
 
 
-def _source_if_there(settings: Mapping[str, Any], split: str) -> Source | None:
-    """The source of a split that another split is opened for, which may be used alone."""
+def _trained_categories(settings: Mapping[str, Any]) -> Sequence[Mapping[str, Any]] | None:
+    """The categories of the training split; None if there is none, as for an evaluation elsewhere."""
     try:
-        return _source(settings, split)
-    except ConfigError:
+        train = _source(settings, "train")
+    except ConfigError:  # the check of the training split raises it again
         return None
+    return None if train is None else clean(train, settings["pixels"]).coco["categories"]
 
 
 def _source(settings: Mapping[str, Any], split: str) -> Source | None:

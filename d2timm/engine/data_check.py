@@ -152,9 +152,12 @@ class DataCheck:
 
     def _rows(self, severity: str) -> list[list[str]]:
         rows = []
+        tasks = self.tasks if severity == STOP else None  # other tasks do not stop this detector
         for name, kind in KINDS.items():
-            found = [findings for findings in self.findings.values() if name in findings.counts]
-            if kind.severity == severity and found:
+            found = [
+                findings for findings in self.findings.values() if name in findings.of(severity, tasks=tasks)
+            ]
+            if found:
                 samples = [sample for findings in found for sample in findings.samples[name][:SHOWN]][:SHOWN]
                 counts = [str(findings.counts.get(name, 0)) for findings in self.findings.values()]
                 rows.append([kind.text, *counts, kind.consequence, "\n".join(samples)])

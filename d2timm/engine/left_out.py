@@ -39,20 +39,21 @@ def describe_split(data: Mapping[str, Any], split: str) -> list[str]:
     Raises:
         ConfigError: it cannot be used.
     """
-    summary, note, tasks = check_split(data, split, tasks_of(data)), note_of(data, split), tasks_of(data)
-    findings = findings_of(data, split)
-    lines = findings.lines(SKIPPED, REPAIRED, NOTE, tasks=tasks)
+    tasks = tasks_of(data)
+    summary, note = check_split(data, split, tasks), note_of(data, split)
+    lines = findings_of(data, split).lines(SKIPPED, REPAIRED, NOTE, tasks=tasks)
     return [f"{summary} ({note})" if note else summary, *(f"  {line}" for line in lines)]
 
 
 def list_left_out(cfg: DictConfig, folder: Path, record: Record) -> None:
-    """Log what the splits contain, and record the samples that are left out."""
+    """Log what the splits contain, and record the samples that are left out, in place of earlier records."""
+    record.skipped = {}
+    (folder / FILE).unlink(missing_ok=True)
     if "data" not in cfg:
         return
     for split in splits_of(cfg.data):
         for line in describe_split(cfg.data, split):
             logger.info("%s", line)
-        record.skipped.pop(split, None)
         _add(record, folder, split, findings_of(cfg.data, split), tasks_of(cfg.data))
     if not has_validation(cfg):
         logger.warning("%s.", NO_VALIDATION)

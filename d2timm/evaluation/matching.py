@@ -227,7 +227,7 @@ def by_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
 
     Args:
         evaluation: the result of ``match``.
-        names: of the classes; classes of the same name are told apart by their numbers.
+        names: of the classes; classes of the same name get numbers.
     """
     precision, counts = evaluation.eval["precision"], Counter(names)
     return {

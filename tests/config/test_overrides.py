@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
+from helpers.errors import error_message
 from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
@@ -24,15 +24,6 @@ TREE = {
 
 def overridden(override: str) -> DictConfig:
     return apply_overrides(OmegaConf.create(TREE), [override])
-
-
-def refusal(function: Callable[..., Any], *arguments: Any) -> str | None:
-    """The message of the ConfigError that a call raises, or None."""
-    try:
-        function(*arguments)
-    except ConfigError as error:
-        return str(error)
-    return None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +105,7 @@ def test_error_does_not_suggest_to_add_a_key_that_cannot_be_added(override: str)
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 @example("va(lue")
 def test_error_shows_an_override_that_is_accepted(value: str) -> None:
-    refused = refusal(apply_overrides, OmegaConf.create(TREE), [f"model.name={value}"])
+    refused = error_message(apply_overrides, OmegaConf.create(TREE), [f"model.name={value}"])
     if refused and "; for a text, write " in refused:
         (quoted,) = shlex.split(refused.partition("; for a text, write ")[2])
         if "${" not in value:
@@ -155,7 +146,7 @@ OVERRIDES = st.one_of(
 @example("model=${a.b.${")
 def test_any_string_is_an_override_or_a_config_error(override: str) -> None:
     cfg = OmegaConf.create(TREE)
-    refused = refusal(apply_overrides, cfg, [override])
+    refused = error_message(apply_overrides, cfg, [override])
     if refused is None:
         assert isinstance(yaml.safe_load(yaml.safe_dump(to_plain(cfg))), dict)
     else:

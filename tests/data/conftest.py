@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.coco_edits import Edit
 from helpers.data_nodes import data_node
+
+from d2timm.data import catalog
 
 
 @pytest.fixture
@@ -33,3 +35,11 @@ def edited(data: dict[str, Any], tmp_path: Path) -> Callable[..., dict[str, Any]
         return node
 
     return apply
+
+
+@pytest.fixture
+def forgetting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the datasets of a test after it; their cache need not survive a power cut."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
+    yield
+    catalog.forget()

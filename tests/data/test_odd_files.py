@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from helpers.odd_edits import (
     OddEdit,
     assert_becomes,
     both,
+    cases_of,
     compressed,
     encoded,
     kept,
@@ -577,22 +577,10 @@ KINDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget the dataset after each test; its cache need not survive a power cut."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
-    yield
-    catalog.forget()
+pytestmark = pytest.mark.usefixtures("forgetting")
 
 
-@pytest.mark.parametrize(
-    ("edit", "expected"),
-    [
-        pytest.param(*case, id=f"{kind}: {name}")
-        for kind, cases in KINDS.items()
-        for name, case in cases.items()
-    ],
-)
+@pytest.mark.parametrize(("edit", "expected"), cases_of(KINDS))
 def test_file_is_rejected_or_all_of_it_is_used_or_counted(
     edit: OddEdit, expected: Expected, tmp_path: Path
 ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers.coco_edits import Edit
 from helpers.evaluation import run_lengths
 from helpers.odd_sets import ALL_TASKS, BOXES, Coco, OddSet, describe, examine, turn_back, write_photo
@@ -21,6 +22,7 @@ __all__ = [
     "OddEdit",
     "assert_becomes",
     "both",
+    "cases_of",
     "changed_image",
     "compressed",
     "encoded",
@@ -272,6 +274,15 @@ def merged(edit: Callable[[OddSet, Coco], Any] = lambda odd, coco: None) -> OddE
         ]
 
     return apply
+
+
+def cases_of(kinds: Mapping[str, Mapping[str, tuple[OddEdit, Expected]]]) -> list[Any]:
+    """The parameters of a test: each case, named by its kind and its own name."""
+    return [
+        pytest.param(*case, id=f"{kind}: {name}")
+        for kind, cases in kinds.items()
+        for name, case in cases.items()
+    ]
 
 
 def assert_becomes(edit: OddEdit, expected: Expected, folder: Path) -> None:

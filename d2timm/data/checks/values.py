@@ -8,7 +8,7 @@ from contextlib import suppress
 from math import isfinite
 from typing import Any
 
-__all__ = ["Ids", "as_flag", "as_number", "as_numbers", "is_plain_id"]
+__all__ = ["LARGEST", "Ids", "as_flag", "as_number", "as_numbers", "is_plain_id"]
 
 FLAGS = {"true": True, "yes": True, "false": False, "no": False, "": False, "none": False, "null": False}
 LARGEST_ID = 2**53  # above it, JavaScript and float64 confuse integers

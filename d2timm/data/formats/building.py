@@ -53,8 +53,9 @@ def to_annotation(category: int | str, box: Sequence[float], **more: Any) -> Ann
     Args:
         category: name of the class, or its index from 0.
         box: (left, top, width, height) in pixels.
-        more: further fields of COCO, such as ``segmentation``, ``keypoints``, ``iscrowd`` and ``source``, the
-            place of the annotation, such as ``a.txt:3``, which findings name it by.
+        more: further fields of COCO, such as ``segmentation``, ``keypoints`` and ``iscrowd``; ``ignore`` of
+            objects that are neither learnt nor scored; ``source``, the place of the annotation, such as
+            ``a.txt:3``, which findings name it by.
     """
     return {"category": category, "bbox": list(box), "iscrowd": 0, **more}
 

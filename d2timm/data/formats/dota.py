@@ -100,7 +100,7 @@ def _object(line: str, source: str) -> Annotation:
     values = [number(field) for field in fields[:8]]
     shape = oriented_box(list(zip(values[::2], values[1::2], strict=True)))
     # as in VOC, difficult objects are used neither in training nor in evaluation
-    return {**to_object(name, shape, source), "iscrowd": int(difficult != "0")}
+    return {**to_object(name, shape, source), "ignore": int(difficult != "0")}
 
 
 FORMAT = FolderFormat("dota", ("bbox", "segm"), _recognize, _open)

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ...utils.pillow import BROKEN
-from ..checks.values import as_number
+from ..checks.values import LARGEST, as_number
 from .building import Annotation, to_annotation
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "union",
 ]
 
-LARGEST = 1e7  # pixels; beyond it, a number is no coordinate
 LARGEST_SIDE = 2**20  # pixels of a mask's side
 ELLIPSE_CORNERS = 32
 

@@ -7,7 +7,6 @@ sides, and the name of an image is its ImageID. Objects with IsGroupOf are crowd
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from .base import FolderFormat, Reading, Source
 from .building import Annotation, Sample, images_below
 from .geometry import ShapeError, label_of, number, rectangle, to_object
 from .layout import divide, files_below, first_files, read_text, text_lines
-from .tool_files import build_with_names, files_of_split, reported
+from .tool_files import build_with_names, csv_rows, files_of_split, reported
 
 __all__ = ["FORMAT"]
 
@@ -106,19 +105,12 @@ def _rows(file: Path, root: Path, findings: Findings) -> Iterator[Row]:
     """The rows of a CSV file with their places."""
     name = file.relative_to(root).as_posix()
     try:
-        reader = csv.DictReader(io.StringIO(read_text(file)), restval="", skipinitialspace=True)
+        text = read_text(file)
     except OSError as error:
         findings.add("invalid_annotation", f"{name}: {error.strerror}")
         return
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            findings.add("invalid_annotation", f"{name}:{reader.line_num}: {error}")
-            continue
-        yield f"{name}:{reader.line_num}", {key.strip(): str(value) for key, value in row.items() if key}
+    for place, row in csv_rows(text, name, findings):
+        yield place, {key.strip(): value.strip() for key, value in row.items()}
 
 
 def _images(root: Path, split: str) -> dict[str, Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ __all__ = [
     "as_list",
     "as_mapping",
     "build_with_names",
+    "csv_rows",
     "files_of_split",
     "is_file",
     "mentions",
@@ -48,6 +51,26 @@ def mentions(file: Path, *words: str) -> bool:
     ):
         return any(all(content.find(w.encode(code)) >= 0 for w in words) for code in ENCODINGS)
     return False
+
+
+def csv_rows(text: str, name: str, findings: Findings) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file with their places; missing values are "", surplus ones are left out.
+
+    Args:
+        text: the file, whose first row has the names of the columns.
+        name: of the file, for findings.
+        findings: receives rows that cannot be read.
+    """
+    reader = csv.DictReader(io.StringIO(text), restval="", skipinitialspace=True)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            findings.add("invalid_annotation", f"{name}:{reader.line_num}: {error}")
+            continue
+        yield f"{name}:{reader.line_num}", {key: str(value) for key, value in row.items() if key}
 
 
 def any_mentions(root: Path, suffix: str, *words: str, limit: int = 20) -> bool:

@@ -8,8 +8,6 @@ Projects and exports have the same entries:
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import defaultdict
@@ -41,6 +39,7 @@ from .tool_files import (
     any_mentions,
     as_mapping,
     build_with_names,
+    csv_rows,
     files_of_split,
     mentions,
     readable,
@@ -175,18 +174,9 @@ def _csv_entries(text: str, name: str, findings: Findings) -> list[tuple[str, st
 
 def _rows(text: str, name: str, findings: Findings) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a CSV file with their places."""
-    reader = csv.DictReader(io.StringIO(text.lstrip("#")), restval="")
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            findings.add("invalid_annotation", f"{name}:{reader.line_num}: {error}")
-            continue
-        place = f"{name}:{reader.line_num}"
+    for place, row in csv_rows(text.lstrip("#"), name, findings):
         if row.get("filename"):
-            yield place, {key: row.get(key) or "" for key in COLUMNS}
+            yield place, {key: row.get(key, "") for key in COLUMNS}
         else:
             findings.add("invalid_annotation", f"{place}: it has no filename")
 

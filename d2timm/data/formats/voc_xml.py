@@ -80,7 +80,6 @@ def read_xml(file: Path, name: str, listed: bool, findings: Findings) -> Describ
         objects.append(annotation)
         oriented |= turned
     findings.add("oriented_box", *([name] if oriented else []))
-    findings.add("difficult_object", *(str(a["source"]) for a in objects if a["iscrowd"]))
     names = (root.findtext(key) or "" for key in ("filename", "path"))
     return Described(tuple(filter(None, map(str.strip, names))), _size(root), objects)
 
@@ -121,7 +120,7 @@ def _annotation(element: ET.Element, source: str, first: int, findings: Findings
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("it has no name")
-    difficult = {"iscrowd": int(bool(as_flag(element.findtext("difficult"))))}
+    difficult = {"ignore": int(bool(as_flag(element.findtext("difficult"))))}
     box = _box(element, first)
     if (shape := _oriented(element, box)) is not None:
         return {**to_object(name, shape, source), **difficult}, shape.finding == "oriented_box"

@@ -29,7 +29,7 @@ def test_boxes_are_masks_of_four_corners(tmp_path: Path) -> None:
         ("P0001.png", "ship", [10, 2, 10, 10]),
     ]
     assert found.coco["annotations"][1]["segmentation"] == [[15, 2, 20, 7, 15, 12, 10, 7]]
-    assert [annotation["iscrowd"] for annotation in found.coco["annotations"]] == [0, 1]
+    assert [annotation["ignore"] for annotation in found.coco["annotations"]] == [0, 1]
     assert found.samples == {"oriented_box": ["labelTxt/P0001.txt:3", "labelTxt/P0001.txt:4"]}
 
 

@@ -345,13 +345,12 @@ def test_numbers_as_tools_write_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "crowd"),
+    ("text", "ignored"),
     [("0", 0), ("1", 1), (" 1 ", 1), ("true", 1), ("True", 1), ("false", 0), ("Unspecified", 0), ("", 0)],
 )
-def test_difficult_objects_are_crowds(tmp_path: Path, text: str, crowd: int) -> None:
+def test_difficult_objects_are_ignored(tmp_path: Path, text: str, ignored: int) -> None:
     found = one_box(tmp_path, xml_object(more=f"<difficult>{text}</difficult>"), xml_object())
-    assert [a["iscrowd"] for a in found.coco["annotations"]] == [crowd, 0]
-    assert len(found.samples.get("difficult_object", [])) == crowd
+    assert [a["ignore"] for a in found.coco["annotations"]] == [ignored, 0]
 
 
 def test_class_names_are_stripped_and_sorted(tmp_path: Path) -> None:
