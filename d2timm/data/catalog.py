@@ -29,6 +29,7 @@ from .paths import default_dataset
 __all__ = [
     "check_split",
     "class_names",
+    "content_of",
     "dataset_dicts",
     "dataset_name",
     "evaluators",
@@ -150,6 +151,11 @@ def splits_of(data: Mapping[str, Any]) -> tuple[str, ...]:
 def findings_of(data: Mapping[str, Any], split: str) -> Findings:
     """What was found while a split was read; nothing for published datasets."""
     return get_dataset(data).findings(split)
+
+
+def content_of(data: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
+    """The checked content of a split in COCO's format; None for published datasets."""
+    return get_dataset(data).content(split)
 
 
 def note_of(data: Mapping[str, Any], split: str) -> str:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tabulate import tabulate
 
-from ..config.build import instantiate
 from ..data.catalog import get_dataset, tasks_of
 from ..data.checks.across import near_duplicates, unlabelled_files
 from ..data.checks.findings import KINDS, NOTE, REPAIRED, SKIPPED, STOP
-from ..data.mapper import test_size
 from ..data.own import checkable
 from ..data.paths import SPLITS
 from ..errors import ConfigError
+from .detector_limits import add_beyond_limits, common_folder
 
 __all__ = ["DataCheck"]
 
@@ -30,7 +27,6 @@ HEADINGS = {
     NOTE: "Worth a look",
 }
 SHOWN = 3  # samples of a kind on the screen
-ANCHORS = ("model.proposal_generator.anchor_generator", "model.anchor_generator")
 
 
 class DataCheck:
@@ -52,10 +48,10 @@ class DataCheck:
         self.dataset = checkable(get_dataset(cfg.data))
         self.findings = {split: self.dataset.findings(split) for split in self.dataset.splits()}
         files = [file for split in self.findings for file in self.dataset.split(split).coco["files"]]
-        self._root = os.path.commonpath([os.path.dirname(file) for file in files]) if files else "/"
+        self._root = common_folder(files)
         self.stops = self._stops()
-        for split in self.findings:
-            self._compare_with_detector(cfg, split)
+        for split, findings in self.findings.items():
+            add_beyond_limits(findings, cfg, self.dataset.split(split).coco, self._root)
         self._look_across(duplicates)
 
     @property
@@ -90,27 +86,6 @@ class DataCheck:
             except ConfigError as error:
                 stops.append(str(error))
         return stops
-
-    def _compare_with_detector(self, cfg: DictConfig, split: str) -> None:
-        """Report crowded images, and objects that are small beside the anchors."""
-        coco, findings = self.dataset.split(split).coco, self.findings[split]
-        names = {image["id"]: self._short(image["file_name"]) for image in coco["images"]}
-        objects = [annotation for annotation in coco["annotations"] if not annotation["iscrowd"]]
-        limit = cfg.data.settings[cfg.data.name].detections_per_image
-        counts = Counter(annotation["image_id"] for annotation in objects)
-        findings.add(
-            "crowded_image", *(f"{names[i]}: {count} objects" for i, count in counts.items() if count > limit)
-        )
-        anchor = _smallest_anchor(cfg)
-        if anchor is None:
-            return
-        scales = {
-            image["id"]: _scale(image, *test_size(cfg.dataloader.test.mapper)) for image in coco["images"]
-        }
-        for annotation in objects:
-            side = math.sqrt(annotation["bbox"][2] * annotation["bbox"][3])
-            if 2 * side * scales[annotation["image_id"]] < anchor:
-                findings.add("tiny_object", f"{side:.0f} pixels in {names[annotation['image_id']]}")
 
     def _look_across(self, duplicates: bool) -> None:
         """Report files that no split lists, and images that both splits have."""
@@ -174,18 +149,3 @@ def _classes(counts: Mapping[str, Mapping[str, Any]]) -> str:
     names = dict.fromkeys(name for count in counts.values() for name in count["classes"])
     rows = [[name, *(count["classes"].get(name, 0) for count in counts.values())] for name in names]
     return str(tabulate(rows, ["objects of class", *counts], disable_numparse=[0]))
-
-
-def _smallest_anchor(cfg: DictConfig) -> float | None:
-    """The side of the smallest anchor, in pixels of the resized image; None for detectors without anchors."""
-    node = next(filter(None, (OmegaConf.select(cfg, place) for place in ANCHORS)), None)
-    if node is None:
-        return None
-    corners = torch.cat(list(instantiate(node).cell_anchors))
-    return float((corners[:, 2:] - corners[:, :2]).prod(dim=1).sqrt().min())
-
-
-def _scale(image: Mapping[str, Any], short_edge: int, max_size: int) -> float:
-    """The factor by which an image is resized in evaluation."""
-    short, long = sorted((image["width"], image["height"]))
-    return float(min(short_edge / short, max_size / long))

@@ -38,7 +38,7 @@ def summarize(cfg: DictConfig, model: Any) -> str:
             f"{spec.model_name}, native size {native}, route: {spec.input_spec}",
             table_of_levels(levels(model.backbone.bottom_up)),
             _table_of_parts(model, test_size(cfg.dataloader.test.mapper)),
-            "\n  ".join(["data", *_data(cfg.data)]),
+            "\n  ".join(["data", *_data(cfg)]),
             "\n  ".join(["schedule", *_schedule(cfg)]),
         ]
     )
@@ -81,8 +81,9 @@ def _table_of_parts(model: Any, size: Size) -> str:
     return str(tabulate(rows, headers, floatfmt=("", ".2f", ".2f")))
 
 
-def _data(data: DictConfig) -> list[str]:
+def _data(cfg: DictConfig) -> list[str]:
     """Describe each split in a line; a split that is missing is reported, without an error."""
+    data = cfg.data
     if resolve_name(data) == "shapes":
         return ["shapes: the embedded dataset, drawn at its first use"]
     lines = []
@@ -91,7 +92,7 @@ def _data(data: DictConfig) -> list[str]:
             if split == "val" and "val" not in splits_of(data):
                 lines.append(NO_VALIDATION)
             else:
-                lines += describe_split(data, split)
+                lines += describe_split(cfg, split)
         except ConfigError as error:
             lines.append(f"not usable: {error}")
     return lines

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
-from ..data.catalog import check_split, findings_of, note_of, splits_of, tasks_of
+from ..data.catalog import check_split, content_of, findings_of, note_of, splits_of, tasks_of
 from ..data.checks.findings import NOTE, REPAIRED, SKIPPED, Findings
 from ..data.loader import bad_samples
 from ..runs.record import Record
 from ..utils.files import atomic_write
+from .detector_limits import add_beyond_limits, common_folder
 
 __all__ = ["FILE", "NO_VALIDATION", "add_bad_samples", "describe_split", "has_validation", "list_left_out"]
 
@@ -33,15 +34,22 @@ def has_validation(cfg: DictConfig) -> bool:
     return "data" not in cfg or "val" in splits_of(cfg.data)
 
 
-def describe_split(data: Mapping[str, Any], split: str) -> list[str]:
+def describe_split(cfg: DictConfig, split: str) -> list[str]:
     """Describe a split: its size, how it was found, and each kind of finding, one line each.
+
+    Args:
+        cfg: the tree, its dataset resolved.
+        split: ``train`` or ``val``.
 
     Raises:
         ConfigError: it cannot be used.
     """
-    tasks = tasks_of(data)
+    data, tasks = cfg.data, tasks_of(cfg.data)
     summary, note = check_split(data, split, tasks), note_of(data, split)
-    lines = findings_of(data, split).lines(SKIPPED, REPAIRED, NOTE, tasks=tasks)
+    findings = findings_of(data, split)
+    if (coco := content_of(data, split)) is not None:
+        add_beyond_limits(findings, cfg, coco, common_folder(coco["files"]))
+    lines = findings.lines(SKIPPED, REPAIRED, NOTE, tasks=tasks)
     return [f"{summary} ({note})" if note else summary, *(f"  {line}" for line in lines)]
 
 
@@ -52,7 +60,7 @@ def list_left_out(cfg: DictConfig, folder: Path, record: Record) -> None:
     if "data" not in cfg:
         return
     for split in splits_of(cfg.data):
-        for line in describe_split(cfg.data, split):
+        for line in describe_split(cfg, split):
             logger.info("%s", line)
         _add(record, folder, split, findings_of(cfg.data, split), tasks_of(cfg.data))
     if not has_validation(cfg):

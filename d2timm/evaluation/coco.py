@@ -163,14 +163,20 @@ class CocoEvaluator(COCOEvaluator):
         return results
 
     def _limit(self, coco: Any, detections: list[dict[str, Any]], task: str, images: set[int]) -> int:
-        """The number of detections of an image that count, with a note if COCO evaluates fewer."""
+        """The number of detections of an image that count; a note tells if COCO or the objects differ."""
         objects = [
             a
             for a in coco.dataset["annotations"]
             if a["image_id"] in images and not a["iscrowd"] and (task != "keypoints" or a["num_keypoints"])
         ]
-        most = max(self._detections_per_image, matching.most_in_an_image(detections))
-        limit = matching.detection_limit(task, most, matching.most_in_an_image(objects))
+        kept, most_objects = self._detections_per_image, matching.most_in_an_image(objects)
+        if 0 < kept < most_objects:
+            self._note(
+                f"{task}: an image has {most_objects} objects, and the detector keeps {kept} detections; "
+                "raise detections_per_image"
+            )
+        most_detections = max(kept, matching.most_in_an_image(detections))
+        limit = matching.detection_limit(task, most_detections, most_objects)
         if limit != (usual := matching.COCO_LIMITS[task]):
             self._note(f"{task}: up to {limit} detections per image count, where COCO counts {usual}")
         return limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,28 +49,33 @@ def listed(folder: Path) -> Any:
 
 
 def test_splits_are_described(tiny: Callable[..., Any], damaged: list[str], tmp_path: Path) -> None:
-    data = tiny(RECIPE, tmp_path, *damaged).data
-    first, *lines = describe_split(data, "train")
+    cfg = tiny(RECIPE, tmp_path, *damaged)
+    first, *lines = describe_split(cfg, "train")
     assert first == "custom train: 4 images, 12 objects, 4 classes"
     assert lines[0] == "  images that do not exist (left out): 2, missing100.png; missing101.png"
     assert all(line.startswith("  ") and "\n" not in line for line in lines)
     assert not any("masks that cover no pixel" in line for line in lines), "the detector has no masks"
-    masks = tiny("mask_rcnn_timm.py", tmp_path, *damaged).data
+    masks = tiny("mask_rcnn_timm.py", tmp_path, *damaged)
     assert any("masks that cover no pixel" in line for line in describe_split(masks, "train"))
-    assert describe_split(data, "val") == [catalog.check_split(data, "val", ["bbox"])]
+    assert describe_split(cfg, "val")[0] == catalog.check_split(cfg.data, "val", ["bbox"])
+
+
+def test_objects_beyond_the_limits_of_the_detector(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    assert not any("detections" in line for line in describe_split(tiny(RECIPE, tmp_path), "train"))
+    cfg = tiny(RECIPE, tmp_path, "data.settings.custom.detections_per_image=4")
+    (line,) = [line for line in describe_split(cfg, "train") if "more objects than detections" in line]
+    assert re.search(r"\b\d\.png: 5 objects", line)
 
 
 def test_note_on_how_a_split_was_made(tiny: Callable[..., Any], tmp_path: Path) -> None:
-    data = tiny(RECIPE, tmp_path, *ALONE, "data.val_share=0.34").data
-    assert describe_split(data, "val")[0].endswith(
-        "4 classes (34% of the images, held out by data.val_share)"
-    )
+    cfg = tiny(RECIPE, tmp_path, *ALONE, "data.val_share=0.34")
+    assert describe_split(cfg, "val")[0].endswith("4 classes (34% of the images, held out by data.val_share)")
 
 
 def test_split_that_cannot_be_used(tiny: Callable[..., Any], damaged: list[str], tmp_path: Path) -> None:
-    data = tiny(RECIPE, tmp_path, *damaged, "data.on_error=stop").data
+    cfg = tiny(RECIPE, tmp_path, *damaged, "data.on_error=stop")
     with pytest.raises(ConfigError, match=r"missing100\.png; missing101\.png; .*data\.on_error=skip"):
-        describe_split(data, "train")
+        describe_split(cfg, "train")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -365,6 +366,16 @@ def test_limit_is_noted_where_it_is_not_that_of_coco(
         assert [k for k in values if re.fullmatch(r"AR\d+", k)] == ["AR1", "AR10", f"AR{limit}"]
         noted = f"{task}: up to {limit} detections per image count, where COCO counts 100"
         assert (noted in evaluator.notes) == (limit != 100)
+
+
+@pytest.mark.parametrize(("kept", "warned"), [(0, False), (3, True), (100, False)])
+def test_more_objects_than_the_detector_keeps(kept: int, warned: bool, tmp_path: Path) -> None:
+    coco = objects_of_all_sizes(np.random.default_rng(0))
+    evaluator = evaluator_of(coco, tmp_path, ["bbox"], detections_per_image=kept)
+    process(evaluator, coco, as_detections(coco, ("bbox",)))
+    most = max(Counter(a["image_id"] for a in coco["annotations"] if not a["iscrowd"]).values())
+    start = f"bbox: an image has {most} objects, and the detector keeps {kept} detections"
+    assert any(note.startswith(start) for note in evaluator.notes) == warned
 
 
 def test_only_processed_images_are_evaluated(tmp_path: Path) -> None:

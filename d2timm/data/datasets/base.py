@@ -43,6 +43,10 @@ class Dataset(ABC):
         """What was found while a split was read; published datasets are taken as they are."""
         return Findings()
 
+    def content(self, split: str) -> Mapping[str, Any] | None:
+        """The checked content of a split in COCO's format; None for published datasets."""
+        return None
+
     def note(self, split: str) -> str:
         """How a split was found or made; "" if the user has named it."""
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,10 @@ class CustomDataset(CocoDataset):
     def findings(self, split: str) -> Findings:
         """What was found while a split was read."""
         return self.split(split).findings
+
+    def content(self, split: str) -> Mapping[str, Any]:
+        """The checked content of a split in COCO's format, with absolute file names."""
+        return self.split(split).coco
 
     def note(self, split: str) -> str:
         """How a split was found or made; "" if the user has named it."""
