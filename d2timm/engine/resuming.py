@@ -133,8 +133,16 @@ def _other_labels(folder: Path, cfg: DictConfig) -> str:
             if before != now:
                 same = len(new) == len(old)
                 counts = f"other {kind}" if same else f"{len(new)} {kind} instead of {len(old)}"
-                return f"the data has {counts}: number {index} is {now!r} instead of {before!r}"
+                return f"the data has {counts}: {_other_label(index, before, now)}"
     return ""
+
+
+def _other_label(index: int, before: str | None, now: str | None) -> str:
+    if before is None:
+        return f"{now!r} is new"
+    if now is None:
+        return f"{before!r} is missing"
+    return f"number {index} is {now!r} instead of {before!r}"
 
 
 def _other_weights(
