@@ -15,7 +15,7 @@ import pytest
 import torch
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, BoxMode, Instances
-from helpers import published
+from helpers import published, tool_exports
 from omegaconf import OmegaConf
 from pycocotools import mask as coco_mask
 
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     """A dataset, a recipe for it, and the metrics of its evaluation."""
 
     name: str  # data.name
-    write: str  # a function of helpers/published.py
+    write: str  # a function of helpers/published.py or helpers/tool_exports.py
     recipe: str
     metrics: dict[str, tuple[str, ...]]
     options: dict[str, Any] = {}  # of the function  # noqa: RUF012
@@ -98,7 +98,16 @@ CASES = {
     "yolo_polygons": Case("yolo", "yolo", "mask_rcnn", {"bbox": COCO, "segm": COCO}, {"polygons": True}),
     "voc_folder": Case("voc_folder", "voc_folder", "faster_rcnn", {"bbox": COCO}),
     "several": Case("custom", "several", "mask_rcnn", {"bbox": COCO, "segm": COCO}),
+    **{
+        name: Case(name, name, "mask_rcnn", {"bbox": COCO, "segm": COCO})
+        for name in ("labelme", "via", "cvat", "label_studio", "supervisely", "dota", "coco_folder")
+    },
+    "open_images": Case("open_images", "open_images", "faster_rcnn", {"bbox": COCO}),
 }
+
+
+def test_every_format_is_a_case() -> None:
+    assert set(folder_formats()) <= {case.name for case in CASES.values()}
 
 
 class Sample(NamedTuple):
@@ -121,7 +130,8 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Each dataset in its published layout, with a small recipe."""
     case = CASES[request.param]
     root = tmp_path_factory.mktemp(request.param)
-    ground_truth = getattr(published, case.write)(root, **case.options)
+    module = published if hasattr(published, case.write) else tool_exports
+    ground_truth = getattr(module, case.write)(root, **case.options)
     data = [f"data.name={case.name}"]
     if case.name in folder_formats():
         data.append(f"data.root={root}")
