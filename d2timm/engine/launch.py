@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,11 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import launch as launch_workers
 from detectron2.utils import comm
+from torch import multiprocessing
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from ..errors import ConfigError
+from ..utils.quiet import silence
 
 __all__ = ["is_first_process", "launch", "num_processes", "set_threads", "under_torchrun"]
 
@@ -43,6 +49,9 @@ def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
         options: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url`` as in detectron2;
             without a GPU, ``num_gpus`` is the number of processes.
         args: arguments of ``main``.
+
+    Raises:
+        ConfigError: ``main`` raised it, in any process of this machine.
     """
     if under_torchrun():
         _join_torchrun()
@@ -50,15 +59,33 @@ def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
             main(*args)
         finally:
             dist.destroy_process_group()
+    elif num_processes(options) == 1:
+        main(*args)
     else:
-        launch_workers(
-            main,
-            options.num_gpus,
-            num_machines=options.num_machines,
-            machine_rank=options.machine_rank,
-            dist_url=options.dist_url,
-            args=args,
-        )
+        mistakes = multiprocessing.get_context("spawn").SimpleQueue()
+        try:
+            launch_workers(
+                _work,
+                options.num_gpus,
+                num_machines=options.num_machines,
+                machine_rank=options.machine_rank,
+                dist_url=options.dist_url,
+                args=(main, mistakes, *args),
+            )
+        except (ProcessExitedException, ProcessRaisedException):
+            if mistakes.empty():
+                raise
+            raise ConfigError(mistakes.get()) from None
+
+
+def _work(main: Callable[..., Any], mistakes: Any, *args: Any) -> None:
+    """Run ``main`` in a process that detectron2 started, and pass on the text of a ConfigError."""
+    silence()
+    try:
+        main(*args)
+    except ConfigError as error:
+        mistakes.put(str(error))
+        sys.exit(1)
 
 
 def set_threads(threads: int | None) -> None:

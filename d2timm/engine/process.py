@@ -19,7 +19,7 @@ from .. import __version__
 from ..config.lazy import save
 from ..runs.record import Record, move_aside
 from .launch import set_threads
-from .left_out import list_left_out
+from .left_out import has_validation, list_left_out
 from .training import train
 from .validation import evaluate_only
 
@@ -56,6 +56,8 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: 
         list_left_out(cfg, folder, record)
         if not eval_only:
             save(cfg, folder / "config.yaml")
+    comm.synchronize()
+    has_validation(cfg)  # all processes read the dataset now, as it is for all of them
     seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())
     torch.backends.cudnn.benchmark = bool(cfg.train.cudnn_benchmark)
     if eval_only:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ..config.compatibility import check_compatibility
 from ..data.paths import COCO
 from ..errors import ConfigError
-from ..runs.record import Record, is_held
+from ..runs.record import Record, is_held, record_failure
 
 __all__ = ["start"]
 
@@ -50,7 +50,12 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     fallback = first and automatic and cfg.data.name == "shapes"
     if fallback:
         print(_banner(cfg.train))
-    launch(run, options, cfg, options.eval_only, options.resume, record)
+    try:
+        launch(run, options, cfg, options.eval_only, options.resume, record)
+    except ConfigError as error:
+        if first and not options.eval_only:
+            record_failure(Path(cfg.train.output_dir), error)
+        raise
     if fallback:
         print(_banner(cfg.train))
 

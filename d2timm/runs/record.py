@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..utils.files import atomic_write, try_lock
 from ..utils.text import error_reason
 
-__all__ = ["FILE", "Record", "is_held", "move_aside", "recorded"]
+__all__ = ["FILE", "Record", "is_held", "move_aside", "record_failure", "recorded"]
 
 FILE = "result.json"
 LOCK = ".lock"
@@ -173,6 +173,15 @@ def recorded(record: Record, folder: Path) -> Iterator[None]:
         record.status = "done"
         record.measure_memory()
         record.write(folder)
+
+
+def record_failure(folder: Path, error: Exception) -> None:
+    """Record why a run has failed, if the error is of another process than the one that records the run."""
+    record = Record.read(folder)
+    if record is None or record.status == "done" or is_held(folder):
+        return
+    record.status, record.error = "failed", error_reason(error)
+    record.write(folder)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.utils import comm
 
+from d2timm import ConfigError
 from d2timm.engine.launch import DEFAULT_THREADS, is_first_process, launch, num_processes, set_threads
 from d2timm.engine.process import run
 from d2timm.runs.record import Record
@@ -41,6 +43,13 @@ def assert_trained(folder: Path, iterations: int) -> None:
     assert all(math.isfinite(loss) for loss in losses)
     assert set(record.metrics) == {"bbox", "segm"}
     assert (folder / "log.txt.rank1").is_file(), "a second process logged there"
+
+
+def fail_in_second(error: Exception) -> None:
+    """Fail in the second process, while the first one waits for it."""
+    if comm.get_rank() == 1:
+        raise error
+    comm.synchronize()
 
 
 @pytest.fixture
@@ -71,6 +80,15 @@ def test_torchrun(tiny_overrides: Callable[..., list[str]], tmp_path: Path, on_c
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert_trained(tmp_path / "run", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [ConfigError, RuntimeError])
+def test_mistake_in_a_process_is_raised_without_its_traceback(kind: type[Exception], on_cpu: None) -> None:
+    with pytest.raises(Exception, match=r"1\.jpg is broken") as caught:
+        launch(fail_in_second, TWO, kind("1.jpg is broken"))
+    assert isinstance(caught.value, ConfigError) == (kind is ConfigError)
+    assert ("Traceback" in str(caught.value)) == (kind is not ConfigError)
 
 
 def test_single_process_is_this_process() -> None:

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from d2timm import ConfigError
-from d2timm.runs.record import Record, is_held, move_aside, recorded
+from d2timm.runs.record import Record, is_held, move_aside, record_failure, recorded
 from d2timm.utils.text import error_reason
 
 
@@ -61,6 +61,24 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
         "pid": os.getpid(),
         "host": socket.gethostname(),
     }
+
+
+def test_failure_of_another_process(tmp_path: Path) -> None:
+    error = ConfigError("1.jpg is broken")
+    record_failure(tmp_path, error)
+    assert Record.read(tmp_path) is None
+    Record().write(tmp_path)
+    record_failure(tmp_path, error)
+    record = Record.read(tmp_path)
+    assert record is not None
+    assert (record.status, record.error) == ("failed", "1.jpg is broken")
+    for status, held in (("done", False), ("running", True)):
+        Record(status=status).write(tmp_path)
+        with holder(tmp_path) if held else nullcontext():
+            record_failure(tmp_path, error)
+        kept = Record.read(tmp_path)
+        assert kept is not None
+        assert (kept.status, kept.error) == (status, None), "of another run"
 
 
 @pytest.mark.parametrize(

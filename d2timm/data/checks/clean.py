@@ -3,8 +3,8 @@
     source -> raw content -> ids -> images -> objects -> classes -> COCO file and findings in the cache
 
 Training and evaluation read the file in the cache: integer ids, sizes of the images as they are shown, boxes
-with an area, masks and keypoints only where they are valid. It is made again when a source file or an image
-changes.
+with an area, masks and keypoints only where they are valid. When a source file or an image changes, another
+file is made, so that runs in progress still read the same.
 """
 
 from __future__ import annotations
@@ -97,9 +97,13 @@ def clean(
     digest = hashlib.sha256(json.dumps([str(setting) for setting in settings]).encode())
     for file in source.files:
         digest.update(f"{file.absolute()} {file_state(file)}\n".encode())
-    file = cache_root() / f"coco-{digest.hexdigest()[:16]}.json"
-    if not (file.is_file() and _is_current(file)):
-        _write(file, _clean(source, max_pixels, categories))
+    name = f"coco-{digest.hexdigest()[:16]}"
+    latest = _latest(name)
+    if latest is not None and _is_current(latest):
+        return CleanSplit(latest, source.label, source.note)
+    content = _clean(source, max_pixels, categories)
+    file = cache_root() / f"{name}-{content['state'][:16]}.json"
+    _write(file, content)
     return CleanSplit(file, source.label, source.note)
 
 
@@ -110,8 +114,8 @@ def divide(whole: CleanSplit, part: Part) -> CleanSplit:
         whole: all images; what was found in them belongs to the part that is not held out.
         part: the part.
     """
-    state = hashlib.sha256(f"{part} {whole.coco['state']}".encode()).hexdigest()[:16]
-    file = whole.file.with_name(f"{whole.file.stem}-{state}.json")
+    digest = hashlib.sha256(f"{part} {whole.file.name}".encode()).hexdigest()[:16]
+    file = whole.file.with_name(f"part-{digest}.json")
     if not file.is_file():
         findings = {} if part.held_out else whole.coco["findings"]
         _write(file, {**select(whole.coco, part), "findings": findings})
@@ -128,6 +132,12 @@ def read_clean(file: Path) -> dict[str, Any]:
 def _read(file: Path, mtime_ns: int) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(file.read_bytes())
     return content
+
+
+def _latest(name: str) -> Path | None:
+    """The latest file of this name with any state of its images."""
+    files = cache_root().glob(f"{name}-*.json")
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
 def _is_current(file: Path) -> bool:

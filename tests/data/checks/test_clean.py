@@ -289,6 +289,17 @@ def test_keypoints_of_training(source: Callable[..., Source], own: list[str] | N
     assert ("other_keypoints" in split.findings.counts) == other
 
 
+def test_file_that_a_run_reads_does_not_change(source: Callable[..., Source], tmp_path: Path) -> None:
+    first = clean(source(content()), LARGE)
+    before = first.file.read_bytes()
+    (tmp_path / "images" / "1.png").write_bytes(b"broken")
+    second = clean(source(), LARGE)
+    assert (len(first.coco["images"]), len(second.coco["images"])) == (2, 1)
+    assert first.file.read_bytes() == before
+    assert clean(source(), LARGE) == second
+    assert len(READ) == 2
+
+
 # Parts
 
 
@@ -302,7 +313,7 @@ def test_parts_of_a_split(source: Callable[..., Source], cache: Path) -> None:
     assert (left.note, held_out.note) == ("found", "25% of the images, held out by data.val_share")
     assert divide(whole, Part(0.25, 0, True)) == held_out
     assert len({divide(whole, Part(0.25, seed, True)).file for seed in (0, 1, 2)}) == 3
-    assert len([*cache.glob("coco-*.json")]) == 5
+    assert [len([*cache.glob(name)]) for name in ("coco-*.json", "part-*.json")] == [1, 4]
 
 
 def test_part_is_made_again_with_its_split(source: Callable[..., Source], tmp_path: Path) -> None:
