@@ -398,7 +398,7 @@ def test_run_whose_data_has_other_classes_now_fails_and_keeps_its_files(
     run_job(tree, folder)
     record = result(folder)
     assert record.status == "failed"
-    assert "number 4 is 'new' instead of None" in str(record.error)
+    assert "'new' is new" in str(record.error)
     assert record.iterations == 2
     assert record.metrics
     after = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
