@@ -34,14 +34,20 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     check_compatibility(cfg)
 
     from ..config.build import build_on_meta, resolve_dataset
-    from .dry_run import summarize
-    from .launch import is_first_process, launch
+    from ..data.mapper import test_size
+    from .batch_norms import check_batch_norms
+    from .dry_run import summarize, trial_image
+    from .launch import is_first_process, launch, num_processes
     from .process import run
 
     automatic = cfg.data.name == "auto"
     resolve_dataset(cfg)
     if options.dry_run:
-        print(summarize(cfg, build_on_meta(cfg)))
+        model = build_on_meta(cfg)
+        print(summarize(cfg, model))
+        if not options.eval_only:
+            image = trial_image(test_size(cfg.dataloader.test.mapper), model)
+            check_batch_norms(cfg, model, image, num_processes(options))
         return
     first = is_first_process(options)
     if first and is_held(Path(cfg.train.output_dir)):

@@ -87,11 +87,15 @@ def test_check_agrees_with_a_forward_pass_in_training(
         check(override, f"{BATCH}=1")
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]], ids=["run", "dry run"])
 def test_command_creates_nothing(
-    tiny_overrides: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    flags: list[str],
+    tiny_overrides: Callable[..., list[str]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     overrides = tiny_overrides("mask", tmp_path / "run", POOLED, f"{BATCH}=1")
-    assert main(["train", "--config-file", "mask_rcnn_timm.py", *overrides]) == 2
+    assert main(["train", "--config-file", "mask_rcnn_timm.py", *flags, *overrides]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert f"{BACKBONE}.norm=FrozenBN" in line
     assert not list(tmp_path.iterdir())
