@@ -9,6 +9,8 @@ from timm.models.resnet import Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
+from ..utils.targets import config_target
+
 __all__ = ["PaddedThenShifted", "StrideIn1x1", "pad_before_shift", "stride_in_1x1"]
 
 
@@ -50,6 +52,7 @@ class StrideIn1x1(Bottleneck):
         self.conv1.stride, self.conv2.stride = self.conv2.stride, self.conv1.stride
 
 
+@config_target
 def stride_in_1x1(**timm_kwargs: Any) -> dict[str, Any]:
     """Return keyword arguments of a ResNet with ``StrideIn1x1`` blocks.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import ConfigError
+from ..utils.targets import config_target
 from .probing import pretrained_cfg
 
 __all__ = ["image_format", "pixel_mean", "pixel_std"]
 
 
+@config_target
 def pixel_mean(model_name: str, in_chans: int = 3) -> list[float]:
     """Return the mean of each image channel, 0 to 255, in RGB order.
 
@@ -21,6 +23,7 @@ def pixel_mean(model_name: str, in_chans: int = 3) -> list[float]:
     return _per_channel(pretrained_cfg(model_name)["mean"], in_chans)
 
 
+@config_target
 def pixel_std(model_name: str, in_chans: int = 3) -> list[float]:
     """Return the standard deviation of each image channel, 0 to 255, in RGB order.
 
@@ -31,6 +34,7 @@ def pixel_std(model_name: str, in_chans: int = 3) -> list[float]:
     return _per_channel(pretrained_cfg(model_name)["std"], in_chans)
 
 
+@config_target
 def image_format(in_chans: int) -> str:
     """Return the format in which detectron2 reads images.
 

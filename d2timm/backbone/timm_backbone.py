@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..utils.sizes import Size, at_least, round_up
+from ..utils.targets import config_target
 from .arguments import (
     REMAPS,
     check_arguments,
@@ -38,6 +39,7 @@ from .weights import load_checkpoint, load_pretrained, log_loaded
 __all__ = ["TimmBackbone"]
 
 
+@config_target
 class TimmBackbone(Backbone):
     """Any timm model as a detectron2 backbone, for images of any size.
 

@@ -80,6 +80,10 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
     from ..utils.quiet import silence
 
     silence()
+    if packages := vars(options).pop("trust", None):
+        from ..utils.targets import trust
+
+        trust(*packages)
     try:
         return int(command.run(options))
     except ConfigError as error:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
-__all__ = ["complete_models", "image_size", "number"]
+__all__ = ["add_trust", "complete_models", "image_size", "number"]
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of all commands that read a config; ``app`` applies it before the command runs."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        metavar="PACKAGE",
+        help="let the config name classes of a package of yours, which is code that runs; repeatable",
+    )
 
 
 def number(text: str) -> int:

@@ -12,6 +12,8 @@ import argparse
 import json
 from pathlib import Path
 
+from .arguments import add_trust
+
 __all__ = ["add_arguments", "run"]
 
 STOPS = 1  # the exit code if something would stop training
@@ -19,6 +21,7 @@ STOPS = 1  # the exit code if something would stop training
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    add_trust(parser)
     add = parser.add_argument
     add(
         "--config-file",

@@ -15,11 +15,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .arguments import add_trust
+
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    add_trust(parser)
     add = parser.add_argument
     add("source", metavar="SOURCE", type=Path, help="the published file: .pth, .pkl or .safetensors")
     add("out", metavar="OUT", type=Path, help="the file for train.init_checkpoint: .pth or .safetensors")

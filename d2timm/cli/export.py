@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import image_size
+from .arguments import add_trust, image_size
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    add_trust(parser)
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="a run folder, or an exported .safetensors")
     add("--output", required=True, metavar="FILE", help="the file to write: .onnx, .pt2 or .safetensors")

@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .arguments import add_trust
+
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    add_trust(parser)
     add = parser.add_argument
     add("inputs", nargs="+", metavar="IMAGE", help="images, videos, folders, or patterns in quotes")
     add("--run", required=True, type=Path, metavar="DIR", help="a run folder, or an exported .safetensors")

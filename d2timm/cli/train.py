@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .arguments import add_trust
+
 __all__ = ["add_arguments", "add_run_arguments", "run"]
 
 
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that all commands that train share."""
+    add_trust(parser)
     add = parser.add_argument
     add("--resume", action="store_true", help="continue from the last checkpoint in train.output_dir")
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint or the last checkpoint")
@@ -56,9 +59,12 @@ def run(options: argparse.Namespace) -> int:
     from ..config.lazy import find_config, load
     from ..config.overrides import apply_overrides
     from ..engine.run import start
+    from ..utils.targets import trusted
 
     cfg = apply_overrides(load(find_config(options.config_file)), options.overrides)
-    start(cfg, options, ["d2timm", "train", "--config-file", options.config_file, *options.overrides])
+    flags = [f"--trust={package}" for package in trusted()]
+    command = ["d2timm", "train", "--config-file", options.config_file, *flags, *options.overrides]
+    start(cfg, options, command)
     return 0
 
 

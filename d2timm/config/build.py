@@ -7,13 +7,13 @@ import logging
 import traceback
 
 import torch
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..data.catalog import get_dataset, resolve_name, tasks_of
 from ..errors import ConfigError
+from ..utils.targets import instantiate
 from ..utils.text import one_line
 
 __all__ = ["build_model", "build_on_meta", "check_classes", "instantiate", "resolve_dataset"]
@@ -49,7 +49,7 @@ def build_on_meta(cfg: DictConfig) -> nn.Module:
     Raises:
         ConfigError: the detector cannot be built.
     """
-    noisy = logging.getLogger("detectron2.config.instantiate")
+    noisy = logging.getLogger("d2timm.utils.targets")
     level = noisy.level
     noisy.setLevel(logging.CRITICAL)  # it would print the error a second time
     try:

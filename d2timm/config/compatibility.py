@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..modeling import levels
 from ..modeling.levels import fused_top_block, level_names, level_strides, taken_strides
 from ..modeling.traits import Traits
+from ..utils.targets import resolve_target
 from .groups import describe_option, option_nodes, read_nodes, target_of
 
 __all__ = ["check_compatibility"]
@@ -159,12 +160,11 @@ def _traits(node: Any) -> Traits | None:
     known = read_nodes().traits
     if name in known:
         return known[name]
-    from detectron2.utils.registry import locate  # only for a class of the user's
+    from ..modeling.detectron2_traits import traits_of  # only for a class of the user's
 
-    from ..modeling.detectron2_traits import traits_of
-
-    with suppress(ImportError, AttributeError):  # the builder reports a wrong name
-        return traits_of(locate(name))
+    target = node["_target_"]
+    with suppress(ConfigError):  # the builder reports a wrong name
+        return traits_of(resolve_target(target) if isinstance(target, str) else target)
     return None
 
 
@@ -269,7 +269,7 @@ def _evaluate(value: Any) -> Any:
         return value
     module, _, function = target_of(value).rpartition(".")
     arguments = {str(key): _evaluate(value[key]) for key in value if key != "_target_"}
-    if module == levels.__name__:
+    if module == levels.__name__ and function in levels.__all__:
         return getattr(levels, function)(**arguments)
     if (traits := _traits(value)) and traits.top_block:
         start = arguments.get("in_feature", traits.top_block.in_feature)

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -105,7 +106,6 @@ def _read(folder: Path, file: Path, state: str) -> Nodes:
 def load_nodes(folder: Path) -> Nodes:
     """Load all node files, which imports torch, timm and detectron2."""
     import timm
-    from detectron2.utils.registry import locate
 
     from ..modeling.detectron2_traits import traits_of
 
@@ -115,7 +115,7 @@ def load_nodes(folder: Path) -> Nodes:
         group = file.parent.name
         places = {PLACES.get(name, name): node for name, node in parts.items()}
         options.setdefault(group, {})[file.stem] = places
-    traits = {target: traits_of(locate(target)) for target in sorted(set(_targets(options)))}
+    traits = {target: traits_of(pkgutil.resolve_name(target)) for target in sorted(set(_targets(options)))}
     return Nodes(options, timm.list_models(), traits)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import os
+import pkgutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.files import atomic_write, resource_folder
-from ..utils.text import first_line, one_line
+from ..utils.targets import resolve_target
+from ..utils.text import first_line
 from .former_names import upgrade
+from .received import check_resolvers, read_yaml
 
 __all__ = [
     "PLACES",
@@ -103,7 +107,27 @@ def load(path: str | Path) -> DictConfig:
     for group, place in PLACES.items():
         if group != place and "model" in cfg:
             cfg.pop(group, None)  # a node that the recipe imports; the tree has it at its place
+    _import_own(cfg)
     return cfg
+
+
+def _import_own(node: Any) -> None:
+    """Replace the names of classes that a saved config may not name by the classes.
+
+    A Python file is code that the user runs, and so is what it names.
+    """
+    if OmegaConf.is_dict(node) and "_target_" in node and not OmegaConf.is_interpolation(node, "_target_"):
+        name = node["_target_"]
+        try:
+            if isinstance(name, str):
+                resolve_target(name)
+        except ConfigError:
+            with suppress(ImportError, AttributeError, ValueError):  # the builder reports a wrong name
+                node["_target_"] = pkgutil.resolve_name(name)
+    if OmegaConf.is_config(node):
+        for key in range(len(node)) if OmegaConf.is_list(node) else node:
+            if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
+                _import_own(node[key])
 
 
 def parse(text: str, label: str) -> DictConfig:
@@ -116,10 +140,8 @@ def parse(text: str, label: str) -> DictConfig:
     Raises:
         ConfigError: the text is not a config.
     """
-    try:
-        tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{label}: {one_line(error)}") from None
+    tree = read_yaml(text, label)
+    check_resolvers(tree, label)
     if not isinstance(tree, dict):
         raise ConfigError(f"{label}: not a config, which is a mapping of keys to values")
     try:

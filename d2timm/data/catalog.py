@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.config import instantiate
 from detectron2.data import get_detection_dataset_dicts
 
 from ..errors import ConfigError
 from ..utils.checks import suggest
+from ..utils.targets import config_target, instantiate
 from .checks.findings import Findings
 from .datasets import base
 from .datasets.base import Dataset, LabelledDataset
@@ -102,26 +102,31 @@ def tasks_of(data: Mapping[str, Any]) -> list[str]:
     return list(instantiate(data["tasks"])) if data.get("tasks") is not None else ["bbox"]
 
 
+@config_target
 def class_names(data: Mapping[str, Any]) -> list[str]:
     """Names of the object classes, in the order of the detector's class indices."""
     return get_dataset(data).classes()
 
 
+@config_target
 def keypoint_names(data: Mapping[str, Any]) -> list[str]:
     """Names of the keypoints that the detector predicts; empty if it predicts none."""
     return get_dataset(data).keypoints() if "keypoints" in tasks_of(data) else []
 
 
+@config_target
 def num_classes(data: Mapping[str, Any]) -> int:
     """Number of object classes, without the background."""
     return len(class_names(data))
 
 
+@config_target
 def num_keypoints(data: Mapping[str, Any]) -> int:
     """Number of keypoints per object."""
     return len(get_dataset(data).keypoints())
 
 
+@config_target
 def num_semantic_classes(data: Mapping[str, Any]) -> int:
     """Number of pixel classes; for a panoptic detector, all objects together are one of them."""
     return len(get_dataset(data).semantic_classes(tasks_of(data)))
@@ -132,6 +137,7 @@ def dataset_name(data: Mapping[str, Any], split: str) -> str:
     return get_dataset(data).register(split, tasks_of(data))
 
 
+@config_target
 def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     """A split in detectron2's format; training images without annotations for the tasks are left out."""
     train = split == "train"
@@ -163,6 +169,7 @@ def note_of(data: Mapping[str, Any], split: str) -> str:
     return get_dataset(data).note(split)
 
 
+@config_target
 def evaluators(data: Mapping[str, Any], split: str, output_dir: str) -> list[Any]:
     """The evaluators of a split, which follow the evaluation protocol of its dataset.
 

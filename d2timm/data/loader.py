@@ -16,6 +16,7 @@ from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from ..errors import ConfigError
+from ..utils.targets import config_target
 
 __all__ = [
     "BadSample",
@@ -116,6 +117,7 @@ class ReadableBatches(_Readable):
                 yield readable
 
 
+@config_target
 def build_train_loader(
     dataset: list[dict[str, Any]],
     mapper: Callable[[dict[str, Any]], dict[str, Any]],
@@ -165,6 +167,7 @@ def build_train_loader(
     return loader
 
 
+@config_target
 def build_test_loader(
     dataset: list[Entry], mapper: Callable[[Entry], Entry], num_workers: int = 0, on_error: str = "stop"
 ) -> ReadableBatches:

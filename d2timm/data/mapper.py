@@ -15,6 +15,7 @@ from fvcore.transforms.transform import CropTransform
 
 from ..utils.images import read_image
 from ..utils.pillow import MAX_PIXELS
+from ..utils.targets import config_target
 from .datasets.base import flip_indices
 from .datasets.panoptic import read_semantic
 
@@ -23,6 +24,7 @@ __all__ = ["Mapper", "mask_format", "test_size"]
 MIN_SIDE = 1e-5  # pixels; smaller boxes are empty, as in detectron2
 
 
+@config_target
 def mask_format(points: Any) -> str:
     """The format of the masks that a mask head is trained on: ``polygon`` or ``bitmask``.
 
@@ -43,6 +45,7 @@ def test_size(mapper: Any) -> tuple[int, int]:
     return resize.short_edge_length, resize.max_size
 
 
+@config_target
 class Mapper(DatasetMapper):
     """detectron2's mapper, which also reads pixel classes and derives its other settings from the tasks.
 

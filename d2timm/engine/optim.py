@@ -24,6 +24,7 @@ from ..backbone.timm_backbone import TimmBackbone
 from ..config.build import instantiate
 from ..errors import ConfigError
 from ..utils.checks import suggest
+from ..utils.targets import config_target
 from ..utils.text import one_line
 from .schedules import images_per_step
 
@@ -32,6 +33,7 @@ __all__ = ["build_optimizer", "create_optimizer", "learning_rate", "param_groups
 logger = logging.getLogger(__name__)
 
 
+@config_target
 def param_groups(
     model: nn.Module,
     weight_decay: float,
@@ -131,6 +133,7 @@ def _depth(model: nn.Module, num_layers: int | None) -> dict[nn.Parameter, int]:
     return depth
 
 
+@config_target
 def create_optimizer(
     params: list[dict[str, Any]],
     opt: str = "adamw",

@@ -9,6 +9,7 @@ from fvcore.common.param_scheduler import CompositeParamScheduler, CosineParamSc
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
+from ..utils.targets import config_target
 
 __all__ = ["check_lengths", "counts_epochs", "images_per_step", "in_iterations", "one_cycle"]
 
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 LENGTHS = {"epochs": "max_iter", "eval_epochs": "eval_period"}
 
 
+@config_target
 def one_cycle(rise: float = 0.3, start: float = 1 / 25, end: float = 1 / 25e4) -> CompositeParamScheduler:
     """Return the 1cycle schedule: the rate rises to the learning rate, then falls almost to zero.
 

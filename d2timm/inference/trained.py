@@ -19,6 +19,7 @@ from torch import nn
 
 from ..config import lazy as config
 from ..config.build import build_model, resolve_dataset
+from ..config.received import check_resolvers
 from ..data.catalog import dataset_name, get_dataset, tasks_of
 from ..errors import ConfigError
 from ..runs.checkpoint import load_weights
@@ -114,6 +115,7 @@ def _read_config(folder: Path) -> DictConfig:
 
 def _set_labels(cfg: DictConfig, labels: Mapping[str, Any]) -> None:
     """Put the names of classes, stuff and keypoints into a config."""
+    check_resolvers(labels, "the class names")
     OmegaConf.update(cfg, "data.labels", dict(labels), force_add=True)
 
 

@@ -13,6 +13,7 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..utils.targets import config_target
 from .levels import level_names, level_strides
 from .necks import Neck, check_top_block, lateral
 from .traits import Traits
@@ -20,6 +21,7 @@ from .traits import Traits
 __all__ = ["BiFPN"]
 
 
+@config_target
 class BiFPN(Neck):
     """Bidirectional feature pyramid (EfficientDet, Tan et al., CVPR 2020, https://arxiv.org/abs/1911.09070).
 

@@ -11,10 +11,9 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import StandardROIHeads
-from detectron2.utils.registry import locate
 
 from ..errors import ConfigError
-from ..utils.text import one_line
+from ..utils.targets import config_target, resolve_target
 from .traits import TASKS, TopBlock, Traits
 
 __all__ = ["detector_tasks", "takes_partial_masks", "traits_of"]
@@ -53,6 +52,7 @@ def traits_of(part: Any) -> Traits | None:
     return None
 
 
+@config_target
 def detector_tasks(model: Any, roi_heads: Any = None, **arguments: Any) -> list[str]:
     """The tasks of a detector, as its classes declare them.
 
@@ -82,21 +82,25 @@ def detector_tasks(model: Any, roi_heads: Any = None, **arguments: Any) -> list[
     return [task for task in TASKS if task in tasks]
 
 
+@config_target
 def takes_partial_masks(roi_heads: Any = None) -> bool:
     """Whether a mask head can be trained on a dataset in which some objects have no mask.
 
     Args:
         roi_heads: ``_target_`` of the ROI heads, a class or its dotted name; None if there are none.
     """
-    traits = traits_of(locate(roi_heads) if isinstance(roi_heads, str) else roi_heads)
+    traits = traits_of(
+        resolve_target(roi_heads, "model.roi_heads") if isinstance(roi_heads, str) else roi_heads
+    )
     return traits is not None and traits.partial_masks
 
 
+def _traits(place: str, target: Any) -> Traits | None:
+    return traits_of(resolve_target(target, place) if isinstance(target, str) else target)
+
+
 def _declared_traits(place: str, target: Any) -> Traits:
-    try:
-        traits = traits_of(locate(target) if isinstance(target, str) else target)
-    except ImportError as error:
-        raise ConfigError(f"{place}._target_={target}: {one_line(error)}") from None
+    traits = _traits(place, target)
     if traits is None:
         raise ConfigError(
             f"{place}._target_={target} does not declare its tasks: give the class an attribute "

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..utils.checks import check_outputs
+from ..utils.targets import config_target
 
 __all__ = [
     "anchor_sizes",
@@ -33,6 +34,7 @@ __all__ = [
 OCTAVES = 5  # anchors of 32 to 512 pixels, as in the FPN and RetinaNet papers
 
 
+@config_target
 def coarse_features(remaps: Sequence[str], strides: Sequence[int], finest: int = 1) -> list[str]:
     """Names of the backbone outputs with strides >= ``finest``.
 
@@ -51,6 +53,7 @@ def coarse_features(remaps: Sequence[str], strides: Sequence[int], finest: int =
     return features
 
 
+@config_target
 def nearest_feature(remaps: Sequence[str], strides: Sequence[int], stride: int = 16) -> list[str]:
     """Name of the backbone output with the stride nearest to ``stride``, as a list of one.
 
@@ -64,6 +67,7 @@ def nearest_feature(remaps: Sequence[str], strides: Sequence[int], stride: int =
     return [remaps[distances.index(min(distances))]]
 
 
+@config_target
 def pyramid_scales(
     features: Sequence[str], remaps: Sequence[str], strides: Sequence[int], finest: int = 1
 ) -> list[float]:
@@ -88,6 +92,7 @@ def pyramid_scales(
     return scales
 
 
+@config_target
 def taken_strides(
     features: Sequence[str],
     remaps: Sequence[str],
@@ -130,6 +135,7 @@ def taken_strides(
     return taken
 
 
+@config_target
 def level_strides(strides: Sequence[int], top_block: Any = None) -> list[int]:
     """Strides of a neck's levels, fine to coarse, in pixels.
 
@@ -152,21 +158,25 @@ def level_strides(strides: Sequence[int], top_block: Any = None) -> list[int]:
     return [*strides, *(strides[-1] * 2**k for k in range(1, more + 1))]
 
 
+@config_target
 def level_names(strides: Sequence[int], top_block: Any = None) -> list[str]:
     """Names of a neck's levels, fine to coarse: ``p2`` has stride 4."""
     return [f"p{int(math.log2(stride))}" for stride in level_strides(strides, top_block)]
 
 
+@config_target
 def last_name(strides: Sequence[int]) -> str:
     """Name of a neck's coarsest level without those that its top block adds."""
     return level_names(strides)[-1]
 
 
+@config_target
 def finest_stride(strides: Sequence[int]) -> int:
     """Stride of a neck's finest level, in pixels; the argument is as in ``level_strides``."""
     return level_strides(strides)[0]
 
 
+@config_target
 def fused_top_block(top_block: Any = None, num_layers: int | None = None) -> Any:
     """The top block of a neck that fuses the top block's levels with the others; None for other necks.
 
@@ -177,6 +187,7 @@ def fused_top_block(top_block: Any = None, num_layers: int | None = None) -> Any
     return top_block if num_layers else None
 
 
+@config_target
 def anchor_sizes(
     strides: Sequence[int], top_block: Any = None, scales: Sequence[float] = (8.0,), finest: int = 4
 ) -> list[list[float]]:
@@ -196,6 +207,7 @@ def anchor_sizes(
     return [[scale * stride for scale in scales] for stride in of_levels]
 
 
+@config_target
 def anchors_per_cell(aspect_ratios: Sequence[Any], sizes: Sequence[Any]) -> int:
     """Number of anchors in each cell of a level.
 
@@ -206,11 +218,13 @@ def anchors_per_cell(aspect_ratios: Sequence[Any], sizes: Sequence[Any]) -> int:
     return math.prod(len(v[0]) if isinstance(v[0], Sequence) else len(v) for v in (aspect_ratios, sizes))
 
 
+@config_target
 def pooler_scales(strides: Sequence[int]) -> list[float]:
     """Scale of each level for an ROI pooler, in cells per pixel."""
     return [1.0 / stride for stride in level_strides(strides)]
 
 
+@config_target
 def last(dims: Sequence[int]) -> int:
     """Width of a head's last layer.
 

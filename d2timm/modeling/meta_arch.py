@@ -10,9 +10,12 @@ from typing import Any
 from detectron2.modeling import meta_arch
 from detectron2.modeling.meta_arch import fcos
 
+from ..utils.targets import config_target
+
 __all__ = ["FCOS", "SemanticSegmentor"]
 
 
+@config_target
 class FCOS(fcos.FCOS):
     """detectron2's FCOS (Tian et al., ICCV 2019, https://arxiv.org/abs/1904.01355).
 
@@ -26,6 +29,7 @@ class FCOS(fcos.FCOS):
         self.input_format = input_format
 
 
+@config_target
 class SemanticSegmentor(meta_arch.SemanticSegmentor):
     """detectron2's semantic segmentor: a backbone and a head that predicts the class of each pixel.
 

@@ -13,6 +13,7 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..utils.targets import config_target
 from .levels import level_names, level_strides
 from .traits import Traits
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@config_target
 class PAFPN(FPN):
     """Path aggregation network (Liu et al., CVPR 2018, https://arxiv.org/abs/1803.01534).
 
@@ -139,6 +141,7 @@ class Neck(Backbone):
         return {**self.bottom_up.padding_constraints, "size_divisibility": self.size_divisibility}
 
 
+@config_target
 class SingleLevel(Neck):
     """One level instead of a pyramid: a 1x1 convolution projects one backbone output to the heads' width.
 
@@ -209,11 +212,13 @@ def padded_to(bottom_up: Backbone, *strides: int) -> int:
     return math.lcm(*strides, max(required, 1))
 
 
+@config_target
 def level_shapes(channels: int, strides: Sequence[int], top_block: Any = None) -> list[ShapeSpec]:
     """Channels and stride of each level of a neck, fine to coarse; arguments as in ``level_strides``."""
     return [ShapeSpec(channels=channels, stride=stride) for stride in level_strides(strides, top_block)]
 
 
+@config_target
 def named_shapes(channels: int, strides: Sequence[int], top_block: Any = None) -> dict[str, ShapeSpec]:
     """Name -> channels and stride of each level of a neck; arguments as in ``level_strides``."""
     shapes = level_shapes(channels, strides, top_block)

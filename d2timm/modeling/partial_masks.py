@@ -14,6 +14,7 @@ from detectron2.modeling import roi_heads
 from detectron2.structures import Instances
 from torch import Tensor
 
+from ..utils.targets import config_target
 from .detectron2_traits import DETECTRON2
 
 __all__ = ["TRAITS", "CascadeROIHeads", "StandardROIHeads", "with_masks"]
@@ -39,12 +40,14 @@ class _PartialMasks:
         return super()._forward_mask(features, chosen)  # type: ignore[misc]
 
 
+@config_target
 class StandardROIHeads(_PartialMasks, roi_heads.StandardROIHeads):
     """detectron2's heads of Faster, Mask and Keypoint R-CNN, for datasets with and without all masks."""
 
     traits = TRAITS
 
 
+@config_target
 class CascadeROIHeads(_PartialMasks, roi_heads.CascadeROIHeads):
     """detectron2's heads of Cascade R-CNN, for datasets with and without all masks."""
 

@@ -15,11 +15,13 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..utils.targets import config_target
 from .partial_masks import TRAITS, with_masks
 
 __all__ = ["CascadeMaskROIHeads", "point_rend_mask_head"]
 
 
+@config_target
 class CascadeMaskROIHeads(CascadeROIHeads):
     """ROI heads of Cascade Mask R-CNN as in mmdetection (Cai and Vasconcelos, https://arxiv.org/abs/1906.09756).
 
@@ -181,6 +183,7 @@ class _PointRendMaskHead(PointRendMaskHead):
         return coarse_mask.new_zeros(0, points, 2), coarse_mask.new_zeros(0, points)
 
 
+@config_target
 def point_rend_mask_head(
     input_shape: Mapping[str, ShapeSpec],
     num_classes: int,

@@ -11,6 +11,7 @@ from detectron2.modeling.backbone import vit
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..utils.targets import config_target
 from .necks import check_top_block, padded_to
 from .traits import Traits
 
@@ -19,6 +20,7 @@ __all__ = ["SimpleFeaturePyramid"]
 SCALES = (4.0, 2.0, 1.0, 0.5)  # the scale factors that detectron2 implements
 
 
+@config_target
 class SimpleFeaturePyramid(vit.SimpleFeaturePyramid):
     """Simple feature pyramid (ViTDet, Li et al., ECCV 2022, https://arxiv.org/abs/2203.16527).
 

@@ -25,6 +25,7 @@ from d2timm.config.compatibility import check_compatibility
 from d2timm.config.groups import read_nodes
 from d2timm.config.lazy import to_plain
 from d2timm.engine.run import start
+from d2timm.utils.targets import TRUST
 
 
 def assert_refused(choices: Sequence[str], facts: Sequence[str]) -> None:
@@ -156,6 +157,7 @@ def own_package(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name, base in {"Detector": GeneralizedRCNN, "Neck": FPN, "Undeclared": torch.nn.Module}.items():
         setattr(package, name, type(name, (base,), {"__module__": "own_package"}))
     monkeypatch.setitem(sys.modules, "own_package", package)
+    monkeypatch.setenv(TRUST, "own_package")
     return package
 
 
