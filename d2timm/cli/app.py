@@ -99,7 +99,9 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    from ..utils.text import printable
+
+    print(f"error: {printable(message)}", file=sys.stderr)
     return MISTAKE
 
 

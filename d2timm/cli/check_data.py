@@ -42,11 +42,12 @@ def run(options: argparse.Namespace) -> int:
     from ..engine.data_check import DataCheck
     from ..errors import ConfigError
     from ..utils.files import atomic_write
+    from ..utils.text import printable
 
     cfg = apply_overrides(load(find_config(options.config_file)), options.overrides)
     resolve_dataset(cfg)
     check = DataCheck(cfg, duplicates=not options.no_duplicates)
-    print(check)
+    print(printable(str(check), lines=True))
     try:
         with atomic_write(options.output) as partial:
             partial.write_text(json.dumps(check.content, indent=2, ensure_ascii=False) + "\n")

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from .. import __version__
 from ..config.lazy import save
 from ..runs.record import Record, move_aside
+from ..utils.quiet import escape_controls
 from .launch import set_threads
 from .left_out import has_validation, list_left_out
 from .training import train
@@ -78,3 +79,5 @@ def _log_to(folder: Path) -> None:
                 stream.close()
         logging.getLogger(name).handlers.clear()
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(escape_controls)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError
 from ..utils.images import Picture, read_image
-from ..utils.text import first_line
+from ..utils.text import first_line, printable
 from ..visualize.attention import attention_of, draw_attention
 from ..visualize.feature_maps import backbone_of, draw_feature_maps, image_tile, levels_of
 from ..visualize.visualizer import draw, write_picture
@@ -90,7 +90,7 @@ def predict(
     except OSError as error:
         raise ConfigError(f"--output {output}: {error.strerror}") from None
     for line in left_out:
-        print(line)
+        print(printable(line))
     started = time.monotonic()
     try:
         for batch in _batches(files, batch_size):

@@ -14,8 +14,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..runs.status import printable, read_runs
+from ..runs.status import read_runs
 from ..utils.files import atomic_write
+from ..utils.text import printable
 from .columns import COSTS, best_text, counts, make_columns, metric_header, remarks, short_names, shorten
 from .entries import Entry, best, make_entries, ranks
 
@@ -67,7 +68,7 @@ def summary(entries: Sequence[Entry]) -> str:
     lines = [_table(columns, "simple"), "", counts(entries), *remarks(entries)]
     if best(entries):
         lines += [f"Best: {best_text(entries)}", "", f"  {_best_command(entries)}"]
-    return "\n".join(lines)
+    return printable("\n".join(lines), lines=True)
 
 
 def as_json(entries: Sequence[Entry]) -> str:
@@ -94,13 +95,17 @@ def _as_csv(entries: Sequence[Entry]) -> str:
         row = {**_plain(entry, rank), "command": shlex.join(entry.first.command)}
         for task, numbers in entry.metrics.items():
             row |= {f"{task}/{key}_percent": value for key, value in numbers.items()}
-        rows.append(row)
+        rows.append({printable(key): _printable(value) for key, value in row.items()})
     headers = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, headers, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _printable(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _plain(entry: Entry, rank: tuple[int, bool] | None) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _as_markdown(title: str, entries: Sequence[Entry]) -> str:
         # longer than any run of backticks in the command
         fence = max(["```", *(f"{ticks}`" for ticks in re.findall("`+", command))], key=len)
         parts += ["## Best", _escape(best_text(entries)), f"{fence}sh\n{command}\n{fence}"]
-    return "\n\n".join(parts) + "\n"
+    return printable("\n\n".join(parts), lines=True) + "\n"
 
 
 def _table(columns: dict[str, list[str]], style: str) -> str:
@@ -159,7 +164,8 @@ def _excess_width(columns: dict[str, list[str]]) -> int:
 
 def _best_command(entries: Sequence[Entry]) -> str:
     entry = best(entries)
-    return shlex.join(entry.first.command) if entry and entry.first.command else "# no command was recorded"
+    command = shlex.join(entry.first.command) if entry else ""
+    return printable(command) or "# no command was recorded"
 
 
 def _escape(text: str) -> str:

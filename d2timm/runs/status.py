@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError
+from ..utils.text import printable
 from .record import FILE, Record, is_held
 
 __all__ = ["STATUSES", "Run", "read_runs"]
@@ -127,8 +128,3 @@ def _status(record: Record, held: bool) -> tuple[str, str]:
     if record.iterations < record.max_iter:
         return "paused", progress
     return "done", ""
-
-
-def printable(text: str) -> str:
-    """Return text as one printable line: control characters and broken bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,13 +1,17 @@
-"""Filters for warnings of libraries that a user of d2timm cannot act on."""
+"""Filters for log messages: those that a user cannot act on, and control characters in the others."""
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 
 from ..errors import ConfigError
+from .text import printable
 
-__all__ = ["silence"]
+__all__ = ["escape_controls", "silence"]
+
+COLOUR = re.compile("(\x1b\\[[0-9;]*m)")  # with which detectron2 highlights its tables
 
 
 def silence() -> None:
@@ -23,6 +27,14 @@ def silence() -> None:
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     # the training loop logs every exception with its traceback; the message of a ConfigError says all
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_mistake)
+
+
+def escape_controls(record: logging.LogRecord) -> bool:
+    """Escape control characters in a message, such as those in the name of a class, except for colours."""
+    parts = COLOUR.split(record.getMessage())
+    record.msg = "".join(part if COLOUR.fullmatch(part) else printable(part, lines=True) for part in parts)
+    record.args = ()
+    return True
 
 
 def _is_no_mistake(record: logging.LogRecord) -> bool:

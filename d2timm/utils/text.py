@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 
-__all__ = ["error_reason", "first_line", "one_line"]
+__all__ = ["error_reason", "first_line", "one_line", "printable"]
 
 LIMIT = 200  # characters
 
@@ -16,7 +16,7 @@ def one_line(error: object, with_type: bool = False) -> str:
         error: an exception, or its message.
         with_type: whether the line begins with the name of the exception's class.
     """
-    return " ".join(_text(str(error), error, with_type).split())[:LIMIT]
+    return printable(" ".join(_text(str(error), error, with_type).split())[:LIMIT])
 
 
 def first_line(error: object, with_type: bool = False) -> str:
@@ -27,7 +27,7 @@ def first_line(error: object, with_type: bool = False) -> str:
         with_type: whether the line begins with the name of the exception's class.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _text(lines[0] if lines else "", error, with_type)[:LIMIT]
+    return printable(_text(lines[0] if lines else "", error, with_type)[:LIMIT])
 
 
 def error_reason(error: BaseException) -> str:
@@ -36,6 +36,20 @@ def error_reason(error: BaseException) -> str:
     The class is named as well, except for a ConfigError, whose message says all there is to say.
     """
     return first_line(error, with_type=not isinstance(error, ConfigError))
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """Escape what a terminal would obey or could not show: control characters and broken bytes.
+
+    Args:
+        text: any text, such as a name in a file of somebody else.
+        lines: whether line breaks stay.
+    """
+    if lines:
+        return "\n".join(map(printable, text.split("\n")))
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _text(message: str, error: object, with_type: bool) -> str:

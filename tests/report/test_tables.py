@@ -199,3 +199,18 @@ def test_tables_can_be_written_while_runs_appear(tmp_path: Path) -> None:
     thread.join()
     assert len(write_tables(tmp_path)) == 31
     assert not list(tmp_path.glob(".*"))
+
+
+def test_records_of_strangers_cannot_control_a_terminal_or_a_page(tmp_path: Path) -> None:
+    evil = "a\x1b]0;title\x07\x9b2J\n<script>alert(1)</script>`|"
+    folder = put(tmp_path / "run", 3.0, command=["d2timm", evil], model_name=evil, stopped=evil, error=evil)
+    record = json.loads((folder / "result.json").read_text())
+    record |= {"metric": evil, "metrics": {evil: {evil: 1.0}, "bbox": {"AP": 3.0}}}
+    (folder / "result.json").write_text(json.dumps(record))
+    put(tmp_path / "other", 4.0, command=["d2timm", evil])
+    write_tables(tmp_path, make_entries(read_runs(tmp_path)))
+    texts = [(tmp_path / file).read_text() for file in FILES]
+    for text in [*texts, summary(make_entries(read_runs(tmp_path)))]:
+        assert text.replace("\n", "").isprintable()
+    outside_code = re.sub(r"(?ms)^(`{3,})sh$.*?^\1$", "", texts[0])
+    assert not re.search(r"(?<!\\)<script", outside_code)

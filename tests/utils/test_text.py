@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from d2timm.errors import ConfigError
-from d2timm.utils.text import error_reason, first_line, one_line
+from d2timm.utils.text import error_reason, first_line, one_line, printable
 
 
 def test_one_line_keeps_all_lines_of_the_message() -> None:
@@ -57,3 +57,11 @@ def test_long_messages_are_cut(function) -> None:
 )
 def test_reason_names_the_class_of_unexpected_errors(error: BaseException, reason: str) -> None:
     assert error_reason(error) == reason
+
+
+def test_printable_text_has_no_control_characters() -> None:
+    assert printable("a b, 写 é") == "a b, 写 é"
+    assert printable("a\nb\x1b[31m\t\ud800\x07") == "a\\nb\\x1b[31m\\t\\ud800\\x07"
+    assert printable("a\nb\r", lines=True) == "a\nb\\r"
+    assert one_line(ValueError("a\x1b]0;title\x07\nb")) == "a\\x1b]0;title\\x07 b"
+    assert first_line(ValueError("a\x9b1m\nb")) == "a\\x9b1m"

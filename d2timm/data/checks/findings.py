@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EXAMPLES", "KINDS", "NOTE", "REPAIRED", "SKIPPED", "STOP", "Findings", "Kind", "printable"]
+from ...utils.text import printable
+
+__all__ = ["EXAMPLES", "KINDS", "NOTE", "REPAIRED", "SKIPPED", "STOP", "Findings", "Kind"]
 
 #: Severities, from the gravest. The dataset cannot be used:
 STOP = "stop"
@@ -149,13 +151,6 @@ KINDS: Mapping[str, Kind] = {
     "ignored_shape": Kind(NOTE, "annotations that are not objects, such as points and tags", "not used"),
     "other_file": Kind(NOTE, "files that are not images", "not used"),
 }
-
-
-def printable(text: str) -> str:
-    """A text on one line that can be encoded: line breaks and half characters become escape sequences."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @dataclass

@@ -8,7 +8,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...errors import ConfigError
-from .findings import Findings, printable
+from ...utils.text import printable
+from .findings import Findings
 from .values import Ids, as_number, is_plain_id
 
 __all__ = ["Structure", "name_of", "name_with_id", "summary_of"]

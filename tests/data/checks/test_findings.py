@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from d2timm.data.checks.findings import EXAMPLES, KINDS, NOTE, REPAIRED, SKIPPED, STOP, Findings, printable
+from d2timm.data.checks.findings import EXAMPLES, KINDS, NOTE, REPAIRED, SKIPPED, STOP, Findings
 
 
 def test_kinds_are_declared_completely() -> None:
@@ -75,7 +75,6 @@ def test_samples_are_text_on_one_line() -> None:
         "7",
         "x\\ty",
     ]
-    assert printable("a b") == "a b"
 
 
 def test_json_and_back() -> None:
