@@ -208,9 +208,9 @@ def test_records_of_strangers_cannot_control_a_terminal_or_a_page(tmp_path: Path
     record |= {"metric": evil, "metrics": {evil: {evil: 1.0}, "bbox": {"AP": 3.0}}}
     (folder / "result.json").write_text(json.dumps(record))
     put(tmp_path / "other", 4.0, command=["d2timm", evil])
-    write_tables(tmp_path, make_entries(read_runs(tmp_path)))
+    entries = write_tables(tmp_path)
     texts = [(tmp_path / file).read_text() for file in FILES]
-    for text in [*texts, summary(make_entries(read_runs(tmp_path)))]:
+    for text in [*texts, summary(entries)]:
         assert text.replace("\n", "").isprintable()
     outside_code = re.sub(r"(?ms)^(`{3,})sh$.*?^\1$", "", texts[0])
     assert not re.search(r"(?<!\\)<script", outside_code)
