@@ -25,7 +25,7 @@ from ..utils.files import atomic_write, resource_folder
 from ..utils.targets import resolve_target
 from ..utils.text import first_line
 from .former_names import upgrade
-from .received import check_resolvers, read_yaml
+from .received import check_addresses, check_resolvers, read_yaml
 
 __all__ = [
     "PLACES",
@@ -148,6 +148,7 @@ def parse(text: str, label: str) -> DictConfig:
         cfg: DictConfig = OmegaConf.create(upgrade(tree), flags={"allow_objects": True})
     except OmegaConfBaseException as error:
         raise ConfigError(f"{label}: {first_line(error)}") from None
+    check_addresses(cfg, label)
     return cfg
 
 

@@ -5,11 +5,13 @@ The classes and functions that they may name are checked where they are built, i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
-from omegaconf.errors import GrammarParseError
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse as parse_value
 
@@ -17,12 +19,14 @@ from ..errors import ConfigError
 from ..utils.targets import TRUST, trusted
 from ..utils.text import one_line
 
-__all__ = ["check_resolvers", "read_yaml"]
+__all__ = ["check_addresses", "check_resolvers", "read_yaml"]
 
 DEEPEST = 100  # nested mappings and lists
 LARGEST = 100_000  # values, those of aliases included; a recipe has about 1500
 #: Resolvers that only look at the config itself; others read the environment, for example
 RESOLVERS = ("oc.select",)
+#: An address from which timm, detectron2 or a tracking service would fetch, or to which it would send
+ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|hf[-_]hub:)", re.IGNORECASE)
 
 
 def read_yaml(text: str, label: str) -> Any:
@@ -70,6 +74,36 @@ def check_resolvers(tree: Any, label: str) -> None:
                 raise ConfigError(
                     f"{label}: {one_line(text)!r} calls the resolver {name}, which a config may not: write "
                     f"the value instead, or allow it: {TRUST}={name}"
+                )
+
+
+def check_addresses(cfg: DictConfig | ListConfig, label: str) -> None:
+    """Check that no value of a config is an address in a network, which the user has not typed.
+
+    Args:
+        cfg: the config; interpolations count by their values.
+        label: what errors call it.
+
+    Raises:
+        ConfigError: a value is one, and the user does not trust it.
+    """
+    keys: Iterable[Any] = cfg if isinstance(cfg, DictConfig) else range(len(cfg))
+    for key in keys:
+        if cfg._get_full_key(key) == "data":
+            continue  # files of datasets are opened and never fetched, whatever their names are
+        try:
+            value = cfg[key]
+        except OmegaConfBaseException:
+            continue  # a missing value, which is an error where it is used
+        if isinstance(value, (DictConfig, ListConfig)):
+            if not OmegaConf.is_interpolation(cfg, key):
+                check_addresses(value, label)
+        elif isinstance(value, str) and ADDRESS.match(value):
+            known = [prefix for prefix in trusted() if ":" in prefix]
+            if not value.strip().startswith(tuple(known)):
+                raise ConfigError(
+                    f"{label}: {cfg._get_full_key(key)}={one_line(value)} is an address in a network; if you "
+                    f"trust it, allow it: --trust {one_line(value)}"
                 )
 
 

@@ -134,3 +134,37 @@ def test_resolver_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
         parse(text, "config.yaml")
     monkeypatch.setenv(TRUST, "oc.env")
     assert parse(text, "config.yaml").train.output_dir == "runs/a"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://a.org/b.pth",
+        " HTTP://a",
+        "hf-hub:a/b",
+        "hf_hub:a/b",
+        "s3://a",
+        "detectron2://a",
+        "${first}ps://a",
+    ],
+)
+def test_addresses_are_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tree in ({"train": {"init_checkpoint": value}}, {"train": {"init_checkpoint": [value]}}):
+        text = yaml.safe_dump({**tree, "first": "htt"})
+        with pytest.raises(ConfigError, match=r"^config\.yaml: train\.init_checkpoint.*--trust"):
+            parse(text, "config.yaml")
+    monkeypatch.setenv(TRUST, "https hf")
+    with pytest.raises(ConfigError):
+        parse(text, "config.yaml")
+
+
+def test_address_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRUST, "https://a.org/")
+    assert parse("a: https://a.org/b.pth", "").a == "https://a.org/b.pth"
+    with pytest.raises(ConfigError, match=r"https://b\.org"):
+        parse("a: https://b.org/b.pth", "")
+
+
+def test_names_with_colons_are_no_addresses() -> None:
+    tree = {"a": "local-dir:models/b", "c": "C:\\a", "d": "a: b", "e": "${missing}", "f": ["x:y", None, 3]}
+    assert parse(yaml.safe_dump(tree), "")["a"] == "local-dir:models/b"
