@@ -12,7 +12,7 @@ from torch import nn
 from ..config.build import build_on_meta, check_classes
 from ..data.catalog import check_split, splits_of, tasks_of
 from ..errors import ConfigError
-from ..runs.checkpoint import read_checkpoint
+from ..runs.checkpoint import check_fit, read_checkpoint
 from .optim import build_optimizer
 from .schedules import check_lengths
 from .trainer import PRECISIONS
@@ -43,9 +43,10 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
         file = OmegaConf.select(cfg, key)
         if file and "://" not in file and not Path(file).is_file():
             raise ConfigError(f"{key}={file}: no such file")
-    if cfg.train.init_checkpoint and "://" not in cfg.train.init_checkpoint:
-        read_checkpoint(cfg.train.init_checkpoint, lazy=True)
     model = build_on_meta(cfg)
+    file = cfg.train.init_checkpoint
+    if file and "://" not in file:
+        check_fit(read_checkpoint(file, lazy=True), model, f"train.init_checkpoint={file}")
     check_classes(cfg.data, model)
     return model
 

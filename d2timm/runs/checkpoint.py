@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import ParseResult, urlparse
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..utils.files import atomic_write
-from ..utils.text import first_line
+from ..utils.text import first_line, one_line
 
-__all__ = ["AVERAGE", "AtomicCheckpointer", "is_averaged", "load_weights", "read_checkpoint"]
+__all__ = ["AVERAGE", "AtomicCheckpointer", "check_fit", "is_averaged", "load_weights", "read_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return data
 
     def _load_model(self, checkpoint: Any) -> Any:
+        own = self.model.state_dict()
+        loaded = {name: value for name, value in checkpoint["model"].items() if name in own}
         incompatible = super()._load_model(checkpoint)
         differing = [*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)]
         if self.strict and differing:
@@ -112,6 +115,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
             raise ConfigError(
                 f"the checkpoint is of another config: {count} weights differ, such as {example}"
             )
+        if self.strict:
+            _check_values(own, loaded)
         return incompatible
 
     def _torch_load(self, f: str) -> dict[str, Any]:
@@ -132,17 +137,70 @@ def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
     try:
         if Path(file).suffix == ".safetensors":
             return {"model": load_file(file)}
-        with Path(file).open("rb") as opened:
-            zipped = opened.read(2) == b"PK"  # earlier versions of torch wrote another format
+        zipped = is_zipfile(file)  # earlier versions of torch wrote another format, without checksums
+        if zipped and not lazy:
+            _verify(file)
         entries = torch.load(file, map_location="cpu", weights_only=True, mmap=lazy and zipped)
+    except ConfigError:
+        raise
     except UnpicklingError:  # torch's message advises to execute the code in the file
         raise ConfigError(f"{file}: not a checkpoint, because it holds more than weights") from None
-    except (RuntimeError, ValueError, OSError, EOFError, SafetensorError) as error:
-        reason = first_line(error).partition(". ")[0]  # torch adds advice
+    except Exception as error:  # a broken pickle raises errors of any type
+        reason = first_line(error, with_type=True).partition(". ")[0]  # torch adds advice
         raise ConfigError(f"{file}: not a checkpoint, or cut off: {reason}") from None
     if not isinstance(entries, dict):
         raise ConfigError(f"{file}: not a checkpoint: it holds {type(entries).__name__}")
-    return entries if "model" in entries else {"model": entries}
+    entries = entries if "model" in entries else {"model": entries}
+    for key in ("model", AVERAGE):
+        _check_weights(file, entries.get(key, {}))
+    return entries
+
+
+def check_fit(checkpoint: Mapping[str, Any], model: nn.Module, label: str) -> None:
+    """Check that a checkpoint has at least one weight of a model.
+
+    Args:
+        checkpoint: the result of ``read_checkpoint``.
+        model: the model, on any device.
+        label: what errors call the checkpoint.
+
+    Raises:
+        ConfigError: it has none, so that the model would keep its initial weights.
+    """
+    weights, own = checkpoint["model"], model.state_dict()
+    if checkpoint.get("matching_heuristics") or any(
+        name in own and value.shape == own[name].shape for name, value in weights.items()
+    ):
+        return
+    found = f"such as {next(iter(weights))}" if weights else "it is empty"
+    raise ConfigError(f"{label}: none of its {len(weights)} weights fits the detector, {found}")
+
+
+def _check_values(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
+    """Raise ConfigError if weights are of another type than those of the model, or not finite."""
+    for name, value in loaded.items():
+        if value.is_floating_point() != own[name].is_floating_point():
+            raise ConfigError(f"the checkpoint is of another config: {name} is of type {value.dtype}")
+        if not torch.isfinite(value).all():
+            raise ConfigError(f"the weights are not finite, such as {name}: the training has diverged")
+
+
+def _verify(file: str) -> None:
+    """Compare the checksum of each part of a file that ``torch.save`` wrote."""
+    with ZipFile(file) as opened:
+        if broken := opened.testzip():
+            raise ConfigError(f"{file}: damaged: the checksum of {broken} is wrong")
+
+
+def _check_weights(file: str, weights: Any) -> None:
+    """Raise ConfigError if an entry of a checkpoint is anything but dense tensors by their names."""
+    if not isinstance(weights, dict):
+        raise ConfigError(f"{file}: not a checkpoint: its weights are of type {type(weights).__name__}")
+    for name, value in weights.items():
+        dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if not isinstance(name, str) or not dense or value.is_complex() or value.is_quantized:
+            kind = f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(f"{file}: not a checkpoint: {one_line(name)} is no weight, but of type {kind}")
 
 
 def _refuse_pickle(file: str) -> None:

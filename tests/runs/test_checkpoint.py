@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from d2timm.errors import ConfigError
-from d2timm.runs.checkpoint import AtomicCheckpointer
+from d2timm.runs.checkpoint import AtomicCheckpointer, check_fit, read_checkpoint
 
 
 class Counter:
@@ -117,3 +121,70 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path, suffix: str) -> None:
     with pytest.raises((ConfigError, pickle.UnpicklingError)):
         AtomicCheckpointer(linear(1.0)).load(str(evil))
     assert not proof.exists()
+
+
+def saved(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+LINEAR = {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}
+OTHERS: dict[str, Any] = {
+    **{
+        f"{kind}": saved(value)
+        for kind, value in {"list": [1], "tensor": torch.ones(2), "none": None}.items()
+    },
+    "text": b"hello",
+    "empty": b"",
+    "zeros": b"\0" * 100,
+    "page": b"<html>404</html>",
+    "pickle": pickle.dumps({"model": 1}),
+    "cut off": saved({"model": LINEAR})[:-100],
+    "a list of weights": saved({"model": [1]}),
+    "no weights": saved({"model": None}),
+    "numbers as names": saved({"model": {1: torch.ones(2)}}),
+    "text as weight": saved({"model": {**LINEAR, "weight": "x"}}),
+    "number as weight": saved({"model": {**LINEAR, "weight": 1.0}}),
+    "mapping as weight": saved({"model": {**LINEAR, "weight": {"a": 1}}}),
+    "complex": saved({"model": {**LINEAR, "weight": torch.ones(2, 2, dtype=torch.complex64)}}),
+    "sparse": saved({"model": {**LINEAR, "weight": torch.ones(2, 2).to_sparse()}}),
+    "integers": saved({"model": {**LINEAR, "weight": torch.ones(2, 2, dtype=torch.int8)}}),
+    "not finite": saved({"model": {**LINEAR, "weight": torch.full((2, 2), math.nan)}}),
+    "other shape": saved({"model": {**LINEAR, "weight": torch.ones(3)}}),
+    "averages": saved({"model": LINEAR, "ema": {"weight": 3}}),
+}
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
+@pytest.mark.filterwarnings("ignore")
+def test_other_files_are_errors_of_one_line(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        AtomicCheckpointer(linear(1.0), strict=True).load(str(file))
+    assert "\n" not in str(caught.value)
+
+
+WEIGHTS = {"weight": torch.arange(4096.0).reshape(64, 64), "bias": torch.zeros(64)}
+CONTENT = saved({"model": WEIGHTS})
+
+
+@given(st.integers(0, len(CONTENT) - 1), st.integers(1, 255))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_changed_byte_never_changes_a_weight(tmp_path: Path, place: int, change: int) -> None:
+    file = tmp_path / "a.pth"
+    file.write_bytes(CONTENT[:place] + bytes([CONTENT[place] ^ change]) + CONTENT[place + 1 :])
+    try:
+        model = read_checkpoint(str(file))["model"]
+    except ConfigError:
+        return
+    assert all(torch.equal(model[name], value) for name, value in WEIGHTS.items()), "the byte is of no weight"
+
+
+def test_checkpoint_of_which_nothing_fits(tmp_path: Path) -> None:
+    for weights in ({}, {"other": torch.ones(2)}, {"weight": torch.ones(3)}):
+        with pytest.raises(ConfigError, match=r"^train\.init_checkpoint=a\.pth: none of its \d weights fits"):
+            check_fit({"model": weights}, linear(1.0), "train.init_checkpoint=a.pth")
+    check_fit({"model": {"weight": torch.ones(2, 2), "other": torch.ones(1)}}, linear(1.0), "a.pth")
+    check_fit({"model": {"other": torch.ones(2)}, "matching_heuristics": True}, linear(1.0), "a.pth")
