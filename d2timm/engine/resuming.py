@@ -15,7 +15,7 @@ from torch import nn
 from ..config.lazy import parse, to_plain
 from ..data.catalog import get_dataset, tasks_of
 from ..errors import ConfigError
-from ..runs.checkpoint import AVERAGE, is_averaged, read_checkpoint
+from ..runs.checkpoint import AVERAGE, LAST, find_checkpoint, is_averaged, read_checkpoint
 from ..runs.record import Record
 from ..utils.text import one_line
 from ..utils.trees import flatten
@@ -43,16 +43,9 @@ def check_resume(cfg: DictConfig, model: nn.Module) -> None:
             message has what differs, and how to fine-tune instead.
     """
     folder = Path(cfg.train.output_dir)
-    last = folder / "last_checkpoint"
-    if not last.is_file():
+    if not (folder / LAST).is_file():
         return
-    file = folder / last.read_text().strip()
-    if not file.is_file():
-        others = ", ".join(sorted(path.name for path in folder.glob("*.pth"))) or "no checkpoint"
-        raise ConfigError(
-            f"--resume: {last} refers to {file.name}, which does not exist: write the name of another "
-            f"checkpoint into it ({folder} has {others}), or train anew without --resume"
-        )
+    file = find_checkpoint(folder)
     checkpoint = read_checkpoint(str(file), lazy=True)
     changed = _changed_keys(folder, cfg)
     difference = (

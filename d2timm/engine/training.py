@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..config.build import build_model, instantiate
-from ..runs.checkpoint import AVERAGE, AtomicCheckpointer, is_averaged
+from ..runs.checkpoint import AVERAGE, LAST, AtomicCheckpointer, find_checkpoint, is_averaged
 from ..runs.record import Record, recorded
 from .hooks import AverageWeights, RecordProgress, Schedule, StopBelowMedian, StopEarly, Stopped
 from .left_out import add_bad_samples
@@ -47,7 +47,7 @@ def train(cfg: DictConfig, resume: bool, record: Record) -> None:
         record: the record of the run, which the first process updates.
     """
     folder = Path(cfg.train.output_dir)
-    resume = resume and (folder / "last_checkpoint").is_file()
+    resume = resume and (folder / LAST).is_file()
     record.compare_by(metric_of(cfg))
     if resume and (earlier := Record.read(folder)):
         earlier.compare_by(record.metric)
@@ -84,7 +84,10 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
         return metrics
 
     trainer.register_hooks(_hooks(cfg, folder, record, checkpointer, average, evaluate_now))
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    if resume:
+        checkpointer.load(str(find_checkpoint(folder)))
+    else:
+        checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
     start = trainer.iter + 1 if resume else 0
     end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
     if start < end:

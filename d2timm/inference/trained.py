@@ -22,13 +22,13 @@ from ..config.build import build_model, resolve_dataset
 from ..config.received import check_resolvers
 from ..data.catalog import dataset_name, get_dataset, tasks_of
 from ..errors import ConfigError
-from ..runs.checkpoint import load_weights
+from ..runs.checkpoint import LAST, load_weights
 from ..runs.record import Record
 from ..utils.text import first_line, one_line
 
 __all__ = ["Trained", "open_run"]
 
-CONFIG, LAST = "config.yaml", "last_checkpoint"
+CONFIG = "config.yaml"
 MERGED = ".safetensors"
 
 

@@ -20,10 +20,20 @@ from ..errors import ConfigError
 from ..utils.files import atomic_write
 from ..utils.text import first_line, one_line
 
-__all__ = ["AVERAGE", "AtomicCheckpointer", "check_fit", "is_averaged", "load_weights", "read_checkpoint"]
+__all__ = [
+    "AVERAGE",
+    "LAST",
+    "AtomicCheckpointer",
+    "check_fit",
+    "find_checkpoint",
+    "is_averaged",
+    "load_weights",
+    "read_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
 
+LAST = "last_checkpoint"  # the file with the name of the checkpoint to resume from
 #: Key of the averaged weights in a checkpoint, next to "model"
 AVERAGE = "ema"
 
@@ -76,7 +86,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the checkpoint to resume from."""
-        with atomic_write(Path(self.save_dir, "last_checkpoint")) as partial:
+        with atomic_write(Path(self.save_dir, LAST)) as partial:
             partial.write_text(last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -154,6 +164,40 @@ def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
     for key in ("model", AVERAGE):
         _check_weights(file, entries.get(key, {}))
     return entries
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a run folder that can be resumed from.
+
+    It is the one that ``last_checkpoint`` names; if that is missing or damaged, it is an earlier one, and a
+    warning says so.
+
+    Args:
+        folder: the run folder, which has ``last_checkpoint``.
+
+    Raises:
+        ConfigError: there is none; the message has what is wrong with the last one.
+    """
+    last = folder / (folder / LAST).read_text().strip()
+    earlier = sorted(folder.glob("model_*.pth"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    problem = ""
+    for file in [last, *(file for file in earlier if file != last)]:
+        try:
+            if not file.is_file():
+                raise ConfigError(f"{folder / LAST} refers to {file.name}, which does not exist")
+            if is_zipfile(file):
+                _verify(str(file))
+            complete = "trainer" in read_checkpoint(str(file), lazy=True)
+        except ConfigError as error:
+            problem = problem or str(error)
+            continue
+        if file == last or complete:
+            if problem:
+                logger.warning("%s; continuing from %s, which is older", problem, file.name)
+            return file
+    raise ConfigError(
+        f"--resume: {problem}, and {folder} has no other checkpoint; train anew without --resume"
+    )
 
 
 def check_fit(checkpoint: Mapping[str, Any], model: nn.Module, label: str) -> None:

@@ -16,6 +16,7 @@ from d2timm import ConfigError
 from d2timm.cli import main
 from d2timm.config.build import build_on_meta
 from d2timm.engine.resuming import check_evaluation, check_resume
+from d2timm.runs.checkpoint import find_checkpoint, read_checkpoint
 from d2timm.runs.record import Record
 
 BACKBONE = "model.backbone.bottom_up"
@@ -164,13 +165,13 @@ def test_run_without_a_checkpoint_starts_anew(check: Callable[..., None], folder
 @pytest.mark.parametrize(
     ("damage", "facts"),
     [
-        (Path.unlink, ["last_checkpoint refers to model_final.pth", "model_best.pth"]),
+        (Path.unlink, ["last_checkpoint refers to model_final.pth", "no other checkpoint"]),
         (lambda file: file.write_bytes(file.read_bytes()[:-5000]), ["model_final.pth: ", "cut off"]),
         (lambda file: file.write_bytes(b""), ["model_final.pth: ", "cut off"]),
         (lambda file: file.write_bytes(b"<html>"), ["model_final.pth: not a checkpoint"]),
         (lambda file: torch.save([1], file), ["model_final.pth: not a checkpoint", "list"]),
         (lambda file: torch.save({"model": {}}, file), ["weights differ"]),
-        (lambda file: torch.save({"state_dict": {"a": torch.ones(1)}}, file), ["weights differ"]),
+        (lambda file: torch.save({"state_dict": {"a": torch.ones(1)}}, file), ["state_dict is no weight"]),
     ],
     ids=["gone", "cut off", "empty", "text", "list", "no weights", "another project"],
 )
@@ -183,6 +184,8 @@ def test_damaged_checkpoint_is_one_line_and_changes_nothing(
     folder: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    for earlier in folder.glob("model_0*.pth"):
+        earlier.unlink()
     damage(folder / "model_final.pth")
     before = content(folder)
     assert call(flag) == 2
@@ -192,6 +195,37 @@ def test_damaged_checkpoint_is_one_line_and_changes_nothing(
     for fact in ["error: ", *facts]:
         assert fact in line
     assert content(folder) == before
+
+
+def flip_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, flip_byte, lambda file: file.write_bytes(b"")])
+def test_damaged_checkpoint_is_replaced_by_an_earlier_one(
+    damage: Callable[[Path], Any],
+    call: Callable[..., int],
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    earlier, last = folder / "model_0000001.pth", folder / "model_final.pth"
+    state = torch.load(last, weights_only=True)
+    torch.save({**state, "iteration": 1, "trainer": {**state["trainer"], "iteration": 1}}, earlier)
+    (folder / "model_0000003.pth").unlink()
+    damage(last)
+    assert find_checkpoint(folder) == earlier
+    (warning,) = [message.getMessage() for message in caplog.records]
+    assert "model_final.pth" in warning
+    assert warning.endswith("; continuing from model_0000001.pth, which is older")
+    assert call("--resume") == 0
+    assert "Starting training from iteration 2" in (folder / "log.txt").read_text()
+    record = Record.read(folder)
+    assert record is not None
+    assert record.status == "done"
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    assert "trainer" in read_checkpoint(str(last))
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--eval-only"])
