@@ -26,7 +26,11 @@ MODULES = {
     "d2timm.simple_pyramid": "d2timm.modeling",
 }
 #: Former name -> present name, if the last part has changed as well
-NAMES = {"d2timm.optim.build_optimizer": "d2timm.engine.create_optimizer"}
+NAMES = {
+    "d2timm.optim.build_optimizer": "d2timm.engine.create_optimizer",
+    # it can read pickles, which a config may not; recipes of version 0.1 named it
+    "detectron2.data.build.build_detection_test_loader": "d2timm.data.build_test_loader",
+}
 #: Former name -> node that replaces its node, if the arguments have changed as well
 NODES: dict[str, dict[str, Any]] = {
     "d2timm.data.tasks.tasks": {

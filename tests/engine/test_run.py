@@ -150,6 +150,7 @@ def test_options_are_those_of_detectron2() -> None:
     )
     assert vars(options) == {
         "config_file": "a.py",
+        "trust": None,
         "resume": True,
         "eval_only": False,
         "dry_run": False,
