@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import traceback
 
 import torch
@@ -49,9 +48,6 @@ def build_on_meta(cfg: DictConfig) -> nn.Module:
     Raises:
         ConfigError: the detector cannot be built.
     """
-    noisy = logging.getLogger("d2timm.utils.targets")
-    level = noisy.level
-    noisy.setLevel(logging.CRITICAL)  # it would print the error a second time
     try:
         with torch.device("meta"):
             model: nn.Module = instantiate(cfg.model)
@@ -69,8 +65,6 @@ def build_on_meta(cfg: DictConfig) -> nn.Module:
         # an assertion without a message: its line of code says what was expected
         reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or ""
         raise ConfigError(f"the model cannot be built: {one_line(reason)}") from error
-    finally:
-        noisy.setLevel(level)
 
 
 def check_classes(data: DictConfig, model: nn.Module) -> None:

@@ -7,7 +7,6 @@ only if it stands for a part of a detector, of its data or of its training, or i
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import pkgutil
 import sys
@@ -21,7 +20,6 @@ from .text import one_line
 
 __all__ = ["TRUST", "config_target", "instantiate", "resolve_target", "trust", "trusted"]
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Environment variable with the packages that the user trusts, which child processes inherit
@@ -103,11 +101,7 @@ def instantiate(node: Any) -> Any:
     elif isinstance(target, Mapping) or not callable(target):  # Python code may have put a class there
         raise ConfigError(f"_target_={one_line(target)} is not the name of a class or function")
     arguments = {str(key): instantiate(value) for key, value in node.items() if key != "_target_"}
-    try:
-        return target(**arguments)
-    except TypeError:
-        logger.error("The arguments of %s are wrong: %s", target, ", ".join(arguments))
-        raise
+    return target(**arguments)
 
 
 def resolve_target(name: str, place: str = "") -> Any:

@@ -129,7 +129,6 @@ def test_names_of_classes_are_no_resolvers(tiny_run: Path, tmp_path: Path) -> No
 
 
 OWN = """
-from pathlib import Path
 from detectron2.modeling import FPN
 
 class OwnFPN(FPN):
