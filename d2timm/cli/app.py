@@ -16,6 +16,7 @@ from importlib import import_module
 from types import ModuleType
 
 from ..errors import ConfigError
+from ..utils.signals import Interrupted
 
 __all__ = ["COMMANDS", "GROUPS", "main"]
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         prog: the name of the program in the help; None: ``d2timm NAME``.
 
     Returns:
-        The exit code: 2 after a user's mistake, which is printed to stderr in one line.
+        The exit code: 2 after a user's mistake, which is printed to stderr in one line; 128 + its number
+        after a signal: 130 for SIGINT (Ctrl-C), 138 for SIGUSR1, 143 for SIGTERM.
     """
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments), prog)
@@ -94,6 +96,9 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
         if (error.name or "").partition(".")[0] != "detectron2":
             raise
         return _fail("detectron2 is not installed: run `d2timm install-detectron2`")
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -1,27 +1,38 @@
 """Batches for training and evaluation, without images that turn out to be unreadable.
 
 A worker process cannot raise an error of its own kind in the training process. It sends a ``BadSample``
-instead, and ``data.on_error`` decides about it there.
+instead, and ``data.on_error`` decides about it there. A worker that dies is replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data.build import trivial_batch_collator
 from detectron2.data.detection_utils import SizeMismatchError
-from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError
+from ..utils.seeds import seeded
+from ..utils.signals import STOP_SIGNALS
 from ..utils.targets import config_target
+from ..utils.values import Bounds
+from .sampling import Draw, TrainingBatches
 
 __all__ = [
     "BadSample",
     "ReadableBatches",
-    "ReadableSamples",
+    "TrainLoader",
     "bad_samples",
     "build_test_loader",
     "build_train_loader",
@@ -30,8 +41,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Entry: TypeAlias = dict[str, Any]
+OnError: TypeAlias = Literal["skip", "stop"]
+Workers: TypeAlias = Annotated[int, Bounds(at_least=0, at_most=1024)]
 
 LIMIT = 100  # unreadable images in a row, after which something else must be wrong
+MOST_DEATHS = 3  # of worker processes without a batch in between, after which something else must be wrong
 
 
 @dataclass(frozen=True)
@@ -65,15 +79,14 @@ class _Readable:
     """What a loader yields, without the samples that cannot be read.
 
     Args:
-        loader: yields single samples or batches of them.
         on_error: ``skip`` leaves bad samples out and warns of them; ``stop`` raises ConfigError.
 
     Attributes:
         bad: the reasons of all samples that have been left out, without repetitions.
     """
 
-    def __init__(self, loader: Any, on_error: str) -> None:
-        self.loader, self.on_error = loader, on_error
+    def __init__(self, on_error: str) -> None:
+        self.on_error = on_error
         self.bad: dict[str, None] = {}
 
     def _leave_out(self, sample: BadSample) -> None:
@@ -84,31 +97,170 @@ class _Readable:
             logger.warning("An image is left out: %s", sample.reason)
 
 
-class ReadableSamples(_Readable):
-    """An infinite stream of single samples."""
+class _Samples(Dataset[list[Any]]):
+    """The images of a training by their place in its order; each has its own random numbers.
 
-    def __iter__(self) -> Iterator[Entry]:
-        in_a_row = 0
-        for sample in self.loader:
-            in_a_row = in_a_row + 1 if isinstance(sample, BadSample) else 0
-            if in_a_row > LIMIT:
-                raise ConfigError(
-                    f"{in_a_row} images in a row cannot be read, the last one is {sample.reason}"
-                )
-            if in_a_row:
+    Args:
+        dataset: images and annotations in detectron2's format.
+        mapper: turns an entry of the dataset into the input of the detector, or a ``BadSample``.
+        batches: the order, and the seed of the run.
+    """
+
+    def __init__(
+        self, dataset: list[Entry], mapper: Callable[[Entry], Entry | BadSample], batches: TrainingBatches
+    ) -> None:
+        self.dataset = DatasetFromList(dataset, copy=False)  # serialized: worker processes share its memory
+        self.mapper, self.batches = mapper, batches
+
+    def __getitem__(self, draw: Draw) -> list[Entry | BadSample]:
+        """An image; if it is unreadable, it and random others up to the first that is not."""
+        samples = []
+        index, landscape = draw.image, self.batches.landscape
+        with seeded(self.batches.seed, draw.epoch, draw.place):
+            while True:
+                samples.append(self.mapper(self.dataset[index]))
+                if not isinstance(samples[-1], BadSample) or len(samples) > LIMIT:
+                    return samples
+                same = [i for i, value in enumerate(landscape) if value == landscape[draw.image]]
+                index = random.choice(same)
+
+
+class TrainLoader(_Readable):
+    """The endless sequence of training batches of one process, which can continue at any of them.
+
+    What a batch contains depends on the seed and its number only: not on the number of worker processes, and
+    not on whether the training was interrupted. A worker process that dies is replaced.
+
+    Args:
+        dataset: images and annotations in detectron2's format.
+        mapper: turns an entry of the dataset into the input of the detector.
+        batches: the order of the images.
+        num_workers: number of processes that read images; 0: this process reads them itself.
+        on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
+
+    Attributes:
+        position: number of batches that have been yielded; iterating continues there.
+    """
+
+    def __init__(
+        self,
+        dataset: list[Entry],
+        mapper: Callable[[Entry], Entry],
+        batches: TrainingBatches,
+        num_workers: int,
+        on_error: str,
+    ) -> None:
+        super().__init__(on_error)
+        self.samples = _Samples(dataset, _Guarded(mapper), batches)
+        self.batches, self.num_workers = batches, num_workers
+        self.position = 0
+        sizes = [(entry["height"], entry["width"]) for entry in dataset]
+        self._dataset = f"{len(sizes)} images ({hashlib.sha1(repr(sizes).encode()).hexdigest()[:12]})"
+
+    def __iter__(self) -> Iterator[list[Entry]]:
+        for batch in _replacing_workers(self._open, self.position):
+            self.position += 1
+            yield [self._readable(samples) for samples in batch]
+
+    def _open(self, position: int) -> DataLoader[Any]:
+        return DataLoader(
+            self.samples,
+            batch_sampler=self.batches.starting_at(position),
+            num_workers=self.num_workers,
+            collate_fn=trivial_batch_collator,
+            worker_init_fn=_ignore_signals,
+        )
+
+    def _readable(self, samples: list[Entry | BadSample]) -> Entry:
+        for sample in samples:
+            if isinstance(sample, BadSample):
                 self._leave_out(sample)
-            else:
-                yield sample
+        last = samples[-1]
+        if isinstance(last, BadSample):
+            raise ConfigError(f"{len(samples)} images in a row cannot be read, the last one is {last.reason}")
+        return last
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, and what the order of the images depends on."""
+        return {"images": self.position * self._images_per_batch(), **self._order()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after the images that another loader has yielded, and warn if its order was another."""
+        order = self._order()
+        changed = [f"{key} {order[key]} instead of {state[key]}" for key in order if order[key] != state[key]]
+        if changed:
+            logger.warning("The order of the images is not that of the run so far: %s", ", ".join(changed))
+        self.position = state["images"] // self._images_per_batch()
+
+    def _images_per_batch(self) -> int:
+        processes: int = comm.get_world_size()
+        return self.batches.batch_size * processes
+
+    def _order(self) -> dict[str, Any]:
+        return {
+            "seed": self.batches.seed,
+            "dataset": self._dataset,
+            "batch size": self._images_per_batch(),
+            "processes": comm.get_world_size(),
+        }
+
+
+def _replacing_workers(open_at: Callable[[int], DataLoader[Any]], position: int) -> Iterator[Any]:
+    """Yield the batches of a loader from a position on; opens it again if one of its workers dies."""
+    deaths = 0
+    while True:
+        try:
+            loader = iter(open_at(position))
+            _detect_deaths_between_batches()
+            for batch in loader:
+                position, deaths = position + 1, 0
+                yield batch
+            return
+        except RuntimeError as error:
+            deaths += 1
+            if not str(error).startswith("DataLoader worker (pid") or deaths > MOST_DEATHS:
+                raise
+            logger.warning("%s; it is replaced", str(error).strip().partition("\n")[0].rstrip(". "))
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave it to the training process when a worker ends."""
+    for number in STOP_SIGNALS:
+        if number != signal.SIGTERM:  # torch has its own handler, by which a loader ends its workers
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _detect_deaths_between_batches() -> None:
+    """Remove torch's signal handler, which raises the error of a dead worker in the middle of a step."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    by_torch = getattr(handler, "__module__", "") == "torch.utils.data._utils.signal_handling"
+    if by_torch and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 class ReadableBatches(_Readable):
-    """The batches of an evaluation."""
+    """The batches of an evaluation, one image each; the processes of a run divide the images.
+
+    Args:
+        dataset: images in detectron2's format, at least one.
+        mapper: turns an entry of the dataset into the input of the detector.
+        num_workers: number of processes that read images; 0: this process reads them itself.
+        on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
+    """
+
+    def __init__(
+        self, dataset: list[Entry], mapper: Callable[[Entry], Entry], num_workers: int, on_error: str
+    ) -> None:
+        super().__init__(on_error)
+        self.samples = MapDataset(DatasetFromList(dataset, copy=False), _Guarded(mapper))
+        self.indices = [*InferenceSampler(len(dataset))]
+        self.num_workers = num_workers
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[list[Entry]]:
-        for batch in self.loader:
+        for batch in _replacing_workers(self._open, 0):
             for sample in batch:
                 if isinstance(sample, BadSample):
                     self._leave_out(sample)
@@ -116,17 +268,27 @@ class ReadableBatches(_Readable):
             if readable:
                 yield readable
 
+    def _open(self, position: int) -> DataLoader[Any]:
+        return DataLoader(
+            self.samples,
+            sampler=self.indices[position:],
+            num_workers=self.num_workers,
+            collate_fn=trivial_batch_collator,
+            worker_init_fn=_ignore_signals,
+        )
+
 
 @config_target
 def build_train_loader(
     dataset: list[dict[str, Any]],
     mapper: Callable[[dict[str, Any]], dict[str, Any]],
-    total_batch_size: int,
-    num_workers: int = 0,
+    total_batch_size: Annotated[int, Bounds(at_least=1)],
+    num_workers: Workers = 0,
     repeat_threshold: float = 0.0,
-    on_error: str = "stop",
-) -> Any:
-    """detectron2's training loader, which can repeat images of rare classes and leave out unreadable ones.
+    on_error: OnError = "stop",
+    seed: int | None = None,
+) -> TrainLoader:
+    """Batches for training; images of rare classes can be repeated, and unreadable ones left out.
 
     Args:
         dataset: images and annotations in detectron2's format.
@@ -137,41 +299,47 @@ def build_train_loader(
             often (the repeat factor sampling of LVIS, https://arxiv.org/abs/1908.03195, which uses 0.001); 0:
             off.
         on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
+        seed: seed of the order and of the augmentation, the same in all processes; None or < 0: a random one.
 
     Raises:
-        ConfigError: the threshold is out of range, or the entries have no object annotations.
+        ConfigError: the threshold is out of range, the entries have no object annotations, or the batch
+            cannot be divided among the processes.
     """
     if not 0 <= repeat_threshold <= 1:
         raise ConfigError(
             f"repeat_threshold={repeat_threshold} is not a fraction of the images: use 0 (off) to 1"
         )
-    sampler = None
+    repeats = None
     if repeat_threshold:
         if any("annotations" not in entry for entry in dataset):
             raise ConfigError(
                 f"repeat_threshold={repeat_threshold} counts object classes, and this detector only predicts "
                 "pixel classes: use 0"
             )
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             dataset, repeat_threshold
         )
-        sampler = RepeatFactorTrainingSampler(factors)
-    loader = build_detection_train_loader(
-        dataset,
-        mapper=_Guarded(mapper),
-        sampler=sampler,
-        total_batch_size=total_batch_size,
-        num_workers=num_workers,
+    if total_batch_size < 1 or total_batch_size % comm.get_world_size():
+        raise ConfigError(
+            f"total_batch_size={total_batch_size} cannot be divided among {comm.get_world_size()} process(es)"
+        )
+    batches = TrainingBatches(
+        [entry["width"] > entry["height"] for entry in dataset],
+        total_batch_size // comm.get_world_size(),
+        comm.shared_random_seed() if seed is None or seed < 0 else seed,
+        repeats,
     )
-    loader.dataset = ReadableSamples(loader.dataset, on_error)  # what it groups by aspect ratio
-    return loader
+    return TrainLoader(dataset, mapper, batches, num_workers, on_error)
 
 
 @config_target
 def build_test_loader(
-    dataset: list[Entry], mapper: Callable[[Entry], Entry], num_workers: int = 0, on_error: str = "stop"
+    dataset: list[Entry],
+    mapper: Callable[[Entry], Entry],
+    num_workers: Workers = 0,
+    on_error: OnError = "stop",
 ) -> ReadableBatches:
-    """detectron2's loader for evaluation, one image per batch, which can leave out unreadable images.
+    """Batches for evaluation, one image each; unreadable images can be left out.
 
     Args:
         dataset: images in detectron2's format.
@@ -179,11 +347,9 @@ def build_test_loader(
         num_workers: number of processes that read images; 0: the evaluating process reads them itself.
         on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
     """
-    loader = build_detection_test_loader(dataset, mapper=_Guarded(mapper), num_workers=num_workers)
-    return ReadableBatches(loader, on_error)
+    return ReadableBatches(dataset, mapper, num_workers, on_error)
 
 
 def bad_samples(loader: Any) -> list[str]:
     """The images that a loader has left out, each with the reason; [] for loaders of other packages."""
-    readable = loader if isinstance(loader, _Readable) else getattr(loader, "dataset", None)
-    return list(readable.bad) if isinstance(readable, _Readable) else []
+    return list(loader.bad) if isinstance(loader, _Readable) else []

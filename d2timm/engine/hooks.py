@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,19 @@ from torch import nn
 
 from ..runs.record import Record
 from ..runs.status import read_runs
+from ..utils.text import one_line
 
-__all__ = ["AverageWeights", "RecordProgress", "Schedule", "StopBelowMedian", "StopEarly", "Stopped"]
+__all__ = [
+    "AverageWeights",
+    "Evaluate",
+    "RecordProgress",
+    "Schedule",
+    "StopBelowMedian",
+    "StopEarly",
+    "Stopped",
+]
+
+logger = logging.getLogger(__name__)
 
 
 class RecordProgress(HookBase):
@@ -36,7 +50,7 @@ class RecordProgress(HookBase):
         self.record.train_seconds += time.monotonic() - self.start
         if self.record.iterations % self.period == 0:
             self.record.measure_memory()
-            self.record.write(self.folder)
+            self.record.try_write(self.folder)
 
 
 class Stopped(BaseException):
@@ -95,6 +109,43 @@ class AverageWeights(HookBase):
         self.average.update(self.model, self.trainer.iter + 1)
 
 
+class Evaluate(HookBase):
+    """Evaluates periodically, and after the last iteration of a training that was not interrupted.
+
+    Args:
+        period: iterations between evaluations; 0: only at the end.
+        evaluate: returns task -> metric -> value, in the first process.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], Mapping[str, Mapping[str, float | None]]]) -> None:
+        self.period, self.evaluate = period, evaluate
+
+    def after_step(self) -> None:
+        """Evaluate if it is time; at the end, ``after_train`` does."""
+        done = self.trainer.iter + 1
+        if self.period and done % self.period == 0 and done < self.trainer.max_iter:
+            self._evaluate()
+
+    def after_train(self) -> None:
+        """Evaluate if all iterations are trained."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        try:
+            results = self.evaluate()
+        except OSError as error:  # as on a full disk
+            if self.trainer.iter >= self.trainer.max_iter:
+                raise
+            logger.warning("This evaluation is left out: %s", one_line(error))
+            results = {}
+        for task, metrics in results.items():
+            for name, value in metrics.items():
+                number = math.nan if value is None else value
+                self.trainer.storage.put_scalar(f"{task}/{name}", number, smoothing_hint=False)
+        comm.synchronize()  # all processes start the next iteration together
+
+
 class StopAfterEvaluation(HookBase):
     """Base class of hooks that may stop a run after an evaluation.
 
@@ -130,7 +181,8 @@ class StopEarly(StopAfterEvaluation):
     """
 
     def _reason(self, done: int) -> str | None:
-        scores = self.record.scores
+        # not those of evaluations in between, where the run has been paused
+        scores = [entry for entry in self.record.scores if entry[0] % self.period == 0]
         if not scores:
             return None
         iteration, best = max(scores, key=lambda entry: entry[1])  # the first of equal scores

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
 
 import torch
@@ -17,11 +22,14 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from ..errors import ConfigError
 from ..utils.quiet import silence
+from ..utils.signals import Interrupted, StopSignals
 
 __all__ = ["is_first_process", "launch", "num_processes", "set_threads", "under_torchrun"]
 
 #: Torch's own choice, from OMP_NUM_THREADS or the cores; read at import, before a run changes it
 DEFAULT_THREADS = torch.get_num_threads()
+#: Of the processes of an interrupted run, after the first of them has ended
+LAST_SECONDS = 30.0
 
 
 def under_torchrun() -> bool:
@@ -52,6 +60,7 @@ def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
 
     Raises:
         ConfigError: ``main`` raised it, in any process of this machine.
+        Interrupted: the same, or this process received a signal.
     """
     if under_torchrun():
         _join_torchrun()
@@ -62,7 +71,14 @@ def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
     elif num_processes(options) == 1:
         main(*args)
     else:
-        mistakes = multiprocessing.get_context("spawn").SimpleQueue()
+        _launch_workers(main, options, *args)
+
+
+def _launch_workers(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
+    """Run ``main(*args)`` in new processes; a signal to this one is passed on to them."""
+    ends = multiprocessing.get_context("spawn").SimpleQueue()
+    signals = StopSignals()
+    with signals.handled(_pass_on), signals.held():
         try:
             launch_workers(
                 _work,
@@ -70,22 +86,43 @@ def launch(main: Callable[..., Any], options: Namespace, *args: Any) -> None:
                 num_machines=options.num_machines,
                 machine_rank=options.machine_rank,
                 dist_url=options.dist_url,
-                args=(main, mistakes, *args),
+                args=(main, ends, *args),
             )
         except (ProcessExitedException, ProcessRaisedException):
-            if mistakes.empty():
+            if ends.empty() and signals.received is None:
                 raise
-            raise ConfigError(mistakes.get()) from None
+    if not ends.empty():
+        raise ends.get()
 
 
-def _work(main: Callable[..., Any], mistakes: Any, *args: Any) -> None:
-    """Run ``main`` in a process that detectron2 started, and pass on the text of a ConfigError."""
+def _work(main: Callable[..., Any], ends: Any, *args: Any) -> None:
+    """Run ``main`` in a process that detectron2 started, and pass on how it ended, unless by a fault."""
     silence()
     try:
         main(*args)
     except ConfigError as error:
-        mistakes.put(str(error))
+        ends.put(ConfigError(str(error)))
         sys.exit(1)
+    except Interrupted as interrupted:
+        ends.put(Interrupted(interrupted.number))  # an exit code would make the others end at once
+
+
+def _pass_on(number: int) -> None:
+    """Send a signal to all child processes, and kill those that outlive another one by too much."""
+    children = multiprocessing.active_children()
+    for child in children:
+        if child.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+    Thread(target=_kill_late_ones, args=(children,), daemon=True).start()
+
+
+def _kill_late_ones(children: Sequence[Any]) -> None:
+    wait([child.sentinel for child in children])  # the thread that started them joins them
+    end = time.monotonic() + LAST_SECONDS
+    for child in children:
+        if not wait([child.sentinel], max(0, end - time.monotonic())):
+            os.kill(child.pid, signal.SIGKILL)
 
 
 def set_threads(threads: int | None) -> None:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from omegaconf import DictConfig
@@ -26,18 +26,30 @@ from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.targets import config_target
 from ..utils.text import one_line
+from ..utils.values import Bounds
 from .schedules import images_per_step
 
-__all__ = ["build_optimizer", "create_optimizer", "learning_rate", "param_groups", "scaled_rate"]
+__all__ = [
+    "apply_changed_options",
+    "build_optimizer",
+    "create_optimizer",
+    "learning_rate",
+    "options_of",
+    "param_groups",
+    "scaled_rate",
+]
 
 logger = logging.getLogger(__name__)
+
+NotNegative: TypeAlias = Annotated[float, Bounds(at_least=0)]
+Positive: TypeAlias = Annotated[float, Bounds(above=0)]
 
 
 @config_target
 def param_groups(
     model: nn.Module,
-    weight_decay: float,
-    lr: float = 1e-4,
+    weight_decay: NotNegative,
+    lr: NotNegative = 1e-4,
     layer_decay: float = 1.0,
     num_layers: int | None = None,
     decay_biases: bool = False,
@@ -137,9 +149,9 @@ def _depth(model: nn.Module, num_layers: int | None) -> dict[nn.Parameter, int]:
 def create_optimizer(
     params: list[dict[str, Any]],
     opt: str = "adamw",
-    lr: float = 1e-4,
-    weight_decay: float = 0.05,
-    clip_norm: float | None = 1.0,
+    lr: NotNegative = 1e-4,
+    weight_decay: NotNegative = 0.05,
+    clip_norm: Positive | None = 1.0,
     **options: Any,
 ) -> torch.optim.Optimizer:
     """Create a timm optimizer.
@@ -147,9 +159,10 @@ def create_optimizer(
     Args:
         params: parameter groups.
         opt: a name from ``timm.optim.list_optimizers``.
-        lr: learning rate, > 0.
+        lr: learning rate, >= 0.
         weight_decay: weight decay of groups without their own, >= 0.
-        clip_norm: before each step, the norm of all gradients together is clipped to this; None: no clipping.
+        clip_norm: before each step, the norm of all gradients together is clipped to this, > 0; None: no
+            clipping.
         options: further arguments of the optimizer, such as ``betas``; None: the default value.
 
     Raises:
@@ -181,7 +194,7 @@ def _clip_before_steps(optimizer: torch.optim.Optimizer, clip_norm: float) -> No
     getattr(optimizer, "_base_optimizer", optimizer).register_step_pre_hook(clip)
 
 
-def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: DictConfig, model: nn.Module, factor: float = 1.0) -> torch.optim.Optimizer:
     """Build the optimizer of a config for a model.
 
     With ``train.reference_batch_size`` the learning rate is scaled to the images per step of this run.
@@ -189,6 +202,7 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     Args:
         cfg: the tree, which is not changed.
         model: the model whose parameters are optimized.
+        factor: factor of the learning rate, > 0.
 
     Raises:
         ConfigError: as ``create_optimizer`` and ``param_groups``.
@@ -199,8 +213,42 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     if cfg.train.get("reference_batch_size"):
         node.lr, formula = learning_rate(cfg)
         logger.info("Learning rate %s", formula)
+    if factor != 1:
+        node.lr = node.lr * factor
+        logger.info("Learning rate %g, lowered by %g because the loss was not finite", node.lr, factor)
     optimizer: torch.optim.Optimizer = instantiate(node)
     return optimizer
+
+
+def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the options of each parameter group, such as its learning rate."""
+    return [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
+
+
+def apply_changed_options(
+    optimizer: torch.optim.Optimizer, old: list[dict[str, Any]] | None, new: list[dict[str, Any]]
+) -> None:
+    """Set the options of an optimizer, whose state was loaded, that another config has than its first one.
+
+    Args:
+        optimizer: the optimizer; its options may have changed during the training.
+        old: its options at the start of the run, by group; None: unknown, all are set.
+        new: the options that the config of this process gives, by group.
+    """
+    changes = {}
+    for index, (group, options) in enumerate(zip(optimizer.param_groups, new, strict=True)):
+        for key, value in options.items():
+            if old is not None and old[index].get(key) == value:
+                continue
+            if old is not None:
+                changes[key] = f"{key}={value} instead of {old[index].get(key)}"
+            group[key] = value
+            if key == "lr":
+                group["initial_lr"] = value  # from which schedules compute the rate
+    if changes:
+        logger.info("The optimizer continues with %s", ", ".join(changes.values()))
 
 
 def learning_rate(cfg: DictConfig) -> tuple[float, str]:

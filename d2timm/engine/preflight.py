@@ -10,9 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..config.build import build_on_meta, check_classes
+from ..config.train_options import TrainOptions
 from ..data.catalog import check_split, splits_of, tasks_of
 from ..errors import ConfigError
 from ..runs.checkpoint import check_fit, read_checkpoint
+from ..utils.values import check_fields
 from .optim import build_optimizer
 from .schedules import check_lengths
 from .trainer import PRECISIONS
@@ -92,19 +94,11 @@ def check_training(train: DictConfig) -> None:
     """Check the values of the node ``train``.
 
     Raises:
-        ConfigError: a value is out of range, or needs what this machine lacks.
+        ConfigError: a value is out of range, contradicts another one, or needs what this machine lacks.
     """
+    check_fields(TrainOptions, train, "train")
     check_lengths(train)
     _check_precision(train)
-    accumulate = train.get("accumulate", 1)
-    if not isinstance(accumulate, int) or accumulate < 1:
-        raise ConfigError(f"train.accumulate={accumulate}: batches per step, >= 1")
-    reference = train.get("reference_batch_size")
-    if reference is not None and not reference > 0:
-        raise ConfigError(f"train.reference_batch_size={reference}: images per step, > 0; null: no scaling")
-    average = train.get("ema")
-    if average and average.enabled and not 0 <= average.decay < 1:
-        raise ConfigError(f"train.ema.decay={average.decay}: 0 <= decay < 1, such as 0.999")
     if train.get("early_stop", 0) and not (train.eval_period or train.get("eval_epochs")):
         raise ConfigError(
             f"train.early_stop={train.early_stop} counts evaluations, but the only one is at the end: "

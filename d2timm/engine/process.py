@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from omegaconf import DictConfig
 
 from .. import __version__
 from ..config.lazy import save
-from ..runs.record import Record, move_aside
+from ..runs.record import Record, hold, move_aside
 from ..utils.quiet import escape_controls
+from ..utils.signals import StopSignals
 from .launch import set_threads
 from .left_out import has_validation, list_left_out
 from .training import train
@@ -37,6 +39,10 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: 
         eval_only: evaluate ``train.init_checkpoint``, or the last checkpoint of the folder.
         resume: continue from the last checkpoint of the folder, if it has one.
         record: the initial record of the run.
+
+    Raises:
+        ConfigError: another process trains in the folder.
+        Interrupted: a signal asked the run to stop; a training can be continued.
     """
     folder = Path(cfg.train.output_dir)
     record = record or Record()
@@ -44,7 +50,14 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: 
         if not (resume or eval_only):
             move_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    comm.synchronize()
+    signals = StopSignals()
+    with signals.handled(), hold(folder) if comm.is_main_process() else nullcontext():
+        comm.synchronize()  # nothing is written before the folder is locked
+        _run(cfg, eval_only, resume, record, signals)
+
+
+def _run(cfg: DictConfig, eval_only: bool, resume: bool, record: Record, signals: StopSignals) -> None:
+    folder = Path(cfg.train.output_dir)
     set_threads(cfg.train.get("threads"))
     _log_to(folder)
     logger.info(
@@ -64,7 +77,7 @@ def run(cfg: DictConfig, eval_only: bool = False, resume: bool = False, record: 
     if eval_only:
         evaluate_only(cfg, folder, record)
     else:
-        train(cfg, resume, record)
+        train(cfg, resume, record, signals)
 
 
 def _log_to(folder: Path) -> None:
@@ -81,3 +94,8 @@ def _log_to(folder: Path) -> None:
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(escape_controls)
+            handler.handleError = _ignore  # type: ignore[method-assign]  # by default, a traceback for each line
+
+
+def _ignore(record: logging.LogRecord) -> None:
+    """Leave out a line that cannot be written, as on a full disk."""

@@ -12,9 +12,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ..config.compatibility import check_compatibility
+from ..config.train_options import TrainOptions
 from ..data.paths import COCO
 from ..errors import ConfigError
 from ..runs.record import Record, is_held, record_failure
+from ..utils.targets import check_targets
+from ..utils.values import check_fields
 
 __all__ = ["start"]
 
@@ -42,6 +45,8 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
 
     automatic = cfg.data.name == "auto"
     resolve_dataset(cfg)
+    check_fields(TrainOptions, cfg.train, "train")
+    check_targets(cfg)
     if options.dry_run:
         model = build_on_meta(cfg)
         print(summarize(cfg, model))

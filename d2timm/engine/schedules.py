@@ -78,13 +78,13 @@ def in_iterations(train: DictConfig, images: int, step: int) -> None:
 
 
 def check_lengths(train: DictConfig) -> None:
-    """Raise ConfigError if a length in epochs is <= 0, or is also set in iterations."""
+    """Raise ConfigError if a length in epochs is also set in iterations, or if there is no length."""
+    if train.get("epochs") is None and train.max_iter is None:
+        raise ConfigError("train.max_iter=None and train.epochs=None: the length of the training is missing")
     for key, iterations in LENGTHS.items():
         epochs = train.get(key)
         if epochs is None:
             continue
-        if not epochs > 0:
-            raise ConfigError(f"train.{key}={epochs}: must be > 0, or null to use train.{iterations}")
         # a default of the dataset is an interpolation, a value that the user set is not
         if not OmegaConf.is_interpolation(train, iterations) and train[iterations] is not None:
             raise ConfigError(

@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["PRECISIONS", "Trainer", "build_trainer"]
+from ..data.loader import TrainLoader
+from ..errors import ConfigError
+from ..runs.record import peak_memory
+from ..utils.seeds import seed_generators
+from .agreement import any_process
+from .optim import apply_changed_options, options_of
+
+__all__ = [
+    "PRECISIONS",
+    "NotFiniteError",
+    "Trainer",
+    "build_trainer",
+    "on_nan",
+    "out_of_memory_explained",
+]
+
+logger = logging.getLogger(__name__)
 
 #: Name in a config -> data type of matrix products under automatic mixed precision
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class NotFiniteError(ConfigError):
+    """A loss is not a finite number: the training has diverged."""
+
+
+@dataclass(frozen=True)
+class OnNan:
+    """What happens if a loss is not finite.
+
+    Attributes:
+        skip: number of steps of the run that are left out.
+        go_back: how often, after that, the run goes back to its last checkpoint.
+        lr_factor: factor of the learning rate each time that the run goes back, 0 < lr_factor < 1.
+    """
+
+    skip: int = 0
+    go_back: int = 0
+    lr_factor: float = 0.5
 
 
 class Trainer(SimpleTrainer):
@@ -42,7 +80,18 @@ class Trainer(SimpleTrainer):
         accumulate: batches per iteration, >= 1.
         precision: one of ``PRECISIONS``, or None for float32. Gradients in fp16 are scaled against
             underflow (Micikevicius et al., https://arxiv.org/abs/1710.03740); bf16 has the range of float32.
+        seed: seed of dropout, of sampled proposals and of all else that is random in a step, >= 0; None: a
+            random one.
+        max_skipped: number of steps of the run that may be left out because a loss is not finite.
+        split_on_oom: whether a batch that does not fit into the memory of the GPU is divided into two, whose
+            gradients are accumulated; in a single process only.
+
+    Attributes:
+        unfinished: hooks of the last iteration that a checkpoint does not include; they run before a training
+            that continues from it.
     """
+
+    unfinished: Sequence[HookBase] = ()
 
     def __init__(
         self,
@@ -51,40 +100,99 @@ class Trainer(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         accumulate: int = 1,
         precision: str | None = None,
+        seed: int | None = None,
+        max_skipped: int = 0,
+        split_on_oom: bool = False,
     ) -> None:
         super().__init__(model, loader, optimizer)
+        self.seed, self.given_seed = comm.shared_random_seed() if seed is None else seed, seed
+        self.options = options_of(optimizer)
+        self.max_skipped, self.skipped = max_skipped, 0
+        self.split_on_oom = split_on_oom
         self.accumulate = accumulate
         self.precision = precision
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
 
+    def before_train(self) -> None:
+        """Prepare hooks, and complete the iteration of the checkpoint from which the training continues."""
+        super().before_train()
+        if self.unfinished:
+            self.iter = self.storage.iter = self.start_iter - 1
+            for hook in self.unfinished:
+                hook.after_step()
+
     def run_step(self) -> None:
         """Take one step of the optimizer."""
         self.optimizer.zero_grad()
         losses: dict[str, list[Tensor]] = defaultdict(list)
+        images: list[Any] = []
         seconds = 0.0
         for index in range(self.accumulate):
             start = time.perf_counter()
             batch = next(self._data_loader_iter)
             seconds += time.perf_counter() - start
+            images += batch
+            seed_generators(self.seed, self.iter, index, comm.get_rank())
             with self._exchange(last=index == self.accumulate - 1):
                 for name, loss in self._backward(batch).items():
                     losses[name].append(loss.detach())
         self.after_backward()
-        # raises FloatingPointError if a loss is not finite
-        self._write_metrics({name: torch.stack(each).mean() for name, each in losses.items()}, seconds)
+        means = {name: torch.stack(each).mean() for name, each in losses.items()}
+        if self._leaves_out_step(means, images):
+            return
+        self._write_metrics(means, seconds)
         # Unscale before the step: fused optimizers would unscale after the gradients are clipped
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _backward(self, batch: Any) -> dict[str, Tensor]:
-        """Add the gradients of a batch, divided by the number of batches."""
+    def _leaves_out_step(self, losses: Mapping[str, Tensor], images: Sequence[Any]) -> bool:
+        """Whether a step is left out, in all processes, because a loss of one of them is not finite.
+
+        Raises:
+            NotFiniteError: no more steps may be left out.
+        """
+        finite = bool(torch.stack([*losses.values()]).isfinite().all())
+        if not any_process(not finite):
+            return False
+        values = ", ".join(f"{name}={float(value):g}" for name, value in losses.items())
+        ids = [image.get("image_id", image.get("file_name")) for image in images if isinstance(image, dict)]
+        parts: list[str] = comm.all_gather("" if finite else f"{values} for the images {ids}")
+        problem = f"a loss is not finite at iteration {self.iter}: {' and '.join(filter(None, parts))}"
+        if self.skipped >= self.max_skipped:
+            raise NotFiniteError(
+                f"{problem}; lower optimizer.lr, or see train.on_nan; the last checkpoint is from before"
+            )
+        self.skipped += 1
+        logger.warning("%s; this step is left out, number %d of %d", problem, self.skipped, self.max_skipped)
+        return True
+
+    def _backward(self, batch: Any, share: float = 1.0) -> dict[str, Tensor]:
+        """Add the gradients of a batch, divided by the number of batches; return the losses."""
+        try:
+            return self._add_gradients(batch, share)
+        except torch.OutOfMemoryError:
+            if not (self.split_on_oom and share == 1 and len(batch) > 1 and comm.get_world_size() == 1):
+                raise
+        logger.warning("Out of memory at iteration %d: its batch is divided into two", self.iter)
+        self.optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        middle = len(batch) // 2
+        halves = [
+            self._add_gradients(half, len(half) / len(batch)) for half in (batch[:middle], batch[middle:])
+        ]
+        return {
+            name: (halves[0][name] * middle + halves[1][name] * (len(batch) - middle)) / len(batch)
+            for name in halves[0]
+        }
+
+    def _add_gradients(self, batch: Any, share: float) -> dict[str, Tensor]:
         dtype = PRECISIONS[self.precision] if self.precision else None
         with torch.autocast(self.device_type, dtype, enabled=dtype is not None):
             losses: dict[str, Tensor] = self.model(batch)
         total: Any = sum(losses.values())
-        self.grad_scaler.scale(total / self.accumulate).backward()
+        self.grad_scaler.scale(total * share / self.accumulate).backward()
         return losses
 
     def _exchange(self, last: bool) -> AbstractContextManager[Any]:
@@ -95,12 +203,32 @@ class Trainer(SimpleTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with ``grad_scaler`` as in detectron2's AMPTrainer if gradients are scaled."""
-        scaler = {"grad_scaler": self.grad_scaler.state_dict()} if self.grad_scaler.is_enabled() else {}
-        return {**super().state_dict(), **scaler}
+        state = {**super().state_dict(), "seed": self.seed, "options": self.options, "skipped": self.skipped}
+        if self.grad_scaler.is_enabled():
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        if isinstance(self.data_loader, TrainLoader):
+            state["loader"] = self.data_loader.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state; it may come from a run in another precision."""
+        """Restore the state; it may come from a run in another precision, and of an earlier version.
+
+        Options of the optimizer that the config has changed since then take effect.
+        """
         super().load_state_dict(state_dict)
+        apply_changed_options(self.optimizer, state_dict.get("options"), self.options)
+        self.skipped = state_dict.get("skipped", 0)
+        if self.given_seed is None:
+            self.seed = state_dict.get("seed", self.seed)
+        if "loader" in state_dict and isinstance(self.data_loader, TrainLoader):
+            self.data_loader.load_state_dict(state_dict["loader"])
+        else:
+            logger.warning(
+                "The order and the augmentation of the images start anew: %s",
+                "the loader cannot continue"
+                if "loader" in state_dict
+                else "the checkpoint has no state of the loader, as those of d2timm 0.1",
+            )
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
@@ -110,4 +238,36 @@ def build_trainer(
 ) -> Trainer:
     """Build the trainer that the node ``train`` configures."""
     precision = train.amp.get("precision", "fp16") if train.amp.enabled else None
-    return Trainer(model, loader, optimizer, train.get("accumulate", 1), precision)
+    seed = None if train.seed is None or train.seed < 0 else train.seed
+    return Trainer(
+        model,
+        loader,
+        optimizer,
+        train.get("accumulate", 1),
+        precision,
+        seed,
+        on_nan(train).skip,
+        bool(train.get("split_on_oom")),
+    )
+
+
+def on_nan(train: DictConfig) -> OnNan:
+    """What the node ``train`` says about losses that are not finite; configs of version 0.1 say nothing."""
+    return OnNan(**train.get("on_nan", {}))
+
+
+@contextmanager
+def out_of_memory_explained(cfg: DictConfig) -> Iterator[None]:
+    """Raise ConfigError with the peak memory and what lowers it if a block runs out of memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not cpu and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        batch, accumulate = cfg.dataloader.train.total_batch_size, cfg.train.get("accumulate", 1)
+        raise ConfigError(
+            f"out of memory, with a peak of {peak_memory() / 2**30:.1f} GB: lower "
+            f"dataloader.train.total_batch_size={batch} and raise train.accumulate={accumulate} by the same "
+            "factor, train on smaller images, or use train.amp.enabled=True"
+        ) from error

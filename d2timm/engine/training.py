@@ -12,23 +12,36 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.engine import HookBase, create_ddp_model, default_writers, hooks
+from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
 from ..config.build import build_model, instantiate
+from ..config.lazy import save
 from ..runs.checkpoint import AVERAGE, LAST, AtomicCheckpointer, find_checkpoint, is_averaged
 from ..runs.record import Record, recorded
-from .hooks import AverageWeights, RecordProgress, Schedule, StopBelowMedian, StopEarly, Stopped
+from ..utils.signals import StopSignals
+from .checkpoints import SaveCheckpoints
+from .event_log import EventLog
+from .hooks import (
+    AverageWeights,
+    Evaluate,
+    RecordProgress,
+    Schedule,
+    StopBelowMedian,
+    StopEarly,
+    Stopped,
+)
 from .left_out import add_bad_samples
 from .optim import build_optimizer
 from .schedules import counts_epochs, images_per_step, in_iterations
-from .trainer import build_trainer
-from .validation import Metrics, describe_model, finish, metric_of, score
+from .trainer import NotFiniteError, build_trainer, on_nan, out_of_memory_explained
+from .validation import Metrics, describe_model, finish, measure, metric_of, store
 from .writers import build_writers
 
 __all__ = ["train"]
@@ -36,15 +49,20 @@ __all__ = ["train"]
 logger = logging.getLogger(__name__)
 
 BEST = "model_best"  # name of the checkpoint with the best score
+WARM_UP = 3  # iterations at the start of a run whose time is not logged
 
 
-def train(cfg: DictConfig, resume: bool, record: Record) -> None:
+def train(cfg: DictConfig, resume: bool, record: Record, signals: StopSignals) -> None:
     """Train, evaluate and write the run folder.
 
     Args:
         cfg: the tree, checked, its dataset resolved.
         resume: continue from the last checkpoint of the folder, if it has one.
         record: the record of the run, which the first process updates.
+        signals: those that ask the run to stop.
+
+    Raises:
+        Interrupted: a signal asked the run to stop; it can be continued.
     """
     folder = Path(cfg.train.output_dir)
     resume = resume and (folder / LAST).is_file()
@@ -54,17 +72,27 @@ def train(cfg: DictConfig, resume: bool, record: Record) -> None:
         record.continue_from(earlier)
     record.pid, record.host = os.getpid(), socket.gethostname()
     with recorded(record, folder) if comm.is_main_process() else nullcontext():
-        _train(cfg, folder, resume, record)
+        while True:
+            try:
+                with out_of_memory_explained(cfg):
+                    return _train(cfg, folder, resume, record, signals)
+            except NotFiniteError as error:
+                if record.times_back >= on_nan(cfg.train).go_back or not (folder / LAST).is_file():
+                    raise
+                record.times_back += 1
+                resume = True
+                logger.warning("%s; it goes back to the last checkpoint with a lower learning rate", error)
 
 
-def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
+def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals: StopSignals) -> None:
     main = comm.is_main_process()
+    restore_folder = partial(_restore_folder, folder, cfg)
     if counts_epochs(cfg.train):
         cfg = copy.deepcopy(cfg)  # the saved config keeps the user's epochs
         in_iterations(cfg.train, len(instantiate(cfg.dataloader.train.dataset)), images_per_step(cfg))
     model = build_model(cfg, weights=not resume)
     describe_model(record, cfg, model)
-    optimizer = build_optimizer(cfg, model)
+    optimizer = build_optimizer(cfg, model, on_nan(cfg.train).lr_factor ** record.times_back)
     loader = instantiate(cfg.dataloader.train)
     parallel = create_ddp_model(model, **_ddp_options(cfg.train))
     trainer = build_trainer(cfg.train, parallel, loader, optimizer)
@@ -73,59 +101,97 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record) -> None:
     checkpointer = AtomicCheckpointer(parallel, str(folder), trainer=trainer)
     if average:
         checkpointer.add_checkpointable(AVERAGE, average.averaged)
+    start = 0
 
     def evaluate_now() -> Metrics:
+        if trainer.iter + 1 == start and (recorded := _recorded_metrics(record, start)) is not None:
+            return recorded
         add_bad_samples(record, folder, "train", loader)
-        metrics = score(record, cfg, evaluated)
-        if main:
-            if record.note_best():
-                checkpointer.save_weights(BEST, iteration=record.iterations - 1)
-            record.write(folder)
+        metrics, speed = measure(record, cfg, evaluated)
+        with signals.held():
+            store(record, metrics, speed)
+            if main:
+                if record.note_best():
+                    checkpointer.save_weights(BEST, iteration=record.iterations - 1)
+                record.try_write(folder)
         return metrics
 
-    trainer.register_hooks(_hooks(cfg, folder, record, checkpointer, average, evaluate_now))
+    closing = _closing_hooks(cfg, folder, record, evaluate_now)
+    first = hooks.IterationTimer(warmup_iter=0 if resume else WARM_UP)
+    step_hooks = _step_hooks(cfg, folder, record, checkpointer, average, signals, restore_folder)
+    trainer.register_hooks([first, *step_hooks])
+    trainer.register_hooks(closing)
     if resume:
         checkpointer.load(str(find_checkpoint(folder)))
+        start, trainer.unfinished = trainer.iter + 1, closing
+        record.iterations = start
     else:
         checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
-    start = trainer.iter + 1 if resume else 0
     end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
-    if start < end:
-        trainer.register_hooks([_writers(cfg, folder) if main else None])
-        try:
-            trainer.train(start, end)
-        except Stopped as stopped:
-            record.stopped = str(stopped)
-            logger.info("This run %s.", stopped)
-    else:
+    if start >= end:
         logger.info("All %d iterations are already trained; evaluating.", end)
-        record.iterations = start
-        evaluate_now()
+    try:
+        trainer.train(start, end)
+    except Stopped as stopped:
+        record.stopped = str(stopped)
+        logger.info("This run %s.", stopped)
     if main and record.best_score is not None:
         best = (record.metric, record.best_score, record.best_iterations)
         logger.info("Best %s: %.2f after %d iterations, in %s.pth", *best, folder / BEST)
     finish(record, cfg, evaluated.eval())
 
 
-def _hooks(
+def _restore_folder(folder: Path, cfg: DictConfig) -> None:
+    """Create the folder of a run anew, with the config that the user gave."""
+    folder.mkdir(parents=True)
+    save(cfg, folder / "config.yaml")
+
+
+def _recorded_metrics(record: Record, iterations: int) -> Metrics | None:
+    """The metrics of an evaluation that a run has completed after its last checkpoint; None if it has not."""
+    done = bool(record.scores) and record.scores[-1][0] == iterations
+    metrics: Metrics | None = comm.all_gather(record.metrics if done else None)[0]
+    return metrics
+
+
+def _step_hooks(
     cfg: DictConfig,
     folder: Path,
     record: Record,
     checkpointer: AtomicCheckpointer,
     average: AverageWeights | None,
-    evaluate_now: Callable[[], Metrics],
-) -> list[HookBase | None]:
-    """Hooks in the order in which they run after a step; None: not in this process."""
-    main, train = comm.is_main_process(), cfg.train
+    signals: StopSignals,
+    restore_folder: Callable[[], None],
+) -> list[HookBase]:
+    """Hooks that belong to a step, in the order in which they run after it; the last one saves its result."""
+    train = cfg.train
+    progress = [RecordProgress(record, folder, train.checkpointer.period)] if comm.is_main_process() else []
     return [
-        hooks.IterationTimer(),
         Schedule(instantiate(cfg.lr_multiplier), train.max_iter),
-        average,
-        RecordProgress(record, folder, train.checkpointer.period) if main else None,
-        hooks.PeriodicCheckpointer(checkpointer, **train.checkpointer) if main else None,
-        hooks.EvalHook(train.eval_period, evaluate_now),
+        *([average] if average else []),
+        *progress,
+        SaveCheckpoints(
+            checkpointer,
+            signals,
+            record,
+            restore_folder=restore_folder,
+            eval_period=train.eval_period,
+            **train.checkpointer,
+        ),
+    ]
+
+
+def _closing_hooks(
+    cfg: DictConfig, folder: Path, record: Record, evaluate_now: Callable[[], Metrics]
+) -> list[HookBase]:
+    """Hooks that run after a step is saved, and again if a run continues from there."""
+    train = cfg.train
+    log = EventLog(folder, train.max_iter, train.log_period, partial(build_writers, cfg, folder))
+    return [
+        Evaluate(train.eval_period, evaluate_now),
         StopEarly(record, train.get("early_stop", 0), train.eval_period),
         StopBelowMedian(record, folder, train.get("stop_below_median", 0), train.eval_period),
+        *([log] if comm.is_main_process() else []),
     ]
 
 
@@ -134,11 +200,6 @@ def _average(train: DictConfig, model: nn.Module) -> AverageWeights | None:
         return None
     logger.info("Evaluations use averaged weights, with a decay of %g per step.", train.ema.decay)
     return AverageWeights(model, train.ema.decay, train.ema.warmup)
-
-
-def _writers(cfg: DictConfig, folder: Path) -> HookBase:
-    writers = [*default_writers(str(folder), cfg.train.max_iter), *build_writers(cfg, folder)]
-    return hooks.PeriodicWriter(writers, period=cfg.train.log_period)
 
 
 def _ddp_options(train: DictConfig) -> dict[str, Any]:

@@ -31,8 +31,9 @@ __all__ = [
     "evaluate",
     "evaluate_only",
     "finish",
+    "measure",
     "metric_of",
-    "score",
+    "store",
 ]
 
 #: Task (``bbox``, ``segm``, ...) -> metric -> percent
@@ -94,27 +95,31 @@ def evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
     record = Record.read(folder) or record
     record.compare_by(metric_of(cfg))
     describe_model(record, cfg, model)
-    score(record, cfg, model)
+    store(record, *measure(record, cfg, model))
     finish(record, cfg, model.eval())
     if comm.is_main_process():
         record.status = "done"
         record.write(folder)
 
 
-def score(record: Record, cfg: DictConfig, model: nn.Module) -> Metrics:
-    """Evaluate a detector; in the first process, store metrics, speed and memory in the record.
+def measure(record: Record, cfg: DictConfig, model: nn.Module) -> tuple[Metrics, float | None]:
+    """Evaluate a detector, and return its metrics and its speed in images per second.
 
     Without a validation set, there is nothing to evaluate, and no metric.
     """
     if not has_validation(cfg):
-        return {}
+        return {}, None
     with Speed(model) as speed:
         metrics = evaluate(cfg, model, record)
-    if comm.is_main_process():
-        record.images_per_second = speed.images_per_second
+    return metrics, speed.images_per_second
+
+
+def store(record: Record, metrics: Metrics, images_per_second: float | None) -> None:
+    """Store the result of ``measure`` and the peak memory in a record, in the first process."""
+    if metrics and comm.is_main_process():
+        record.images_per_second = images_per_second
         record.set_metrics(metrics)
         record.measure_memory()
-    return metrics
 
 
 def finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:

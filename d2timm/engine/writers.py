@@ -46,15 +46,16 @@ class ServiceWriter(EventWriter):
         folder: the run folder; the run gets its name.
         config: dotted key -> value of the config, as ``settings`` returns it.
         window: iterations over which noisy scalars are smoothed by their median, as in detectron2's writers.
+        sent: the latest iteration whose scalars were sent before.
     """
 
     package: ClassVar[str]
     extra: ClassVar[str]
     id_file: ClassVar[str]
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], window: int = 20) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], window: int = 20, sent: int = -1) -> None:
         self.window = window
-        self.sent = -1  # the latest iteration whose scalars were sent
+        self.sent = sent
         file = folder / self.id_file
         run_id = file.read_text() if file.is_file() else None
         file.write_text(self.open(folder, config, run_id))
@@ -184,10 +185,10 @@ def check_writers(names: Sequence[str]) -> None:
             raise ConfigError(f"train.writers={list(names)} needs: pip install 'd2timm[{writer.extra}]'")
 
 
-def build_writers(cfg: DictConfig, folder: Path) -> list[EventWriter]:
-    """Create the writers that ``train.writers`` lists."""
+def build_writers(cfg: DictConfig, folder: Path, sent: int = -1) -> list[EventWriter]:
+    """Create the writers that ``train.writers`` lists; scalars up to an iteration were sent before."""
     names = cfg.train.get("writers") or []
-    return [WRITERS[name](folder, settings(cfg)) for name in names]
+    return [WRITERS[name](folder, settings(cfg), sent=sent) for name in names]
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:

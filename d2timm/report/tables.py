@@ -24,6 +24,7 @@ __all__ = ["PLOT", "as_json", "summary", "write_tables"]
 
 PLOT = "pareto.png"
 TERMINAL_WIDTH = 120
+UNFINISHED = ("interrupted", "killed", "failed", "unreadable")
 
 NOTES = (
     "GFLOPs are billions of multiply-adds of backbone and neck for an image of the evaluated size. "
@@ -137,9 +138,7 @@ def _as_markdown(title: str, entries: Sequence[Entry]) -> str:
     parts += [_table(columns, "github"), *remarks(entries), NOTES]
     if best(entries):
         parts.append(f"![Score against latency and against parameters]({PLOT})")
-    unfinished = [
-        run for entry in entries for run in entry.runs if run.status in ("killed", "failed", "unreadable")
-    ]
+    unfinished = [run for entry in entries for run in entry.runs if run.status in UNFINISHED]
     if unfinished:
         lines = (f"- {_escape(f'{run.name}, {run.status}: {run.reason}')}" for run in unfinished)
         parts += ["## Runs that did not finish", "\n".join(lines)]

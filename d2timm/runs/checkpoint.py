@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from shutil import disk_usage
 from typing import Any
 from urllib.parse import ParseResult, urlparse
 from zipfile import ZipFile, is_zipfile
@@ -24,6 +25,7 @@ __all__ = [
     "AVERAGE",
     "LAST",
     "AtomicCheckpointer",
+    "check_finite",
     "check_fit",
     "find_checkpoint",
     "is_averaged",
@@ -80,8 +82,17 @@ class AtomicCheckpointer(DetectionCheckpointer):
         data.update({key: self.checkpointables[key].state_dict() for key in checkpointables})
         file = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", file)
-        with atomic_write(file) as partial:
-            torch.save(data, partial)
+        for key in {"model", AVERAGE} & data.keys():
+            check_finite(data[key])
+        try:
+            with atomic_write(file) as partial:
+                torch.save(data, partial)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
+            free = disk_usage(self.save_dir).free // 10**6 if Path(self.save_dir).is_dir() else 0
+            reason = (
+                error.strerror or str(error) if isinstance(error, OSError) else "the disk is full or broken"
+            )
+            raise OSError(f"{file} cannot be written: {reason}; {free} MB are free") from error
         return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -220,13 +231,19 @@ def check_fit(checkpoint: Mapping[str, Any], model: nn.Module, label: str) -> No
     raise ConfigError(f"{label}: none of its {len(weights)} weights fits the detector, {found}")
 
 
+def check_finite(weights: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a weight is not finite: the training has diverged."""
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise ConfigError(f"the weights are not finite, such as {name}: the training has diverged")
+
+
 def _check_values(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
     """Raise ConfigError if weights are of another type than those of the model, or not finite."""
     for name, value in loaded.items():
         if value.is_floating_point() != own[name].is_floating_point():
             raise ConfigError(f"the checkpoint is of another config: {name} is of type {value.dtype}")
-        if not torch.isfinite(value).all():
-            raise ConfigError(f"the weights are not finite, such as {name}: the training has diverged")
+    check_finite(loaded)
 
 
 def _verify(file: str) -> None:

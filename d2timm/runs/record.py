@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -16,10 +17,13 @@ from pathlib import Path
 from threading import Lock
 
 from ..errors import ConfigError
-from ..utils.files import atomic_write, try_lock
-from ..utils.text import error_reason
+from ..utils.files import atomic_write, remove_leftovers, try_lock
+from ..utils.signals import Interrupted
+from ..utils.text import error_reason, one_line
 
-__all__ = ["FILE", "Record", "is_held", "move_aside", "record_failure", "recorded"]
+__all__ = ["FILE", "Record", "hold", "is_held", "move_aside", "record_failure", "recorded"]
+
+logger = logging.getLogger(__name__)
 
 FILE = "result.json"
 LOCK = ".lock"
@@ -32,7 +36,8 @@ class Record:
     """The state of a run.
 
     Attributes:
-        status: ``running`` (also after the process was killed), ``done`` or ``failed``.
+        status: ``running`` (also after the process was killed), ``interrupted`` by a signal, ``done`` or
+            ``failed``.
         command: the command line that repeats the run, except for its folder.
         model_name: timm's name of the backbone.
         parameters: number of parameters of the detector.
@@ -51,6 +56,7 @@ class Record:
         skipped: split -> kind of finding -> number of samples of the dataset that were left out; the samples
             are listed in ``skipped.json``.
         notes: what a reader of the metrics should know.
+        times_back: how often the run went back to a checkpoint with a lower learning rate.
         stopped: why the run ended before its schedule did.
         error: why the run failed.
         pid: process that trains, 0 if unknown.
@@ -75,6 +81,7 @@ class Record:
     best_iterations: int | None = None
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    times_back: int = 0
     stopped: str | None = None
     error: str | None = None
     pid: int = field(default_factory=os.getpid)
@@ -102,6 +109,13 @@ class Record:
         """Write the record to a run folder."""
         with _WRITING, atomic_write(folder / FILE) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def try_write(self, folder: Path) -> None:
+        """Write the record, or warn if that is impossible, as on a full disk."""
+        try:
+            self.write(folder)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", folder / FILE, one_line(error))
 
     def measure_memory(self) -> None:
         """Update the peak memory with that of this process so far."""
@@ -144,6 +158,7 @@ class Record:
     def continue_from(self, earlier: Record) -> None:
         """Copy progress and scores of the part of this run before a resume."""
         self.train_seconds, self.iterations = earlier.train_seconds, earlier.iterations
+        self.times_back = earlier.times_back
         self.peak_memory_bytes = earlier.peak_memory_bytes
         self.metrics, self.scores = earlier.metrics, earlier.scores
         self.best_score, self.best_iterations = earlier.best_score, earlier.best_iterations
@@ -153,22 +168,25 @@ class Record:
 def recorded(record: Record, folder: Path) -> Iterator[None]:
     """Lock a run folder and keep its record up to date: running, then done, or failed with the reason.
 
-    The record of a run that is interrupted or killed stays ``running``, because the run can be resumed;
-    ``is_held`` returns whether a process still trains it.
+    The record of a run that is killed stays ``running``, because the run can be resumed; ``is_held`` returns
+    whether a process still trains it.
 
     Raises:
         ConfigError: another process trains in the folder.
     """
-    with _held(folder):
+    with hold(folder):
         reset_peak_memory()
         record.write(folder)
         try:
             yield
         except BaseException as error:
-            record.status = "failed" if isinstance(error, Exception) else "running"
+            if isinstance(error, Interrupted):
+                record.status = "interrupted"
+            elif isinstance(error, Exception):
+                record.status = "failed"
             record.error = error_reason(error)
             record.measure_memory()
-            record.write(folder)
+            record.try_write(folder)
             raise
         record.status = "done"
         record.measure_memory()
@@ -185,15 +203,25 @@ def record_failure(folder: Path, error: Exception) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Lock a run folder, so that no other process trains in it."""
+def hold(folder: Path) -> Iterator[None]:
+    """Lock a run folder, so that no other process writes to it; this process may hold it already.
+
+    Temporary files of processes that were killed there are deleted.
+
+    Raises:
+        ConfigError: another process trains in the folder.
+    """
     folder = folder.resolve()
+    if folder in _HELD:
+        yield
+        return
     with (folder / LOCK).open("w") as lock:
         if not try_lock(lock):
             time.sleep(0.3)  # is_held, in another process, locks the file for a moment
             if not try_lock(lock):
                 raise ConfigError(f"{folder}: another process trains there")
         _HELD.add(folder)
+        remove_leftovers(folder)
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from .record import FILE, Record, is_held
 __all__ = ["STATUSES", "Run", "read_runs"]
 
 #: Ordered from the most to the least progress
-STATUSES = ("done", "stopped", "paused", "running", "killed", "failed", "unreadable")
+STATUSES = ("done", "stopped", "paused", "running", "interrupted", "killed", "failed", "unreadable")
 
 SWEEP = f"the folder of a sweep, with run folders that have a {FILE}"
 
@@ -28,8 +28,8 @@ class Run:
     Attributes:
         name: name of the folder.
         status: ``done`` (its schedule ended), ``stopped`` (early, on purpose), ``paused`` (ended before its
-            schedule did), ``running``, ``killed`` (no process trains it any more), ``failed`` or
-            ``unreadable``.
+            schedule did), ``running``, ``interrupted`` (by a signal, and saved), ``killed`` (no process
+            trains it any more), ``failed`` or ``unreadable``.
         reason: explains the status in one line; may be empty.
         record: the record in the folder; a default one if it is unreadable.
     """
@@ -92,8 +92,8 @@ def _check(record: Record) -> None:
         if not _is(getattr(record, name), kind):
             expected = getattr(kind, "__name__", kind)
             raise ValueError(f"{name} is {getattr(record, name)!r:.60}, expected {expected}")
-    if record.status not in ("running", "done", "failed"):
-        raise ValueError(f"status is {record.status!r}, expected running, done or failed")
+    if record.status not in ("running", "interrupted", "done", "failed"):
+        raise ValueError(f"status is {record.status!r}, expected running, interrupted, done or failed")
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -118,8 +118,10 @@ def _status(record: Record, held: bool) -> tuple[str, str]:
     progress = f"{record.iterations} of {record.max_iter} iterations"
     if record.status == "failed":
         return "failed", record.error or "no reason is recorded"
+    if record.status == "interrupted":
+        return "interrupted", f"{progress}: {record.error}"
     if record.status == "running" and held:
-        return "running", progress
+        return "running", f"{progress}; {record.error}" if record.error else progress
     if record.status == "running":
         killed = f"cut off at iteration {record.iterations} of {record.max_iter}"
         return "killed", f"{killed}: {record.error}" if record.error else killed

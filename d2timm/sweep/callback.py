@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from ..runs.record import FILE
+from .stopping import SweepSignals
 
 __all__ = ["SweepFolder", "print_leaderboard"]
 
@@ -30,6 +31,8 @@ class SweepFolder(Callback):
         SweepFolder.path = Path(config.hydra.sweep.dir)
         SweepFolder.path.mkdir(parents=True, exist_ok=True)
         print(f"sweep folder: {SweepFolder.path}")
+        if SweepSignals.current:
+            SweepSignals.current.start(SweepFolder.path, config.hydra.launcher)
 
 
 def print_leaderboard(sweep: Path) -> int:
@@ -47,7 +50,7 @@ def print_leaderboard(sweep: Path) -> int:
     print(summary(entries))
     statuses = {run.status for entry in entries for run in entry.runs}
     again = shlex.quote(f"hydra.sweep.dir={sweep}")
-    if "killed" in statuses:
+    if statuses & {"interrupted", "killed"}:
         print(f"To continue interrupted runs, start the sweep again with {again}")
     if "failed" in statuses:
         print(f"To repeat failed runs, add --repeat-failed {again}")

@@ -24,17 +24,18 @@ from omegaconf.errors import OmegaConfBaseException
 from ..config.paths import quote
 from ..errors import ConfigError
 from ..utils.checks import suggest
+from ..utils.signals import Interrupted
 from ..utils.text import first_line
 from .callback import SweepFolder, print_leaderboard
 from .hydra_groups import BACKBONE
 from .jobs import in_sweep, run_job
 from .overrides import CONF, CONFIG, prepare
+from .stopping import SweepSignals
 
 __all__ = ["main"]
 
 Task: TypeAlias = Callable[[DictConfig], "float | None"]
 
-INTERRUPTED = 130  # the exit code that shells report for a process that Ctrl-C ended
 MAX_LOST_WORKERS = 5
 
 
@@ -46,7 +47,7 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
         arguments: all other arguments, which are Hydra's.
 
     Returns:
-        The exit code: 0, 1 for a sweep with runs that did not finish, or 130 after Ctrl-C.
+        The exit code: 0, 1 for a sweep with runs that did not finish, or 128 + its number after a signal.
 
     Raises:
         ConfigError: the user made a mistake.
@@ -54,11 +55,12 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
     mistakes: list[str] = []
     code = 0
     try:
-        _compose_and_run(_make_task(options, mistakes), options, prepare(arguments))
+        with SweepSignals().handled():
+            _compose_and_run(_make_task(options, mistakes), options, prepare(arguments))
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         mistakes.append(explain(error))
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except Interrupted as interrupted:
+        code = interrupted.exit_code
     finally:  # after any other error as well, because some runs may have ended
         failed = _end_sweep(options.dry_run)
     if mistakes:

@@ -3,10 +3,10 @@
 A job of a sweep does not raise if its run fails: the reason is written to the run folder, and the other jobs
 continue. An earlier run in the folder decides what the job does:
 
-    no run                  train
-    done                    nothing; its score is read
-    interrupted or paused   continue from the last checkpoint
-    failed                  nothing, unless failed runs are to be repeated
+    no run                           train
+    done                             nothing; its score is read
+    interrupted, killed or paused    continue from the last checkpoint
+    failed                           nothing, unless failed runs are to be repeated
 
 ``python -m d2timm.sweep.jobs`` is the process of one job, which reads its task from standard input.
 """
@@ -36,8 +36,10 @@ from ..engine.run import start
 from ..errors import ConfigError
 from ..runs.record import Record, is_held, move_aside
 from ..utils.quiet import silence
+from ..utils.signals import STOP_SIGNALS, Interrupted
 from ..utils.text import error_reason
 from ..utils.trees import flatten
+from . import stopping
 from .slots import count_slots, share, slot
 
 __all__ = ["PAUSE", "in_sweep", "job_name", "run_job"]
@@ -51,6 +53,7 @@ JOBS_AT_ONCE = "D2TIMM_JOBS_AT_ONCE"
 CHANGEABLE = ("output_dir", "pause_at", "stop_below_median", "threads", "writers")
 PAUSE = "train.pause_at"
 MAX_NAME = 120  # characters
+LOST = "its worker process was killed"  # why a run ended that a launcher had started
 
 
 def run_job(cfg: DictConfig, options: argparse.Namespace) -> float | None:
@@ -90,6 +93,8 @@ def in_sweep(hydra: Any) -> bool:
 def _run_in_sweep(
     tree: dict[str, Any], folder: Path, options: argparse.Namespace, command: list[str]
 ) -> None:
+    if stopping.is_requested(folder.parent):
+        return None
     earlier = Record.read(folder)
     if earlier and is_held(folder):
         return _report(folder, "is being trained by another process")
@@ -172,15 +177,18 @@ def _start_process(
             text=True,
         )
         try:
-            process.communicate(task)
+            with stopping.listed(process, folder):
+                process.communicate(task)
         except BaseException:  # this process must end, and leave the folder free for another
-            process.kill()
+            process.terminate()
             process.wait()
             raise
     record = Record.read(folder) or _first_record(tree, command)
-    if process.returncode == 0 or record.status != "running":
+    if record.status != "running":
         return  # the process has written its record
-    if process.returncode < 0:
+    if -process.returncode in STOP_SIGNALS:  # before it could handle them
+        record.status, record.error = "interrupted", str(Interrupted(-process.returncode))
+    elif process.returncode < 0:
         record.error = f"killed by {signal.Signals(-process.returncode).name}"
     else:
         record.status, record.error = "failed", f"exit code {process.returncode}; see output.txt"
@@ -198,6 +206,8 @@ def _is_open(earlier: Record, tree: dict[str, Any], options: argparse.Namespace)
     """Whether a run that no process trains is to be continued or repeated."""
     if earlier.status == "failed":
         return bool(options.repeat_failed)
+    if earlier.status == "interrupted":
+        return options.resume_lost or earlier.error != LOST
     if earlier.status == "running":
         return options.resume_lost or not earlier.error
     end = min(tree["train"]["pause_at"] or earlier.max_iter, earlier.max_iter)
@@ -258,17 +268,12 @@ def job_name(overrides: str) -> str:
 OmegaConf.register_new_resolver("d2timm_job_name", job_name, replace=True)
 
 
-def _exit_with(parent: int, folder: Path) -> None:
-    """Wait until the parent process has ended; then note this in the run folder and exit."""
+def _stop_with(parent: int, orphaned: threading.Event) -> None:
+    """Wait until the parent process has ended, then stop this one; its run is saved first."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    try:
-        record = Record.read(folder)
-        if record and record.status == "running":
-            record.error = "its worker process was killed"
-            record.write(folder)
-    finally:
-        os._exit(1)
+    orphaned.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
@@ -277,8 +282,16 @@ def main() -> int:
     silence()
     task = json.load(sys.stdin)
     folder, options = Path(task["folder"]), argparse.Namespace(**task["options"])
-    threading.Thread(target=_exit_with, args=(parent, folder), daemon=True).start()
-    return int(not _start_recorded(task["tree"], folder, options, task["command"]))
+    orphaned = threading.Event()
+    threading.Thread(target=_stop_with, args=(parent, orphaned), daemon=True).start()
+    try:
+        return int(not _start_recorded(task["tree"], folder, options, task["command"]))
+    except Interrupted as interrupted:
+        record = Record.read(folder)
+        if record and orphaned.is_set():
+            record.error = LOST
+            record.write(folder)
+        return interrupted.exit_code
 
 
 if __name__ == "__main__":

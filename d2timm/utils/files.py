@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
+import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["PACKAGE", "atomic_write", "cache_root", "resource_folder", "try_lock"]
+__all__ = ["PACKAGE", "atomic_write", "cache_root", "remove_leftovers", "resource_folder", "try_lock"]
 
 #: Folder of the installed package
 PACKAGE = Path(__file__).parents[1]
@@ -19,11 +22,15 @@ PACKAGE = Path(__file__).parents[1]
 def atomic_write(file: Path) -> Iterator[Path]:
     """Write a file so that readers see either its old content or all of the new content.
 
+    Temporary files that earlier processes have left, because they were killed while they wrote the same file,
+    are deleted.
+
     Yields:
         A temporary path in the folder of ``file`` to write to. It replaces ``file`` once its data is on
         the disk, and is deleted if the body raises.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    remove_leftovers(file.parent, file.name)
+    partial = file.with_name(f".{file.name}.{os.getpid()}@{socket.gethostname()}")
     try:
         yield partial
         with partial.open("rb") as written:
@@ -31,6 +38,31 @@ def atomic_write(file: Path) -> Iterator[Path]:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete temporary files of ``atomic_write`` whose process, on this machine, has ended.
+
+    Args:
+        folder: the folder; it may be missing.
+        name: of the file that was written; None: any.
+    """
+    with suppress(OSError):  # another process may delete the same ones, and a file system may be read-only
+        for file in folder.glob(f".{glob.escape(name or '')}*"):
+            match = re.fullmatch(r"\.(.+)\.(\d+)@(.+)", file.name)
+            ours = match and name in (None, match[1]) and match[3] == socket.gethostname()
+            if match and ours and not _is_alive(int(match[2])):
+                file.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def try_lock(file: IO[Any], exclusive: bool = True) -> bool:

@@ -10,15 +10,18 @@ import dataclasses
 import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError
 from .text import one_line
+from .values import check_arguments
 
-__all__ = ["TRUST", "config_target", "instantiate", "resolve_target", "trust", "trusted"]
+__all__ = ["TRUST", "check_targets", "config_target", "instantiate", "resolve_target", "trust", "trusted"]
 
 T = TypeVar("T")
 
@@ -59,6 +62,18 @@ IMPORTED = (
     "detectron2.data",
 )
 
+#: Errors that a class raises for arguments that do not suit it
+UNSUITABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 _OWN: set[Any] = set()  # what config_target has marked
 
 
@@ -81,27 +96,112 @@ def trusted() -> list[str]:
 def instantiate(node: Any) -> Any:
     """Build the object of a node: its ``_target_`` is called with its other keys as arguments.
 
-    Nested nodes are built first, as in ``detectron2.config.instantiate``.
+    Nested nodes are built first, as in ``detectron2.config.instantiate``. Before anything is built, all of
+    them are checked.
 
     Args:
         node: a mapping with ``_target_``, or a list; anything else is returned as it is.
 
     Raises:
-        ConfigError: a ``_target_`` is none that a config may name.
+        ConfigError: as ``check_targets``, or a target cannot be built with its arguments.
     """
+    check_targets(node)
+    return _build(node)
+
+
+def check_targets(node: Any) -> None:
+    """Check the nodes of a tree without building them: each ``_target_`` and its arguments.
+
+    Raises:
+        ConfigError: a ``_target_`` is none that a config may name, or an argument is unknown to it or has
+            another type or range than it declares, or a value refers to one that does not exist.
+    """
+    try:
+        _check(node)
+    except RecursionError:
+        raise ConfigError("the config is nested too deeply, or a node of it refers to itself") from None
+
+
+def _check(node: Any) -> None:
     if isinstance(node, (list, ListConfig)):
-        return [instantiate(value) for value in node]  # a ListConfig would evaluate texts once more
-    if isinstance(node, DictConfig) and dataclasses.is_dataclass(node._metadata.object_type):
+        for value in _parts(node):
+            _check(value)
+    if not isinstance(node, Mapping) or _is_dataclass(node):
+        return
+    if "_target_" not in node:
+        for key in node:
+            if not _is_elsewhere(node, key):
+                _check(node[key])
+        return
+    values = _arguments(node)
+    for value in values.values():
+        _check(value)
+    plain = {key: value for key, value in values.items() if not _contains_nodes(value)}
+    check_arguments(_target(node), values, plain, _place(node))
+
+
+def _build(node: Any) -> Any:
+    if isinstance(node, (list, ListConfig)):
+        return [_build(value) for value in _parts(node)]
+    if _is_dataclass(node):
         return OmegaConf.to_object(node)
     if not isinstance(node, Mapping) or "_target_" not in node:
         return node
+    target, arguments = _target(node), {key: _build(value) for key, value in _arguments(node).items()}
+    try:
+        return target(**arguments)
+    except ConfigError:
+        raise
+    except UNSUITABLE as error:
+        # an assertion without a message: its line of code says what was expected
+        reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or ""
+        label = getattr(target, "__qualname__", str(target))
+        raise ConfigError(f"{_place(node) or label} cannot be built: {one_line(reason)}") from error
+
+
+def _target(node: Mapping[str, Any]) -> Any:
     target = node["_target_"]
     if isinstance(target, str):
-        target = resolve_target(target, node._get_full_key(None) if isinstance(node, DictConfig) else "")
-    elif isinstance(target, Mapping) or not callable(target):  # Python code may have put a class there
+        return resolve_target(target, _place(node))
+    if isinstance(target, Mapping) or not callable(target):  # Python code may have put a class there
         raise ConfigError(f"_target_={one_line(target)} is not the name of a class or function")
-    arguments = {str(key): instantiate(value) for key, value in node.items() if key != "_target_"}
-    return target(**arguments)
+    return target
+
+
+def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {str(key): value for key, value in node.items() if key != "_target_"}
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{_place(node)}: {one_line(error)}") from None
+
+
+def _parts(node: Any) -> list[Any]:
+    try:
+        return list(node)  # a ListConfig would evaluate texts once more
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{_place(node)}: {one_line(error)}") from None
+
+
+def _place(node: Any) -> str:
+    """The place of a node in its tree, such as ``model.backbone``."""
+    return str(node._get_full_key(None)) if OmegaConf.is_config(node) else ""
+
+
+def _is_elsewhere(node: Mapping[str, Any], key: str) -> bool:
+    """Whether a value refers to another place of the tree, or has yet to be set."""
+    return isinstance(node, DictConfig) and (
+        OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key)
+    )
+
+
+def _contains_nodes(value: Any) -> bool:
+    if isinstance(value, (list, ListConfig)):
+        return any(map(_contains_nodes, _parts(value)))
+    return isinstance(value, Mapping)
+
+
+def _is_dataclass(node: Any) -> bool:
+    return isinstance(node, DictConfig) and dataclasses.is_dataclass(node._metadata.object_type)
 
 
 def resolve_target(name: str, place: str = "") -> Any:

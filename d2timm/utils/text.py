@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from ..errors import ConfigError
+from .signals import Interrupted
 
 __all__ = ["error_reason", "first_line", "one_line", "printable"]
 
@@ -33,9 +36,13 @@ def first_line(error: object, with_type: bool = False) -> str:
 def error_reason(error: BaseException) -> str:
     """Return the first line of an error as the reason of a failure.
 
-    The class is named as well, except for a ConfigError, whose message says all there is to say.
+    The class is named as well, except for those whose message says all there is to say. An error of a worker
+    process of torch's loader, whose text has the traceback there, is reduced to that of its cause.
     """
-    return first_line(error, with_type=not isinstance(error, ConfigError))
+    lines = str(error).strip().splitlines()
+    if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):
+        return lines[-1]
+    return first_line(error, with_type=not isinstance(error, (ConfigError, Interrupted)))
 
 
 def printable(text: str, lines: bool = False) -> str:

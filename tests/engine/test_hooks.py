@@ -82,7 +82,7 @@ def test_paused_run_is_done(paused: Path) -> None:
     assert result.score is not None
     assert (paused / "predictions.png").is_file()
     assert (paused / "last_checkpoint").read_text() == "model_final.pth"
-    assert optimizer_steps(paused / "model_0000001.pth") == {2}
+    assert optimizer_steps(paused / "model_final.pth") == {2}
 
 
 def test_paused_run_equals_the_full_run_up_to_the_pause(paused: Path, full: Path) -> None:
@@ -92,7 +92,8 @@ def test_paused_run_equals_the_full_run_up_to_the_pause(paused: Path, full: Path
     assert series(paused, "lr").items() <= series(full, "lr").items()
     assert read_record(paused).scores == read_record(full).scores[:1]
     weights, expected = (
-        torch.load(folder / "model_0000001.pth", weights_only=True)["model"] for folder in (paused, full)
+        torch.load(file, weights_only=True)["model"]
+        for file in (paused / "model_final.pth", full / "model_0000001.pth")
     )
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
@@ -100,7 +101,6 @@ def test_paused_run_equals_the_full_run_up_to_the_pause(paused: Path, full: Path
 def test_resumed_run_has_the_schedule_of_the_full_run(
     tiny: Callable[..., Any], paused: Path, full: Path, tmp_path: Path
 ) -> None:
-    """Its weights differ, because a resumed run samples its images anew, as in detectron2."""
     folder = tmp_path / "run"
     shutil.copytree(paused, folder)
     seconds = read_record(folder).train_seconds

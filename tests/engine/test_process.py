@@ -32,7 +32,6 @@ def test_run_writes_every_file(trained: Namespace) -> None:
         "inference",
         "last_checkpoint",
         "model_0000001.pth",
-        "model_0000003.pth",
         "model_best.pth",
         "model_final.pth",
         "predictions.png",

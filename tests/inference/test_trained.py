@@ -53,7 +53,7 @@ def class_names() -> list[str]:
 def test_weights_are_a_path_or_a_name_in_the_folder(run_without_data: Path, tmp_path: Path) -> None:
     folder = run_without_data
     assert open_run(folder, device="cpu").weights == folder / "model_final.pth"
-    assert open_run(folder, "model_0000001.pth", "cpu").weights == folder / "model_0000001.pth"
+    assert open_run(folder, "model_best.pth", "cpu").weights == folder / "model_best.pth"
     elsewhere = shutil.copy(folder / "model_final.pth", tmp_path / "x.pth")
     assert open_run(folder, elsewhere, "cpu").weights == elsewhere
 
@@ -108,7 +108,7 @@ def test_exported_file_without_a_config_is_an_error(tmp_path: Path) -> None:
 
 
 def test_unknown_weights_and_devices_are_an_error(run_without_data: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no\.pth: no such file; .* has model_0000001\.pth"):
+    with pytest.raises(ConfigError, match=r"no\.pth: no such file; .* has model_best\.pth"):
         open_run(run_without_data, "no.pth", "cpu")
     with pytest.raises(ConfigError, match="device=nothing"):
         open_run(run_without_data, device="nothing")

@@ -14,7 +14,7 @@ from helpers.run_folders import put
 
 from d2timm.errors import ConfigError
 from d2timm.runs import status as status_module
-from d2timm.runs.record import Record, _held
+from d2timm.runs.record import Record, hold
 from d2timm.runs.status import read_runs
 
 
@@ -44,7 +44,7 @@ def test_status_and_reason(tmp_path: Path, fields: dict[str, Any], status: str, 
 
 def test_run_is_running_while_its_folder_is_held(tmp_path: Path) -> None:
     folder = put(tmp_path / "job", status="running", iterations=60)
-    with _held(folder):
+    with hold(folder):
         (run,) = read_runs(tmp_path)
         assert (run.status, run.reason) == ("running", "60 of 100 iterations")
     assert read_runs(tmp_path)[0].status == "killed"
@@ -87,7 +87,7 @@ def test_run_that_ends_while_it_is_read_is_not_killed(
         ("[]", "no field of a run"),
         ("3", "not iterable"),
         ('{"accuracy": 0.5}', "no field of a run"),
-        ('{"status": "ok"}', "status is 'ok', expected running, done or failed"),
+        ('{"status": "ok"}', "status is 'ok', expected running, interrupted, done or failed"),
         ('{"status": "done", "metrics": [1, 2]}', "metrics is [1, 2], expected"),
         ('{"status": "done", "metrics": {"bbox": {"AP": NaN}}}', "metrics is"),
         ('{"status": "done", "iterations": "many"}', "iterations is 'many', expected int"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
+import signal
 import sys
 import threading
 from argparse import Namespace
@@ -24,6 +26,8 @@ from d2timm.config.lazy import save, to_plain
 from d2timm.runs.record import Record, recorded
 from d2timm.sweep import jobs
 from d2timm.sweep.jobs import MAX_NAME, job_name
+from d2timm.sweep.stopping import REQUEST
+from d2timm.utils.signals import Interrupted
 
 MASK = "mask_rcnn_timm.py"
 MODEL = "model.backbone.bottom_up.model_name"
@@ -518,7 +522,7 @@ def test_launcher_that_ends_kills_its_run(
     monkeypatch.setattr(jobs.subprocess, "Popen", start)
     with pytest.raises(SystemExit):
         run_job(tree, folder)
-    assert children[0].returncode == -9
+    assert children[0].returncode == -signal.SIGTERM
     assert Record.read(folder) is None
 
 
@@ -546,39 +550,41 @@ def test_process_runs_its_task(
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(task)))
     assert jobs.main() == code
     assert seen == [(tree, True, COMMAND)]
-    assert watches[0]["args"] == (os.getppid(), folder)
+    assert watches[0]["args"][0] == os.getppid()
     assert watches[0]["daemon"]
     if error:
         assert result(folder).status == "failed"
 
 
-class _Ended(BaseException):
-    """The end of the process."""
-
-
-@pytest.mark.parametrize(
-    "earlier", [INTERRUPTED, DONE, FAILED, None], ids=["running", "done", "failed", "none"]
-)
-def test_death_of_the_worker_is_recorded(
-    earlier: dict[str, Any] | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lost", [True, False])
+def test_interrupted_run_says_whether_its_worker_was_killed(
+    lost: bool, tree: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if earlier:
-        Record(**earlier).write(folder)
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    monkeypatch.setattr(os, "_exit", failing(_Ended()))
-    with pytest.raises(_Ended):
-        jobs._exit_with(12345, folder)
-    if earlier:
-        expected = "its worker process was killed" if earlier is INTERRUPTED else earlier.get("error")
-        assert (result(folder).status, result(folder).error) == (earlier["status"], expected)
+    asked = threading.Event()
+
+    def start(*args: Any) -> None:
+        Record(status="interrupted", error="interrupted by SIGTERM").write(folder)
+        assert asked.wait(5)
+        raise Interrupted(signal.SIGTERM)
+
+    parents = itertools.chain([1], itertools.repeat(2 if lost else 1))
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(os, "kill", lambda pid, number: asked.set())
+    if not lost:
+        asked.set()
+    monkeypatch.setattr(jobs, "_start", start)
+    task = {"tree": tree, "folder": str(folder), "options": vars(flags(resume=True)), "command": COMMAND}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(task)))
+    assert jobs.main() == 143
+    expected = "its worker process was killed" if lost else "interrupted by SIGTERM"
+    assert (result(folder).status, result(folder).error) == ("interrupted", expected)
 
 
-def test_run_ends_with_its_worker_even_if_its_record_cannot_be_written(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_run_starts_while_its_sweep_is_stopping(
+    tree: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Record(**INTERRUPTED).write(folder)
-    monkeypatch.setattr(Record, "write", failing(OSError("disk full")))
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    monkeypatch.setattr(os, "_exit", failing(_Ended()))
-    with pytest.raises(_Ended):
-        jobs._exit_with(12345, folder)
+    monkeypatch.setattr(jobs, "_start", failing(AssertionError("started")))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    (folder.parent / REQUEST).touch()
+    jobs._run_in_sweep(tree, folder, flags(), COMMAND)
+    assert not (folder / "result.json").exists()

@@ -140,6 +140,7 @@ dataloader = dict(
         num_workers=_settings + ".workers}",
         repeat_threshold=_settings + ".repeat_threshold}",
         on_error="${data.on_error}",
+        seed="${oc.select:train.seed,null}",
     ),
     test=L(build_test_loader)(
         dataset=L(dataset_dicts)(data="${data}", split="val"),

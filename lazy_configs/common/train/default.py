@@ -23,6 +23,12 @@ train = dict(
     checkpointer=dict(period="${data.settings.${data.name}.checkpoint_period}", max_to_keep=3),
     eval_period="${data.settings.${data.name}.eval_period}",  # 0: only at the end
     eval_epochs=None,  # period in epochs, instead of eval_period
+    on_nan=dict(  # if a loss is not finite
+        skip=0,  # leave out up to this many steps; then
+        go_back=0,  # go back to the last checkpoint up to this many times, each time
+        lr_factor=0.5,  # with a learning rate that is lower by this factor
+    ),
+    split_on_oom=False,  # divide a batch that does not fit into the memory of the GPU into two
     early_stop=0,  # stop after this many successive evaluations without a better score; 0: never
     log_period=20,
     tta=dict(

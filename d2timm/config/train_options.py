@@ -1,0 +1,87 @@
+"""Types and ranges of the node ``train``; its values and their meanings are in lazy_configs/common/train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from ..utils.values import Bounds
+
+__all__ = ["TrainOptions"]
+
+Count: TypeAlias = Annotated[int, Bounds(at_least=0)]
+Positive: TypeAlias = Annotated[int, Bounds(at_least=1)]
+Fraction: TypeAlias = Annotated[float, Bounds(above=0, below=1)]
+Epochs: TypeAlias = Annotated[float, Bounds(above=0)]
+
+
+@dataclass
+class _Amp:
+    enabled: bool
+    precision: str
+
+
+@dataclass
+class _Ema:
+    enabled: bool
+    decay: Annotated[float, Bounds(at_least=0, below=1)]
+    warmup: bool
+
+
+@dataclass
+class _Ddp:
+    broadcast_buffers: bool
+    find_unused_parameters: bool
+    fp16_compression: bool
+
+
+@dataclass
+class _Checkpointer:
+    period: Positive
+    max_to_keep: Positive
+
+
+@dataclass
+class _OnNan:
+    skip: Count
+    go_back: Count
+    lr_factor: Fraction
+
+
+@dataclass
+class _Tta:
+    enabled: bool
+    scales: Sequence[Annotated[float, Bounds(above=0)]]
+    flip: bool
+
+
+@dataclass
+class TrainOptions:
+    """The node ``train``."""
+
+    output_dir: str
+    init_checkpoint: str | None
+    max_iter: Positive | None
+    epochs: Epochs | None
+    accumulate: Positive
+    reference_batch_size: Positive | None
+    amp: _Amp
+    ema: _Ema
+    ddp: _Ddp
+    checkpointer: _Checkpointer
+    eval_period: Count
+    eval_epochs: Epochs | None
+    on_nan: _OnNan
+    split_on_oom: bool
+    early_stop: Count
+    log_period: Positive
+    tta: _Tta
+    writers: Sequence[str]
+    metric: str | None
+    pause_at: Positive | None
+    stop_below_median: Count
+    threads: Annotated[int, Bounds(at_least=1, at_most=1024)] | None
+    device: str
+    seed: Annotated[int, Bounds(below=2**63)]
+    cudnn_benchmark: bool

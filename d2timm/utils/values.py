@@ -1,0 +1,181 @@
+"""Types and ranges of the values in configs, declared by annotations where the values are used.
+
+def create_optimizer(params: list[dict[str, Any]], lr: Annotated[float, Bounds(above=0)] = 1e-4): ...
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ..errors import ConfigError
+from .checks import suggest
+from .text import one_line
+
+__all__ = ["Bounds", "check_arguments", "check_fields", "check_value"]
+
+#: Type -> what errors call its values
+NAMES: dict[Any, str] = {
+    None: "null",
+    NoneType: "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
+LISTS = (list, tuple, ListConfig)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a number; each limit is optional."""
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+    def contains(self, value: float) -> bool:
+        """Whether a number is in the range."""
+        return (
+            (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        limits = ((">", self.above), (">=", self.at_least), ("<", self.below), ("<=", self.at_most))
+        return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+
+
+def check_arguments(
+    target: Callable[..., Any], names: Iterable[str], values: Mapping[str, Any], place: str
+) -> None:
+    """Check the arguments of a node against the signature of its target.
+
+    Args:
+        target: the class or function; one without a signature is not checked.
+        names: the names of all arguments.
+        values: the values of those that are no nodes.
+        place: the node, for errors, such as ``model.backbone``.
+
+    Raises:
+        ConfigError: an argument is unknown, or has another type or range than declared.
+    """
+    signature = _signature(target)
+    if signature is None:
+        return
+    parameters = signature.parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for name in names:
+        if name not in known and not open_ended:
+            label = getattr(target, "__qualname__", str(target))
+            raise ConfigError(
+                f"{_join(place, name)}: {label} has no argument {one_line(name)!r}: {suggest(name, known)}"
+            )
+    for name, hint in _hints(target).items():
+        if name in values and name in known:
+            check_value(values[name], hint, _join(place, name))
+
+
+def check_fields(kind: type, node: Mapping[str, Any], place: str) -> None:
+    """Check the values of a node against the annotations of a dataclass; other keys are not checked.
+
+    Raises:
+        ConfigError: a value has another type or range than declared.
+    """
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if name not in node:
+            continue
+        try:
+            value = node[name]
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{_join(place, name)}: {one_line(error)}") from None
+        if isinstance(hint, type) and isinstance(value, Mapping):
+            check_fields(hint, value, _join(place, name))
+        else:
+            check_value(value, hint, _join(place, name))
+
+
+def check_value(value: Any, hint: Any, place: str) -> None:
+    """Raise ConfigError unless a value has the annotated type and range; ``place`` is its key."""
+    if not _fits(value, hint):
+        raise ConfigError(f"{place}={one_line(value)}: must be {_describe(hint)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _fits(value, inner[0]) and all(_in_range(value, bounds) for bounds in inner[1:])
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in inner)
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in inner)
+    if hint in (None, NoneType):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint in (int, float):
+        number = isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    if hint is str:
+        return isinstance(value, str)
+    if origin is tuple and inner and inner[-1] is not Ellipsis:
+        return isinstance(value, LISTS) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin in (list, tuple, collections.abc.Sequence):
+        return isinstance(value, LISTS) and all(_fits(part, inner[0]) for part in value)
+    return True  # an object, which a node or Python code has built
+
+
+def _in_range(value: Any, bounds: Any) -> bool:
+    if not isinstance(bounds, Bounds) or value is None:
+        return True
+    return all(map(bounds.contains, value if isinstance(value, LISTS) else [value]))
+
+
+def _describe(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = " ".join(str(bounds) for bounds in inner[1:] if isinstance(bounds, Bounds))
+        return f"{_describe(inner[0])} {limits}".strip()
+    if origin in (Union, UnionType):
+        return ", or ".join(map(_describe, inner))
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin is tuple and inner and inner[-1] is not Ellipsis:
+        return f"a list of {len(inner)} values"
+    if origin in (list, tuple, collections.abc.Sequence):
+        return f"a list, each {_describe(inner[0])}" if inner else "a list"
+    return NAMES.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+@functools.cache
+def _signature(target: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):  # of some built-in types
+        return None
+
+
+@functools.cache
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a target of d2timm; other packages do not mean theirs as rules."""
+    if not getattr(target, "__module__", "").startswith(f"{__name__.partition('.')[0]}."):
+        return {}
+    initialize: Any = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
+    return get_type_hints(initialize, include_extras=True)
+
+
+def _join(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
