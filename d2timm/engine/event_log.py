@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -114,6 +115,8 @@ class _TensorboardWriter(TensorboardXWriter):
     """detectron2's writer for TensorBoard, which continues after an iteration and hides what came later."""
 
     def __init__(self, folder: Path, written: int) -> None:
+        if any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+            time.sleep(1)  # TensorBoard reads files in the order of the seconds in their names
         super().__init__(str(folder), WINDOW, purge_step=written + 1)
         self._last_write = written
 
