@@ -93,6 +93,7 @@ def _key(data: Mapping[str, Any], name: str) -> tuple[tuple[str, Any], ...]:
     if not isinstance(pixels, (int, float)) or not pixels >= 1:
         raise ConfigError(f"data.max_pixels={pixels}: a number of pixels, >= 1")
     values: dict[str, Any] = {"name": name, "share": share, "seed": data.get("val_seed", 0), "pixels": pixels}
+    values["outside"] = bool(data.get("images_outside"))
     for key in (*PATHS, "root"):
         value = data.get(key)
         values[key] = tuple(map(_path, _as_list(value))) if value else ()
@@ -108,7 +109,8 @@ def _open(key: tuple[tuple[str, Any], ...], split: str) -> CleanSplit | None:
     source = _source(settings, split)
     if source is None:
         return None
-    return clean(source, settings["pixels"], _trained_categories(settings) if split == "val" else None)
+    categories = _trained_categories(settings) if split == "val" else None
+    return clean(source, settings["pixels"], categories, _folders(settings, split))
 
 
 def _part(settings: Mapping[str, Any], split: str) -> CleanSplit | None:
@@ -121,7 +123,8 @@ def _part(settings: Mapping[str, Any], split: str) -> CleanSplit | None:
     if train is None:
         return None
     return divide(
-        clean(train, settings["pixels"]), Part(settings["share"], settings["seed"], held_out=split == "val")
+        clean(train, settings["pixels"], within=_folders(settings, "train")),
+        Part(settings["share"], settings["seed"], held_out=split == "val"),
     )
 
 
@@ -131,7 +134,20 @@ def _trained_categories(settings: Mapping[str, Any]) -> Sequence[Mapping[str, An
         train = _source(settings, "train")
     except ConfigError:  # the check of the training split raises it again
         return None
-    return None if train is None else clean(train, settings["pixels"]).coco["categories"]
+    if train is None:
+        return None
+    categories: Sequence[Mapping[str, Any]] = clean(
+        train, settings["pixels"], within=_folders(settings, "train")
+    ).coco["categories"]
+    return categories
+
+
+def _folders(settings: Mapping[str, Any], split: str) -> Sequence[Path] | None:
+    """The folders that the images of a split may be in; None: any."""
+    if settings["outside"]:
+        return None
+    folders: Sequence[Path] = settings[f"{split}_images" if settings["name"] == CUSTOM else "root"]
+    return folders
 
 
 def _source(settings: Mapping[str, Any], split: str) -> Source | None:

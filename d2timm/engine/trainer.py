@@ -35,6 +35,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+#: Parts of the errors by which torch and oneDNN say that the memory of the CPU does not suffice
+CPU_MEMORY = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory")
 #: Name in a config -> data type of matrix products under automatic mixed precision
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -262,7 +264,7 @@ def out_of_memory_explained(cfg: DictConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        cpu = isinstance(error, MemoryError) or any(sign in str(error) for sign in CPU_MEMORY)
         if not cpu and not isinstance(error, torch.OutOfMemoryError):
             raise
         batch, accumulate = cfg.dataloader.train.total_batch_size, cfg.train.get("accumulate", 1)

@@ -22,7 +22,7 @@ from ...errors import ConfigError
 from ...utils.files import atomic_write, cache_root
 from ...utils.pillow import pillow_state
 from ..formats.base import Source
-from .finder import Finder
+from .finder import Finder, is_within
 from .findings import Findings
 from .headers import Header, file_state, read_headers
 from .images import CheckedImage, check_images
@@ -75,6 +75,7 @@ def clean(
     source: Source,
     max_pixels: int,
     categories: Sequence[Mapping[str, Any]] | None = None,
+    within: Sequence[Path] | None = None,
 ) -> CleanSplit:
     """Check a split and write it as a COCO file in the cache, unless it is there.
 
@@ -82,6 +83,8 @@ def clean(
         source: the annotations.
         max_pixels: images with more pixels cannot be used.
         categories: those of the training split, whose classes all splits share; None: this is it.
+        within: images in other folders are not read, because whoever wrote the annotations may be a stranger;
+            None: all are read.
 
     Raises:
         ConfigError: the annotations cannot be read at all, or the cache cannot be written.
@@ -93,6 +96,7 @@ def clean(
         source.settings,
         max_pixels,
         categories,
+        within,
     )
     digest = hashlib.sha256(json.dumps([str(setting) for setting in settings]).encode())
     for file in source.files:
@@ -101,7 +105,7 @@ def clean(
     latest = _latest(name)
     if latest is not None and _is_current(latest):
         return CleanSplit(latest, source.label, source.note)
-    content = _clean(source, max_pixels, categories)
+    content = _clean(source, max_pixels, categories, within)
     file = cache_root() / f"{name}-{content['state'][:16]}.json"
     _write(file, content)
     return CleanSplit(file, source.label, source.note)
@@ -167,7 +171,12 @@ def _write(file: Path, content: dict[str, Any]) -> None:
         ) from None
 
 
-def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+def _clean(
+    source: Source,
+    max_pixels: int,
+    categories: Sequence[Mapping[str, Any]] | None,
+    within: Sequence[Path] | None,
+) -> dict[str, Any]:
     """The content of the clean file: that of a COCO file, and the findings and the state of the images."""
     reading = _Reading()
     findings = reading.findings
@@ -176,7 +185,8 @@ def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, An
     for annotation, index in structure.annotations:
         of_image.setdefault(index, []).append(annotation)
     found = Finder(source.images).find_all([image["file_name"] for image in structure.images])
-    images = check_images(structure.images, found, of_image, max_pixels, findings)
+    outside = {file for file, _ in found if within is not None and not is_within(file, within)}
+    images = check_images(structure.images, found, of_image, max_pixels, findings, outside)
     find_other_conventions(structure.annotations, images, findings)
     shared = structure.categories if categories is None else [dict(category) for category in categories]
     annotations = check_objects(structure.annotations, images, _num_keypoints(shared), findings)
@@ -189,7 +199,7 @@ def _clean(source: Source, max_pixels: int, categories: Sequence[Mapping[str, An
     ]
     coco = {"images": entries, "annotations": objects, "categories": shared}
     _judge(structure, coco, findings)
-    files = [str(file.absolute()) for file, _ in found]
+    files = [str(file.absolute()) for file, _ in found if file not in outside]
     _count_classes(coco, findings, reference=categories is None)
     return {
         **coco,

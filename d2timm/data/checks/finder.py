@@ -6,10 +6,10 @@ import functools
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-__all__ = ["Finder", "visible_files"]
+__all__ = ["Finder", "is_within", "visible_files"]
 
 Found = tuple[Path, bool]  # an image, and whether its path is another than the annotations say
 
@@ -81,6 +81,14 @@ class Finder:
             for ending in _endings(_key(path)):
                 endings.setdefault(ending, []).append(path)
         return endings
+
+
+def is_within(file: Path, folders: Iterable[Path]) -> bool:
+    """Whether the path of a file, of which links are no part, leads into one of the folders."""
+    path = Path(os.path.normpath(file.absolute()))
+    return any(
+        path.is_relative_to(place) for folder in folders for place in (folder.absolute(), folder.resolve())
+    )
 
 
 def visible_files(folder: str | Path) -> Iterator[str]:

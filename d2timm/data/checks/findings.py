@@ -63,6 +63,9 @@ KINDS: Mapping[str, Kind] = {
     "no_objects": Kind(STOP, "no usable objects", "check the annotation file"),
     # images that cannot be used
     "missing_image": Kind(SKIPPED, "images that do not exist", "left out"),
+    "outside_image": Kind(
+        SKIPPED, "images outside of their folder", "left out; data.images_outside=True reads them"
+    ),
     "unreadable_image": Kind(SKIPPED, "images that cannot be read", "left out"),
     "truncated_image": Kind(SKIPPED, "truncated images", "left out"),
     "too_large_image": Kind(SKIPPED, "images above data.max_pixels", "left out"),

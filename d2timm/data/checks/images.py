@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def check_images(
     annotations: Mapping[int, Sequence[Mapping[str, Any]]],
     max_pixels: int,
     findings: Findings,
+    outside: Collection[Path] = (),
 ) -> dict[int, CheckedImage]:
     """Check images.
 
@@ -52,13 +53,17 @@ def check_images(
         annotations: index of an image -> its objects, which may show the orientation of photographs.
         max_pixels: images with more pixels cannot be used.
         findings: receives everything about images.
+        outside: files that may not be read.
 
     Returns:
         Index of an image -> the image, for all that can be used.
     """
-    headers = read_headers(file for file, _ in found)
+    headers = read_headers(file for file, _ in found if file not in outside)
     usable: dict[int, Header] = {}
     for index, (image, (file, moved)) in enumerate(zip(images, found, strict=True)):
+        if file in outside:
+            findings.add("outside_image", image["file_name"])
+            continue
         name, header = image["file_name"], headers[file]
         if problem := _problem(image, header, max_pixels):
             findings.add(problem[0], f"{name}{problem[1]}")

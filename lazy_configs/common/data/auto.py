@@ -60,6 +60,7 @@ data = dict(
     val_share=None,  # 0 to 1: hold out this share of the training images for validation
     val_seed=0,  # of the images that val_share holds out
     on_error="skip",  # samples that cannot be used are left out and counted; stop: they are an error
+    images_outside=False,  # whether annotations may name images outside of these folders
     max_pixels=2**30,  # larger images are not read
     labels=None,  # class names that a run has recorded, so that opening it needs no dataset
     # the tasks of the detector, which determine the annotations that it needs and its evaluators
