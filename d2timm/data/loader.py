@@ -1,39 +1,30 @@
-"""Batches for training and evaluation, without images that turn out to be unreadable.
-
-A worker process cannot raise an error of its own kind in the training process. It sends a ``BadSample``
-instead, and ``data.on_error`` decides about it there. A worker that dies is replaced.
-"""
+"""Batches for training and evaluation, without images that turn out to be unreadable."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import random
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.build import trivial_batch_collator
-from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError
 from ..utils.seeds import seeded
-from ..utils.signals import STOP_SIGNALS
 from ..utils.targets import config_target
 from ..utils.values import Bounds
+from .bad_samples import BadSample, Guarded, Readable
 from .sampling import Draw, TrainingBatches
+from .workers import ignore_signals, replacing_workers
 
 __all__ = [
-    "BadSample",
     "ReadableBatches",
     "TrainLoader",
-    "bad_samples",
     "build_test_loader",
     "build_train_loader",
 ]
@@ -45,56 +36,6 @@ OnError: TypeAlias = Literal["skip", "stop"]
 Workers: TypeAlias = Annotated[int, Bounds(at_least=0, at_most=1024)]
 
 LIMIT = 100  # unreadable images in a row, after which something else must be wrong
-MOST_DEATHS = 3  # of worker processes without a batch in between, after which something else must be wrong
-
-
-@dataclass(frozen=True)
-class BadSample:
-    """An image that cannot be read, in place of the input of a detector.
-
-    Attributes:
-        reason: the file and why it cannot be read.
-    """
-
-    reason: str
-
-
-class _Guarded:
-    """A mapper that returns a ``BadSample`` instead of raising an error about the image."""
-
-    def __init__(self, mapper: Callable[[Entry], Entry]) -> None:
-        self.mapper = mapper
-
-    def __call__(self, entry: Entry) -> Entry | BadSample:
-        try:
-            return self.mapper(entry)
-        except ConfigError as error:
-            return BadSample(str(error))
-        except SizeMismatchError:  # the file has changed since it was checked
-            size = f"{entry['width']}x{entry['height']}"
-            return BadSample(f"{entry['file_name']}: the image no longer has {size} pixels")
-
-
-class _Readable:
-    """What a loader yields, without the samples that cannot be read.
-
-    Args:
-        on_error: ``skip`` leaves bad samples out and warns of them; ``stop`` raises ConfigError.
-
-    Attributes:
-        bad: the reasons of all samples that have been left out, without repetitions.
-    """
-
-    def __init__(self, on_error: str) -> None:
-        self.on_error = on_error
-        self.bad: dict[str, None] = {}
-
-    def _leave_out(self, sample: BadSample) -> None:
-        if self.on_error == "stop":
-            raise ConfigError(f"{sample.reason}; data.on_error=skip leaves it out")
-        if sample.reason not in self.bad:
-            self.bad[sample.reason] = None
-            logger.warning("An image is left out: %s", sample.reason)
 
 
 class _Samples(Dataset[list[Any]]):
@@ -125,7 +66,7 @@ class _Samples(Dataset[list[Any]]):
                 index = random.choice(same)
 
 
-class TrainLoader(_Readable):
+class TrainLoader(Readable):
     """The endless sequence of training batches of one process, which can continue at any of them.
 
     What a batch contains depends on the seed and its number only: not on the number of worker processes, and
@@ -151,14 +92,14 @@ class TrainLoader(_Readable):
         on_error: str,
     ) -> None:
         super().__init__(on_error)
-        self.samples = _Samples(dataset, _Guarded(mapper), batches)
+        self.samples = _Samples(dataset, Guarded(mapper), batches)
         self.batches, self.num_workers = batches, num_workers
         self.position = 0
         sizes = [(entry["height"], entry["width"]) for entry in dataset]
         self._dataset = f"{len(sizes)} images ({hashlib.sha1(repr(sizes).encode()).hexdigest()[:12]})"
 
     def __iter__(self) -> Iterator[list[Entry]]:
-        for batch in _replacing_workers(self._open, self.position):
+        for batch in replacing_workers(self._open, self.position):
             self.position += 1
             yield [self._readable(samples) for samples in batch]
 
@@ -168,13 +109,13 @@ class TrainLoader(_Readable):
             batch_sampler=self.batches.starting_at(position),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
 
     def _readable(self, samples: list[Entry | BadSample]) -> Entry:
         for sample in samples:
             if isinstance(sample, BadSample):
-                self._leave_out(sample)
+                self.leave_out(sample)
         last = samples[-1]
         if isinstance(last, BadSample):
             raise ConfigError(f"{len(samples)} images in a row cannot be read, the last one is {last.reason}")
@@ -205,40 +146,7 @@ class TrainLoader(_Readable):
         }
 
 
-def _replacing_workers(open_at: Callable[[int], DataLoader[Any]], position: int) -> Iterator[Any]:
-    """Yield the batches of a loader from a position on; opens it again if one of its workers dies."""
-    deaths = 0
-    while True:
-        try:
-            loader = iter(open_at(position))
-            _detect_deaths_between_batches()
-            for batch in loader:
-                position, deaths = position + 1, 0
-                yield batch
-            return
-        except RuntimeError as error:
-            deaths += 1
-            if not str(error).startswith("DataLoader worker (pid") or deaths > MOST_DEATHS:
-                raise
-            logger.warning("%s; it is replaced", str(error).strip().partition("\n")[0].rstrip(". "))
-
-
-def _ignore_signals(worker: int) -> None:
-    """Leave it to the training process when a worker ends."""
-    for number in STOP_SIGNALS:
-        if number != signal.SIGTERM:  # torch has its own handler, by which a loader ends its workers
-            signal.signal(number, signal.SIG_IGN)
-
-
-def _detect_deaths_between_batches() -> None:
-    """Remove torch's signal handler, which raises the error of a dead worker in the middle of a step."""
-    handler = signal.getsignal(signal.SIGCHLD)
-    by_torch = getattr(handler, "__module__", "") == "torch.utils.data._utils.signal_handling"
-    if by_torch and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-class ReadableBatches(_Readable):
+class ReadableBatches(Readable):
     """The batches of an evaluation, one image each; the processes of a run divide the images.
 
     Args:
@@ -252,7 +160,7 @@ class ReadableBatches(_Readable):
         self, dataset: list[Entry], mapper: Callable[[Entry], Entry], num_workers: int, on_error: str
     ) -> None:
         super().__init__(on_error)
-        self.samples = MapDataset(DatasetFromList(dataset, copy=False), _Guarded(mapper))
+        self.samples = MapDataset(DatasetFromList(dataset, copy=False), Guarded(mapper))
         self.indices = [*InferenceSampler(len(dataset))]
         self.num_workers = num_workers
 
@@ -260,10 +168,10 @@ class ReadableBatches(_Readable):
         return len(self.indices)
 
     def __iter__(self) -> Iterator[list[Entry]]:
-        for batch in _replacing_workers(self._open, 0):
+        for batch in replacing_workers(self._open, 0):
             for sample in batch:
                 if isinstance(sample, BadSample):
-                    self._leave_out(sample)
+                    self.leave_out(sample)
             readable = [sample for sample in batch if not isinstance(sample, BadSample)]
             if readable:
                 yield readable
@@ -274,7 +182,7 @@ class ReadableBatches(_Readable):
             sampler=self.indices[position:],
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
 
 
@@ -348,8 +256,3 @@ def build_test_loader(
         on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
     """
     return ReadableBatches(dataset, mapper, num_workers, on_error)
-
-
-def bad_samples(loader: Any) -> list[str]:
-    """The images that a loader has left out, each with the reason; [] for loaders of other packages."""
-    return list(loader.bad) if isinstance(loader, _Readable) else []

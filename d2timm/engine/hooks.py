@@ -33,6 +33,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+#: Fields of a record that the evaluations of a run have set
+EVALUATED = ("metric", "metrics", "scores", "best_score", "best_iterations")
+
 
 class RecordProgress(HookBase):
     """Updates iterations and seconds of a record, and writes it every ``period`` iterations."""
@@ -51,6 +54,18 @@ class RecordProgress(HookBase):
         if self.record.iterations % self.period == 0:
             self.record.measure_memory()
             self.record.try_write(self.folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the evaluations of the run so far."""
+        return {name: getattr(self.record, name) for name in EVALUATED}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them, unless the record has the one that follows the checkpoint, and all before it."""
+        done = self.trainer.iter + 1
+        complete = bool(self.record.scores) and self.record.scores[-1][0] == done
+        if self.record.metric == state["metric"] and not complete:
+            for name, value in state.items():
+                setattr(self.record, name, value)
 
 
 class Stopped(BaseException):

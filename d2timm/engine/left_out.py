@@ -14,9 +14,9 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from ..data.bad_samples import bad_samples
 from ..data.catalog import check_split, content_of, findings_of, note_of, splits_of, tasks_of
 from ..data.checks.findings import NOTE, REPAIRED, SKIPPED, Findings
-from ..data.loader import bad_samples
 from ..runs.record import Record
 from ..utils.files import atomic_write
 from .detector_limits import add_beyond_limits, common_folder

@@ -19,10 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..data.loader import TrainLoader
 from ..errors import ConfigError
-from ..runs.record import peak_memory
+from ..runs.memory import peak_memory
 from ..utils.seeds import seed_generators
 from .agreement import any_process
-from .optim import apply_changed_options, options_of
+from .optimizer_options import apply_changed_options, options_of
 
 __all__ = [
     "PRECISIONS",

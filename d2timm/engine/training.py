@@ -23,9 +23,11 @@ from torch import nn
 
 from ..config.build import build_model, instantiate
 from ..config.lazy import save
+from ..errors import ConfigError
 from ..runs.checkpoint import AVERAGE, LAST, AtomicCheckpointer, find_checkpoint, is_averaged
 from ..runs.record import Record, recorded
 from ..utils.signals import StopSignals
+from ..utils.text import one_line
 from .checkpoints import SaveCheckpoints
 from .event_log import EventLog
 from .hooks import (
@@ -67,7 +69,7 @@ def train(cfg: DictConfig, resume: bool, record: Record, signals: StopSignals) -
     folder = Path(cfg.train.output_dir)
     resume = resume and (folder / LAST).is_file()
     record.compare_by(metric_of(cfg))
-    if resume and (earlier := Record.read(folder)):
+    if resume and (earlier := _earlier(folder)):
         earlier.compare_by(record.metric)
         record.continue_from(earlier)
     record.pid, record.host = os.getpid(), socket.gethostname()
@@ -111,8 +113,7 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
         with signals.held():
             store(record, metrics, speed)
             if main:
-                if record.note_best():
-                    checkpointer.save_weights(BEST, iteration=record.iterations - 1)
+                _save_best(record, checkpointer)
                 record.try_write(folder)
         return metrics
 
@@ -141,10 +142,31 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
     finish(record, cfg, evaluated.eval())
 
 
+def _earlier(folder: Path) -> Record | None:
+    """The record of the part of a run before a resume; the checkpoint has its scores as well."""
+    try:
+        return Record.read(folder)
+    except ConfigError as error:
+        logger.warning("%s; the run continues without it", error)
+        return None
+
+
 def _restore_folder(folder: Path, cfg: DictConfig) -> None:
     """Create the folder of a run anew, with the config that the user gave."""
     folder.mkdir(parents=True)
     save(cfg, folder / "config.yaml")
+
+
+def _save_best(record: Record, checkpointer: AtomicCheckpointer) -> None:
+    """Save the weights if they have the best score so far."""
+    earlier = record.best_score, record.best_iterations
+    if not record.note_best():
+        return
+    try:
+        checkpointer.save_weights(BEST, iteration=record.iterations - 1)
+    except OSError as error:
+        record.best_score, record.best_iterations = earlier
+        logger.warning("%s; the best weights remain the earlier ones", one_line(error))
 
 
 def _recorded_metrics(record: Record, iterations: int) -> Metrics | None:

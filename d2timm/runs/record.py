@@ -6,20 +6,21 @@ import json
 import logging
 import math
 import os
-import re
-import resource
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Lock
+from typing import get_type_hints
 
 from ..errors import ConfigError
 from ..utils.files import atomic_write, remove_leftovers, try_lock
 from ..utils.signals import Interrupted
 from ..utils.text import error_reason, one_line
+from ..utils.values import fits
+from .memory import peak_memory, reset_peak_memory
 
 __all__ = ["FILE", "Record", "hold", "is_held", "move_aside", "record_failure", "recorded"]
 
@@ -89,14 +90,26 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """Read the record of a run folder; None if it has none."""
+        """Read the record of a run folder; None if it has none.
+
+        Raises:
+            ConfigError: the file cannot be read, or no run wrote it.
+        """
+        file = folder / FILE
         try:
-            content = json.loads((folder / FILE).read_text())
+            content = json.loads(file.read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError(f"it holds {type(content).__name__}")
+            known = {f.name for f in fields(cls)}
+            record = cls(**{"pid": 0, "host": "", **{key: content[key] for key in content if key in known}})
+            record.scores = [(int(iterations), float(score)) for iterations, score in record.scores]
+            _check(record)
         except FileNotFoundError:
             return None
-        known = {f.name for f in fields(cls)}
-        record = cls(**{"pid": 0, "host": "", **{key: content[key] for key in content if key in known}})
-        record.scores = [(int(iterations), float(score)) for iterations, score in record.scores]
+        # A file that no run wrote may be nested too deeply, have too large numbers or values of other types
+        except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            problem = error.strerror if isinstance(error, OSError) else one_line(error)
+            raise ConfigError(f"{file}: {problem}") from None
         return record
 
     @property
@@ -164,6 +177,18 @@ class Record:
         self.best_score, self.best_iterations = earlier.best_score, earlier.best_iterations
 
 
+def _check(record: Record) -> None:
+    """Raise ValueError for JSON that no run wrote: another program's, or an edited file."""
+    if record == Record(pid=0, host=""):
+        raise ValueError("has no field of a run's record")
+    for name, kind in get_type_hints(Record).items():
+        if not fits(getattr(record, name), kind):
+            expected = getattr(kind, "__name__", kind)
+            raise ValueError(f"{name} is {getattr(record, name)!r:.60}, expected {expected}")
+    if record.status not in ("running", "interrupted", "done", "failed"):
+        raise ValueError(f"status is {record.status!r}, expected running, interrupted, done or failed")
+
+
 @contextmanager
 def recorded(record: Record, folder: Path) -> Iterator[None]:
     """Lock a run folder and keep its record up to date: running, then done, or failed with the reason.
@@ -195,7 +220,10 @@ def recorded(record: Record, folder: Path) -> Iterator[None]:
 
 def record_failure(folder: Path, error: Exception) -> None:
     """Record why a run has failed, if the error is of another process than the one that records the run."""
-    record = Record.read(folder)
+    try:
+        record = Record.read(folder)
+    except ConfigError:
+        return
     if record is None or record.status == "done" or is_held(folder):
         return
     record.status, record.error = "failed", error_reason(error)
@@ -238,29 +266,6 @@ def is_held(folder: Path) -> bool:
             return not try_lock(lock, exclusive=False)
     except FileNotFoundError:
         return False
-
-
-def reset_peak_memory() -> None:
-    """Start measuring peak memory anew, without earlier runs of this process."""
-    import torch  # here and below: reading records does not wait for torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):  # Linux only
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory() -> int:
-    """Return the peak memory of the run in bytes: of the GPU, or of the process if there is no GPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    with suppress(OSError):
-        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if match:
-            return int(match[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def move_aside(folder: Path) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError
 from ..utils.text import printable
@@ -72,45 +69,13 @@ def _read_run(folder: Path) -> Run | None:
         held = record is not None and record.status == "running" and is_held(folder)
         if record is not None and record.status == "running" and not held:
             record = Record.read(folder)  # it may have ended since the first read
-        if record is not None:
-            _check(record)
-    # A file that no run wrote may be nested too deeply, have too large numbers or values of other types
-    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        problem = error.strerror if isinstance(error, OSError) else error
-        return Run(name, "unreadable", printable(f"{FILE}: {problem}"), Record(pid=0, host=""))
+    except ConfigError as error:
+        problem = str(error).removeprefix(f"{folder}/")
+        return Run(name, "unreadable", printable(problem), Record(pid=0, host=""))
     if record is None:
         return None
     status, reason = _status(record, held)
     return Run(name, status, printable(reason), record)
-
-
-def _check(record: Record) -> None:
-    """Raise ValueError for JSON that no run wrote: another program's, or an edited file."""
-    if record == Record(pid=0, host=""):
-        raise ValueError("has no field of a run's record")
-    for name, kind in get_type_hints(Record).items():
-        if not _is(getattr(record, name), kind):
-            expected = getattr(kind, "__name__", kind)
-            raise ValueError(f"{name} is {getattr(record, name)!r:.60}, expected {expected}")
-    if record.status not in ("running", "interrupted", "done", "failed"):
-        raise ValueError(f"status is {record.status!r}, expected running, interrupted, done or failed")
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a JSON value has the type of a field; numbers must be finite."""
-    origin, inner = get_origin(kind) or kind, get_args(kind)
-    if origin is UnionType:
-        return any(_is(value, option) for option in inner)
-    if origin is tuple:
-        return all(_is(part, option) for part, option in zip(value, inner, strict=True))
-    if origin is dict:
-        return isinstance(value, dict) and all(_is(part, inner[1]) for part in value.values())
-    if origin is list:
-        return isinstance(value, list) and all(_is(part, inner[0]) for part in value)
-    if kind in (int, float):
-        number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value)
-    return isinstance(value, kind)
 
 
 def _status(record: Record, held: bool) -> tuple[str, str]:

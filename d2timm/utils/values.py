@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from .checks import suggest
 from .text import one_line
 
-__all__ = ["Bounds", "check_arguments", "check_fields", "check_value"]
+__all__ = ["Bounds", "check_arguments", "check_fields", "check_value", "fits"]
 
 #: Type -> what errors call its values
 NAMES: dict[Any, str] = {
@@ -110,16 +110,17 @@ def check_fields(kind: type, node: Mapping[str, Any], place: str) -> None:
 
 def check_value(value: Any, hint: Any, place: str) -> None:
     """Raise ConfigError unless a value has the annotated type and range; ``place`` is its key."""
-    if not _fits(value, hint):
+    if not fits(value, hint):
         raise ConfigError(f"{place}={one_line(value)}: must be {_describe(hint)}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value has the annotated type and range; numbers must be finite, and objects always fit."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _fits(value, inner[0]) and all(_in_range(value, bounds) for bounds in inner[1:])
+        return fits(value, inner[0]) and all(_in_range(value, bounds) for bounds in inner[1:])
     if origin in (Union, UnionType):
-        return any(_fits(value, option) for option in inner)
+        return any(fits(value, option) for option in inner)
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in inner)
     if hint in (None, NoneType):
@@ -132,9 +133,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str)
     if origin is tuple and inner and inner[-1] is not Ellipsis:
-        return isinstance(value, LISTS) and len(value) == len(inner) and all(map(_fits, value, inner))
+        return isinstance(value, LISTS) and len(value) == len(inner) and all(map(fits, value, inner))
     if origin in (list, tuple, collections.abc.Sequence):
-        return isinstance(value, LISTS) and all(_fits(part, inner[0]) for part in value)
+        return isinstance(value, LISTS) and all(fits(part, inner[0]) for part in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(fits(part, inner[1]) for part in value.values())
     return True  # an object, which a node or Python code has built
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import multiprocessing
+import os
+import random
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,8 @@ from helpers.reading import write_image
 
 from d2timm import ConfigError
 from d2timm.data import Mapper
-from d2timm.data.loader import LIMIT, BadSample, bad_samples, build_test_loader, build_train_loader
+from d2timm.data.bad_samples import BadSample, bad_samples
+from d2timm.data.loader import LIMIT, TrainLoader, build_test_loader, build_train_loader
 
 Entry = dict[str, Any]
 
@@ -184,3 +189,74 @@ def test_loaders_of_other_packages_have_no_bad_samples() -> None:
     assert bad_samples([1, 2]) == []
     assert bad_samples(object()) == []
     assert BadSample("x").reason == "x"
+
+
+# Positions and workers
+
+
+def numbered(entry: Entry) -> Entry:
+    """An image and a random number of its augmentation."""
+    return {**entry, "random": random.random()}
+
+
+def take(loader: TrainLoader, count: int) -> list[list[tuple[int, float]]]:
+    batches = itertools.islice(loader, count)
+    return [[(entry["image_id"], entry["random"]) for entry in batch] for batch in batches]
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_loader_continues_where_another_one_was(workers: int) -> None:
+    expected = take(build_train_loader(dataset(), numbered, 4, seed=3), 60)
+    first = build_train_loader(dataset(), numbered, 4, workers, seed=3)
+    assert take(first, 25) == expected[:25]
+    second = build_train_loader(dataset(), numbered, 4, workers, seed=3)
+    second.load_state_dict(first.state_dict())
+    assert take(second, 35) == expected[25:]
+    assert second.state_dict()["images"] == 240
+
+
+def test_another_order_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    first = build_train_loader(dataset(), numbered, 4, seed=3)
+    take(first, 25)
+    second = build_train_loader(dataset()[1:], numbered, 8, seed=3)
+    second.load_state_dict(first.state_dict())
+    assert second.position == 12
+    assert "batch size 8 instead of 4" in caplog.text
+    assert "99 images" in caplog.text
+
+
+def test_loading_does_not_change_the_random_numbers_of_the_process() -> None:
+    random.seed(5)
+    expected = [random.random() for _ in range(2)]
+    random.seed(5)
+    found = [random.random()]
+    take(build_train_loader(dataset(), numbered, 4, seed=3), 3)
+    assert [*found, random.random()] == expected
+
+
+class Deadly:
+    """A mapper whose worker dies at an image, as for lack of memory; the first time, or always."""
+
+    def __init__(self, always: bool) -> None:
+        self.always = always
+        self.died = multiprocessing.get_context("fork").Value("i", 0)
+
+    def __call__(self, entry: Entry) -> Entry:
+        if entry["image_id"] == 7 and (self.always or not self.died.value):
+            self.died.value = 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        return numbered(entry)
+
+
+def test_worker_that_dies_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    expected = take(build_train_loader(dataset(), numbered, 4, seed=3), 30)
+    assert take(build_train_loader(dataset(), Deadly(always=False), 4, 2, seed=3), 30) == expected
+    assert "it is replaced" in caplog.text
+    test = build_test_loader(dataset(), Deadly(always=False), num_workers=2)
+    assert [entry["image_id"] for (entry,) in test] == list(range(IMAGES))
+
+
+def test_workers_that_die_again_and_again_are_an_error() -> None:
+    loader = build_train_loader(dataset(), Deadly(always=True), 4, 1, seed=3)
+    with pytest.raises(RuntimeError, match="worker"):
+        take(loader, 30)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 from helpers.run_folders import metrics_lines, read_record
 from outcomes import differences, events, outcome
 
+from d2timm import ConfigError
 from d2timm.cli import main
 from d2timm.engine import event_log, training, validation
 from d2timm.engine.process import run
+from d2timm.engine.trainer import Trainer
 from d2timm.runs.checkpoint import AtomicCheckpointer
 from d2timm.runs.record import Record
 from d2timm.utils.signals import Interrupted
@@ -309,3 +312,78 @@ def test_two_processes(compose: Compose, small_coco: Any, tmp_path: Path) -> Non
     shutil.copy(tmp_path / "parts/model_0000003.pth", tmp_path / "parts/model_final.pth")  # cut off after it
     assert train(tmp_path / "parts") == 0
     assert differences(outcome(tmp_path / "parts"), outcome(tmp_path / "whole")) == []
+
+
+def test_diverged_run_goes_back_with_a_lower_rate(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    step, calls = Trainer._add_gradients, [0]
+
+    def diverge(self: Any, batch: Any, share: float) -> Any:
+        calls[0] += 1
+        losses = step(self, batch, share)
+        return {name: loss * torch.nan for name, loss in losses.items()} if calls[0] == 6 else losses
+
+    monkeypatch.setattr(Trainer, "_add_gradients", diverge)
+    lower = ["train.on_nan.go_back=1", "train.on_nan.lr_factor=0.1"]
+    run(compose(folder, *lower))
+    record = read_record(folder)
+    assert (record.status, record.iterations, record.times_back) == ("done", 11, 1)
+    rates = {line["iteration"]: line["lr"] for line in metrics_lines(folder) if "lr" in line}
+    run(compose(tmp_path / "whole"))
+    expected = {line["iteration"]: line["lr"] for line in metrics_lines(tmp_path / "whole") if "lr" in line}
+    assert [rates[i] / expected[i] for i in (1, 3, 5, 7, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.1])
+    calls[0] = 0
+    with pytest.raises(ConfigError, match=r"not finite at iteration 5: .* for the images \["):
+        run(compose(tmp_path / "other"))
+    assert read_record(tmp_path / "other").status == "failed"
+    assert last(tmp_path / "other") == "model_0000003"
+
+
+def test_full_disk_keeps_the_newest_checkpoint_and_the_training_goes_on(
+    compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    save, calls = torch.save, [0]
+
+    def full(data: Any, file: Any) -> None:
+        calls[0] += isinstance(file, Path)
+        if isinstance(file, Path) and calls[0] in missing:
+            file.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(data, file)
+
+    missing: Container[int] = (2, 4)
+    monkeypatch.setattr(torch, "save", full)
+    run(compose(folder))
+    assert differences(outcome(folder), uninterrupted) == []
+    assert read_record(folder).error is None
+    log = (folder / "log.txt").read_text()
+    assert "No space left on device" in log
+    assert "the newest checkpoint is model_0000002.pth; the training continues" in log
+    missing = range(1, 999)
+    with pytest.raises(ConfigError, match=r"model_final\.pth cannot be written: No space left .*--resume$"):
+        run(compose(tmp_path / "other"))
+    assert read_record(tmp_path / "other").status == "failed"
+
+
+def test_folder_that_vanishes_is_created_anew(
+    compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    step = training.Schedule.after_step
+
+    def vanish(self: Any) -> None:
+        step(self)
+        if self.trainer.iter == 4:
+            shutil.rmtree(folder)
+
+    monkeypatch.setattr(training.Schedule, "after_step", vanish)
+    run(compose(folder))
+    assert read_record(folder).status == "done"
+    weights = {key: value for key, value in uninterrupted.items() if key.startswith("checkpoint/")}
+    state = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+    assert len(state) > 0
+    assert {f"checkpoint/model/{name}" for name in state} <= weights.keys()
+    assert (folder / "config.yaml").is_file()

@@ -12,13 +12,21 @@ import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from d2timm import ConfigError
 from d2timm.engine.launch import launch
 from d2timm.engine.optim import create_optimizer
-from d2timm.engine.trainer import PRECISIONS, NotFiniteError, Trainer, build_trainer
+from d2timm.engine.trainer import (
+    PRECISIONS,
+    NotFiniteError,
+    Trainer,
+    build_trainer,
+    out_of_memory_explained,
+)
 
 MASK = "mask_rcnn_timm.py"
 CPU_TWO = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
@@ -220,3 +228,77 @@ def test_trainer_of_a_config(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = build_trainer(tiny(MASK, tmp_path, *overrides).train, model, batches(4), optimizer)
     assert (trainer.accumulate, trainer.precision) == (accumulate, precision)
+
+
+# Losses that are not finite, and memory
+
+
+def with_nan(*steps: int) -> list[Tensor]:
+    data = batches(4)
+    for step in steps:
+        data[step] = torch.full((4, 4), torch.nan)
+    return data
+
+
+def test_steps_with_a_loss_that_is_not_finite_are_left_out() -> None:
+    trainer = make(with_nan(1, 3), max_skipped=2)
+    scalars = train(trainer, 5)
+    expected = make([batch for step, batch in enumerate(batches(4)) if step not in (1, 3)])
+    assert scalars == train(expected, 3)
+    assert torch.equal(weights(trainer), weights(expected))
+    assert trainer.state_dict()["skipped"] == 2
+
+
+def test_too_many_of_them_are_an_error_with_the_values() -> None:
+    trainer = make(with_nan(1, 3), max_skipped=1)
+    with pytest.raises(NotFiniteError, match=r"at iteration 3: loss_square=nan, .*train\.on_nan") as error:
+        train(trainer, 5)
+    assert "\n" not in str(error.value)
+
+
+def test_continued_training_counts_steps_that_were_left_out() -> None:
+    trainer = make(with_nan(1), max_skipped=1)
+    train(trainer, 2)
+    other = make(with_nan(0), max_skipped=1)
+    other.load_state_dict(trainer.state_dict())
+    with pytest.raises(NotFiniteError):
+        train(other, 3, start=2)
+
+
+def test_batch_that_does_not_fit_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = make(batches(4))
+    train(reference, 3)
+    for split in (True, False):
+        trainer = make(batches(4), split_on_oom=split)
+        forward = trainer.model.forward
+
+        def limited(images: Tensor, forward: Any = forward) -> dict[str, Tensor]:
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            result: dict[str, Tensor] = forward(images)
+            return result
+
+        trainer.model.forward = limited
+        if split:
+            assert train(trainer, 3)
+            torch.testing.assert_close(weights(trainer), weights(reference))
+        else:
+            with pytest.raises(torch.OutOfMemoryError):
+                train(trainer, 3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_lack_of_memory_is_explained(error: Exception) -> None:
+    cfg = OmegaConf.create({"dataloader": {"train": {"total_batch_size": 16}}, "train": {"accumulate": 2}})
+    with pytest.raises(ConfigError, match=r"peak of \d+\.\d GB.*total_batch_size=16.*accumulate=2"):  # noqa: SIM117
+        with out_of_memory_explained(cfg):
+            raise error
+    with pytest.raises(RuntimeError, match="other"), out_of_memory_explained(cfg):
+        raise RuntimeError("other")

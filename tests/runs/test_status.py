@@ -84,8 +84,8 @@ def test_run_that_ends_while_it_is_read_is_not_killed(
     [
         ("", "Expecting value"),
         ('{"status": "done", ', "Expecting property name"),
-        ("[]", "no field of a run"),
-        ("3", "not iterable"),
+        ("[]", "it holds list"),
+        ("3", "it holds int"),
         ('{"accuracy": 0.5}', "no field of a run"),
         ('{"status": "ok"}', "status is 'ok', expected running, interrupted, done or failed"),
         ('{"status": "done", "metrics": [1, 2]}', "metrics is [1, 2], expected"),

@@ -1,0 +1,52 @@
+"""Worker processes that read images; one that dies, as for lack of memory, is replaced."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from ..utils.signals import STOP_SIGNALS
+
+__all__ = ["ignore_signals", "replacing_workers"]
+
+logger = logging.getLogger(__name__)
+
+MOST_DEATHS = 3  # of workers without a batch in between, after which something else must be wrong
+
+
+def replacing_workers(open_at: Callable[[int], DataLoader[Any]], position: int) -> Iterator[Any]:
+    """Yield the batches of a loader from a position on; opens it again if one of its workers dies."""
+    deaths = 0
+    while True:
+        try:
+            loader = iter(open_at(position))
+            _detect_deaths_between_batches()
+            for batch in loader:
+                position, deaths = position + 1, 0
+                yield batch
+            return
+        except RuntimeError as error:
+            deaths += 1
+            if not str(error).startswith("DataLoader worker (pid") or deaths > MOST_DEATHS:
+                raise
+            logger.warning("%s; it is replaced", str(error).strip().partition("\n")[0].rstrip(". "))
+
+
+def ignore_signals(worker: int) -> None:
+    """Leave it to the training process when a worker ends."""
+    for number in STOP_SIGNALS:
+        if number != signal.SIGTERM:  # torch has its own handler, by which a loader ends its workers
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _detect_deaths_between_batches() -> None:
+    """Remove torch's signal handler, which raises the error of a dead worker in the middle of a step."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    by_torch = getattr(handler, "__module__", "") == "torch.utils.data._utils.signal_handling"
+    if by_torch and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
