@@ -233,7 +233,7 @@ def test_configs(run_folder: Path, data: st.DataObject) -> None:
         with refused_in_one_line():
             predictor = d2timm.load(run_folder, device="cpu")
             (result,) = predictor([np.zeros((48, 64, 3), np.uint8)])
-            boxes = result["instances"].pred_boxes.tensor
+            boxes = result.pred_boxes.tensor
             assert torch.isfinite(boxes).all()
     finally:
         file.write_text(original)

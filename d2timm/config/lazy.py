@@ -94,7 +94,10 @@ def load(path: str | Path) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"--config-file {path}: no such file")
     if path.suffix in (".yaml", ".yml"):
-        return parse(path.read_text(), f"--config-file {path}")
+        try:
+            return parse(path.read_bytes().decode("utf-8-sig"), f"--config-file {path}")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"--config-file {path}: not a config: {error}") from None
     from detectron2.config import LazyConfig  # takes seconds to import; a saved YAML does not need it
 
     original = builtins.__import__

@@ -25,6 +25,7 @@ DEEPEST = 100  # nested mappings and lists
 LARGEST = 100_000  # values, those of aliases included; a recipe has about 1500
 #: Resolvers that only look at the config itself; others read the environment, for example
 RESOLVERS = ("oc.select",)
+HUB_ID = "hf_hub_id"  # a key of timm whose value is an address without its prefix
 #: An address from which timm, detectron2 or a tracking service would fetch, or to which it would send
 ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|hf[-_]hub:)", re.IGNORECASE)
 
@@ -98,13 +99,17 @@ def check_addresses(cfg: DictConfig | ListConfig, label: str) -> None:
         if isinstance(value, (DictConfig, ListConfig)):
             if not OmegaConf.is_interpolation(cfg, key):
                 check_addresses(value, label)
-        elif isinstance(value, str) and ADDRESS.match(value):
-            known = [prefix for prefix in trusted() if ":" in prefix]
-            if not value.strip().startswith(tuple(known)):
-                raise ConfigError(
-                    f"{label}: {cfg._get_full_key(key)}={one_line(value)} is an address in a network; if you "
-                    f"trust it, allow it: --trust {one_line(value)}"
-                )
+        elif isinstance(value, str):
+            _check_address(f"hf-hub:{value}" if key == HUB_ID else value, cfg._get_full_key(key), label)
+
+
+def _check_address(value: str, key: str, label: str) -> None:
+    known = tuple(prefix for prefix in trusted() if ":" in prefix)
+    if ADDRESS.match(value) and not value.strip().startswith(known):
+        raise ConfigError(
+            f"{label}: {key}={one_line(value)} is an address in a network; if you trust it, allow it: "
+            f"--trust {one_line(value)}"
+        )
 
 
 def _check_extent(events: Iterator[yaml.Event], label: str) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..config.build import instantiate
 from ..errors import ConfigError
 from ..utils.pillow import MAX_PIXELS
+from ..utils.text import one_line
 from .pixels import ImageLike, pixels_of
 from .trained import Trained, open_run
 
@@ -151,18 +152,33 @@ class Predictor:
         """
         pixels = pixels_of(image, self.image_format, self.max_pixels)
         augmented = T.AugInput(pixels)
-        try:
-            self._augmentations(augmented)
-        except ValueError:  # a side shorter than a pixel
-            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-            raise ConfigError(f"an image of {size} pixels is too narrow to be resized") from None
+        with _explained("resize images"):
+            try:
+                self._augmentations(augmented)
+            except ValueError:  # a side shorter than a pixel
+                size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+                raise ConfigError(f"an image of {size} pixels is too narrow to be resized") from None
         resized = torch.from_numpy(np.array(augmented.image.transpose(2, 0, 1), order="C"))
         return {"image": resized, "height": pixels.shape[0], "width": pixels.shape[1]}
 
     def run(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Run the model on entries that ``prepare`` returned; see ``outputs`` for the result."""
-        with torch.no_grad(), _score_threshold(self.model, self.score_threshold):
+        with torch.no_grad(), _score_threshold(self.model, self.score_threshold), _explained("predict"):
             return [on_cpu(output) for output in self.model(batch)]
+
+
+@contextmanager
+def _explained(purpose: str) -> Iterator[None]:
+    """Raise ConfigError for values of a config that no part has refused, but that no part can use."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = one_line(error, with_type=True)
+        raise ConfigError(
+            f"the config of the detector is damaged, so it cannot {purpose}: {reason}"
+        ) from error
 
 
 @contextmanager

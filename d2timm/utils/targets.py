@@ -197,7 +197,7 @@ def _is_elsewhere(node: Mapping[str, Any], key: str) -> bool:
 def _contains_nodes(value: Any) -> bool:
     if isinstance(value, (list, ListConfig)):
         return any(map(_contains_nodes, _parts(value)))
-    return isinstance(value, Mapping)
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _is_dataclass(node: Any) -> bool:

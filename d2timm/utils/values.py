@@ -66,7 +66,7 @@ def check_arguments(
     Args:
         target: the class or function; one without a signature is not checked.
         names: the names of all arguments.
-        values: the values of those that are no nodes.
+        values: the values of those that no node builds.
         place: the node, for errors, such as ``model.backbone``.
 
     Raises:
@@ -85,7 +85,7 @@ def check_arguments(
                 f"{_join(place, name)}: {label} has no argument {one_line(name)!r}: {suggest(name, known)}"
             )
     for name, hint in _hints(target).items():
-        if name in values and name in known:
+        if name in values and name in known and values[name] is not parameters[name].default:
             check_value(values[name], hint, _join(place, name))
 
 
@@ -138,6 +138,8 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, LISTS) and all(fits(part, inner[0]) for part in value)
     if origin is dict:
         return isinstance(value, Mapping) and all(fits(part, inner[1]) for part in value.values())
+    if _is_module(hint):
+        return not isinstance(value, (str, int, float, Mapping, *LISTS, NoneType))
     return True  # an object, which a node or Python code has built
 
 
@@ -160,6 +162,8 @@ def _describe(hint: Any) -> str:
         return f"a list of {len(inner)} values"
     if origin in (list, tuple, collections.abc.Sequence):
         return f"a list, each {_describe(inner[0])}" if inner else "a list"
+    if _is_module(hint):
+        return f"a node with the _target_ of a {hint.__name__}"
     return NAMES.get(hint) or str(getattr(hint, "__name__", hint))
 
 
@@ -173,11 +177,26 @@ def _signature(target: Callable[..., Any]) -> inspect.Signature | None:
 
 @functools.cache
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a target of d2timm; other packages do not mean theirs as rules."""
-    if not getattr(target, "__module__", "").startswith(f"{__name__.partition('.')[0]}."):
-        return {}
+    """The annotations of a target; of other packages, those of numbers and modules only."""
     initialize: Any = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
-    return get_type_hints(initialize, include_extras=True)
+    if getattr(target, "__module__", "").startswith(f"{__name__.partition('.')[0]}."):
+        return get_type_hints(initialize, include_extras=True)
+    try:
+        hints = get_type_hints(initialize)
+    except (NameError, TypeError, AttributeError):  # names that exist only while types are checked
+        return {}
+    return {name: hint for name, hint in hints.items() if _is_number(hint) or _is_module(hint)}
+
+
+def _is_number(hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return all(option is NoneType or _is_number(option) for option in get_args(hint))
+    return hint in (int, float, bool)
+
+
+def _is_module(hint: Any) -> bool:
+    """Whether an annotation is a class of torch modules, which a node builds."""
+    return isinstance(hint, type) and callable(getattr(hint, "forward", None))
 
 
 def _join(place: str, name: str) -> str:

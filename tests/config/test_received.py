@@ -168,3 +168,11 @@ def test_address_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_with_colons_are_no_addresses() -> None:
     tree = {"a": "local-dir:models/b", "c": "C:\\a", "d": "a: b", "e": "${missing}", "f": ["x:y", None, 3]}
     assert parse(yaml.safe_dump(tree), "")["a"] == "local-dir:models/b"
+
+
+def test_hub_of_timm_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = {"model": {"timm_kwargs": {"pretrained_cfg": {"hf_hub_id": "someone/model"}}}}
+    with pytest.raises(ConfigError, match=r"hf_hub_id=hf-hub:someone/model"):
+        parse(yaml.safe_dump(tree), "config.yaml")
+    monkeypatch.setenv(TRUST, "hf-hub:someone/")
+    assert parse(yaml.safe_dump(tree), "config.yaml")

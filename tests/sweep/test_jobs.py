@@ -567,11 +567,12 @@ def test_interrupted_run_says_whether_its_worker_was_killed(
         assert asked.wait(5)
         raise Interrupted(signal.SIGTERM)
 
-    parents = itertools.chain([1], itertools.repeat(2 if lost else 1))
-    monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(os, "kill", lambda pid, number: asked.set())
-    if not lost:
-        asked.set()
+    if lost:
+        parents = itertools.chain([1], itertools.repeat(2))
+        monkeypatch.setattr(os, "getppid", lambda: next(parents))
+        monkeypatch.setattr(os, "kill", lambda pid, number: asked.set())
+    else:
+        monkeypatch.setattr(jobs, "_stop_with", lambda *args: asked.set())
     monkeypatch.setattr(jobs, "_start", start)
     task = {"tree": tree, "folder": str(folder), "options": vars(flags(resume=True)), "command": COMMAND}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(task)))
