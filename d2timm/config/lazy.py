@@ -23,12 +23,13 @@ from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.files import atomic_write, resource_folder
 from ..utils.targets import resolve_target
-from ..utils.text import first_line
+from ..utils.text import first_line, one_line
 from .former_names import upgrade
 from .received import check_addresses, check_resolvers, read_yaml
 
 __all__ = [
     "PLACES",
+    "check_parts",
     "find_config",
     "get_config",
     "load",
@@ -153,6 +154,17 @@ def parse(text: str, label: str) -> DictConfig:
         raise ConfigError(f"{label}: {first_line(error)}") from None
     check_addresses(cfg, label)
     return cfg
+
+
+def check_parts(cfg: DictConfig, *keys: str) -> None:
+    """Raise ConfigError unless each key, such as ``dataloader.test.mapper``, is a node of a config."""
+    for key in keys:
+        try:
+            node = OmegaConf.select(cfg, key)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"the config is damaged: {key}: {one_line(error)}") from None
+        if not isinstance(node, DictConfig):
+            raise ConfigError(f"the config is damaged: {key}={one_line(node)} is not a node with keys")
 
 
 def to_yaml(cfg: DictConfig) -> str:

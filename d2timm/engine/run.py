@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ..config.compatibility import check_compatibility
+from ..config.lazy import check_parts
 from ..config.train_options import TrainOptions
 from ..data.paths import COCO
 from ..errors import ConfigError
@@ -34,6 +35,9 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     Raises:
         ConfigError: the user made a mistake; nothing has been created then.
     """
+    check_parts(
+        cfg, "train", "model.backbone.bottom_up", "data", "dataloader.train", "dataloader.test.mapper"
+    )
     check_compatibility(cfg)
 
     from ..config.build import build_on_meta, resolve_dataset

@@ -30,6 +30,8 @@ __all__ = ["Trained", "open_run"]
 
 CONFIG = "config.yaml"
 MERGED = ".safetensors"
+#: Parts of a config without which a detector cannot be used
+PARTS = ("train", "data", "model.backbone.bottom_up", "dataloader.test.mapper")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def _read_config(folder: Path) -> DictConfig:
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder} is not a run folder: it has no {CONFIG}")
     cfg = config.load(folder / CONFIG)
+    config.check_parts(cfg, *PARTS)
     record = Record.read(folder)
     if record and record.labels:  # records of earlier versions have no labels: their data files are read
         _set_labels(cfg, record.labels)
@@ -160,7 +163,14 @@ def _open_merged(file: Path, device: str) -> Trained:
     if not {"config", "labels"} <= metadata.keys():
         raise ConfigError(f"{file} has weights but no config: use a file written by `d2timm export`")
     cfg = config.parse(metadata["config"], str(file))
-    _set_labels(cfg, json.loads(metadata["labels"]))
+    config.check_parts(cfg, *PARTS)
+    try:
+        labels = json.loads(metadata["labels"])
+    except ValueError as error:
+        raise ConfigError(f"{file}: its labels are damaged: {one_line(error)}") from None
+    if not isinstance(labels, dict):
+        raise ConfigError(f"{file}: its labels are damaged: {one_line(labels)}")
+    _set_labels(cfg, labels)
     resolve_dataset(cfg)
     cfg.train.device = device
     model = _build(cfg, file)

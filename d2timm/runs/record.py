@@ -227,7 +227,7 @@ def record_failure(folder: Path, error: Exception) -> None:
     if record is None or record.status == "done" or is_held(folder):
         return
     record.status, record.error = "failed", error_reason(error)
-    record.write(folder)
+    record.try_write(folder)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def test_fields_of_a_node() -> None:
 def test_unknown_arguments_get_near_matches() -> None:
     def target(length: int, width: int = 1) -> None: ...
 
-    check_arguments(target, ["length", "width"], {"length": "x"}, "a")  # not of d2timm: only its names count
+    check_arguments(target, ["length", "width"], {"length": 2}, "a")
     with pytest.raises(
         ConfigError, match=r"^a\.lenght: .*target has no argument 'lenght': did you mean length"
     ):
