@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 from .. import __version__
 from ..config.lazy import save
-from ..runs.record import Record, hold, move_aside
+from ..runs.aside import move_aside
+from ..runs.record import Record, hold
 from ..utils.quiet import escape_controls
 from ..utils.signals import StopSignals
 from .launch import set_threads

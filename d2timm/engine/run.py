@@ -16,6 +16,7 @@ from ..config.lazy import check_parts
 from ..config.train_options import TrainOptions
 from ..data.paths import COCO
 from ..errors import ConfigError
+from ..runs.aside import check_folder
 from ..runs.record import Record, is_held, record_failure
 from ..utils.targets import check_targets
 from ..utils.values import check_fields
@@ -58,6 +59,7 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
             image = trial_image(test_size(cfg.dataloader.test.mapper), model)
             check_batch_norms(cfg, model, image, num_processes(options))
         return
+    check_folder(Path(cfg.train.output_dir), "train.output_dir")
     first = is_first_process(options)
     if first and is_held(Path(cfg.train.output_dir)):
         raise ConfigError(f"train.output_dir={cfg.train.output_dir}: another process trains there")

@@ -22,7 +22,7 @@ from ..utils.text import error_reason, one_line
 from ..utils.values import fits
 from .memory import peak_memory, reset_peak_memory
 
-__all__ = ["FILE", "Record", "hold", "is_held", "move_aside", "record_failure", "recorded"]
+__all__ = ["FILE", "Record", "hold", "is_held", "record_failure", "recorded"]
 
 logger = logging.getLogger(__name__)
 
@@ -266,22 +266,3 @@ def is_held(folder: Path) -> bool:
             return not try_lock(lock, exclusive=False)
     except FileNotFoundError:
         return False
-
-
-def move_aside(folder: Path) -> None:
-    """Rename the folder of an earlier run to ``NAME~1``, or the next free number.
-
-    A folder without a record stays as it is.
-
-    Raises:
-        ConfigError: another process trains in the folder.
-    """
-    if not (folder / FILE).is_file():
-        return
-    if is_held(folder):  # another command may have started since the first check
-        raise ConfigError(f"{folder}: another process trains there")
-    number = 1
-    while (new := folder.with_name(f"{folder.name}~{number}")).exists():
-        number += 1
-    folder.rename(new)
-    print(f"{folder} contained an earlier run, which is now {new} (use --resume to continue a run)")

@@ -14,7 +14,7 @@ from .stopping import SweepSignals
 
 __all__ = ["SweepFolder", "print_leaderboard"]
 
-SUCCESSFUL = {"done", "stopped", "paused"}
+SUCCESSFUL = {"done", "stopped", "paused", "running"}  # running: by another process
 
 
 class SweepFolder(Callback):
@@ -39,7 +39,7 @@ def print_leaderboard(sweep: Path) -> int:
     """Write and print the leaderboard of a sweep, and how to continue it if runs did not finish.
 
     Returns:
-        The exit code: 0 if all runs are done, stopped or paused, otherwise 1.
+        The exit code: 0 if all runs are done, stopped, paused or trained by another process, otherwise 1.
     """
     from ..report.leaderboard import write_leaderboard  # imports matplotlib
     from ..report.tables import summary

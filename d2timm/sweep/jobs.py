@@ -34,7 +34,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..config.lazy import load, to_plain
 from ..engine.run import start
 from ..errors import ConfigError
-from ..runs.record import Record, is_held, move_aside
+from ..runs.aside import move_aside
+from ..runs.record import Record, is_held
 from ..utils.quiet import silence
 from ..utils.signals import STOP_SIGNALS, Interrupted
 from ..utils.text import error_reason
@@ -116,6 +117,8 @@ def _run_in_sweep(
             _start_process(tree, folder, options, command, share(number, count))
     else:
         _start_process(tree, folder, options, command, {})
+    if is_held(folder):
+        return _report(folder, "is being trained by another process")
     record = Record.read(folder)
     assert record, "every job leaves a record"
     score = f"{record.metric} {record.score:.2f}" if record.score is not None else "no score"
@@ -150,6 +153,8 @@ def _start_recorded(
     except Exception as error:
         if not isinstance(error, ConfigError):
             traceback.print_exc()
+        if is_held(folder):  # another process has started the run at the same time, and writes its record
+            return False
         record = Record.read(folder) or _first_record(tree, command)
         if record.status != "failed":
             record.status, record.error = "failed", error_reason(error)
@@ -184,8 +189,8 @@ def _start_process(
             process.wait()
             raise
     record = Record.read(folder) or _first_record(tree, command)
-    if record.status != "running":
-        return  # the process has written its record
+    if record.status != "running" or is_held(folder):
+        return  # the process has written its record, or another one trains the run
     if -process.returncode in STOP_SIGNALS:  # before it could handle them
         record.status, record.error = "interrupted", str(Interrupted(-process.returncode))
     elif process.returncode < 0:

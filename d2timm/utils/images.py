@@ -59,6 +59,8 @@ def read_image(file: str | os.PathLike[str], image_format: str, max_pixels: int 
         ConfigError: the file does not exist, is not an image, is truncated or too large.
     """
     path = _local(os.fspath(file))
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise ConfigError(f"{file}: not a file")
     try:
         with without_pixel_limit(), Image.open(path) as image:
             width, height = image.size

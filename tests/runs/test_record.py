@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from d2timm import ConfigError
-from d2timm.runs.record import Record, is_held, move_aside, record_failure, recorded
+from d2timm.runs.record import Record, is_held, record_failure, recorded
 from d2timm.utils.text import error_reason
 
 
@@ -401,33 +401,3 @@ def test_records_written_by_two_threads_are_complete(tmp_path: Path) -> None:
         thread.join()
     assert not failures
     assert Record.read(tmp_path) in records
-
-
-# Earlier runs
-
-
-def test_earlier_run_is_renamed_with_the_first_free_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    move_aside(folder)
-    assert folder.is_dir(), "it contains no run"
-    for number in (1, 2):
-        Record(iterations=number).write(folder)
-        move_aside(folder)
-        assert not folder.exists()
-        renamed = Record.read(tmp_path / f"run~{number}")
-        assert renamed is not None
-        assert renamed.iterations == number
-        assert f"{folder}~{number}" in capsys.readouterr().out
-        folder.mkdir()
-
-
-def test_running_run_is_not_moved_aside(tmp_path: Path) -> None:
-    """If two commands start at once in one folder, the later one must leave it to the earlier one."""
-    with holder(tmp_path):
-        with pytest.raises(ConfigError, match="another process"):
-            move_aside(tmp_path)
-        assert is_held(tmp_path)
-    assert not tmp_path.with_name(f"{tmp_path.name}~1").exists()
