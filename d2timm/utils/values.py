@@ -85,8 +85,11 @@ def check_arguments(
                 f"{_join(place, name)}: {label} has no argument {one_line(name)!r}: {suggest(name, known)}"
             )
     for name, hint in _hints(target).items():
-        if name in values and name in known and values[name] is not parameters[name].default:
-            check_value(values[name], hint, _join(place, name))
+        if name not in values or name not in known or values[name] is parameters[name].default:
+            continue
+        if values[name] == math.inf and not _is_own(target):
+            continue  # as detectron2 takes it for a limit
+        check_value(values[name], hint, _join(place, name))
 
 
 def check_fields(kind: type, node: Mapping[str, Any], place: str) -> None:
@@ -179,13 +182,17 @@ def _signature(target: Callable[..., Any]) -> inspect.Signature | None:
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a target; of other packages, those of numbers and modules only."""
     initialize: Any = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
-    if getattr(target, "__module__", "").startswith(f"{__name__.partition('.')[0]}."):
+    if _is_own(target):
         return get_type_hints(initialize, include_extras=True)
     try:
         hints = get_type_hints(initialize)
     except (NameError, TypeError, AttributeError):  # names that exist only while types are checked
         return {}
     return {name: hint for name, hint in hints.items() if _is_number(hint) or _is_module(hint)}
+
+
+def _is_own(target: Callable[..., Any]) -> bool:
+    return getattr(target, "__module__", "").startswith(f"{__name__.partition('.')[0]}.")
 
 
 def _is_number(hint: Any) -> bool:

@@ -127,7 +127,7 @@ def test_score_threshold_replaces_that_of_the_detector(choice: str, photos: list
 def test_detector_keeps_its_threshold_after_an_error(predictor: Predictor) -> None:
     high = Predictor(predictor.trained, score_threshold=0.9)
     heads = predictor.model.roi_heads.box_predictor
-    with pytest.raises(KeyError):
+    with pytest.raises(ConfigError, match="cannot predict: KeyError: 'image'"):
         high.run([{}])
     assert heads.test_score_thresh == 0.05
 

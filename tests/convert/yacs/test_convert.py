@@ -438,7 +438,7 @@ def test_replaced_classes_are_reported(run: Run) -> None:
         ("MODEL.META_ARCHITECTURE=Mine", "META_ARCHITECTURE=Mine .*GeneralizedRCNN, RetinaNet"),
         ("SOLVER.OPTIMIZER=adamww", "OPTIMIZER=adamww .*did you mean adamw"),
         ("MODEL.BACKBONE.CONFIG.STRIDES=[4, 8, 16, 16]", "double the stride"),
-        ("MODEL.FPN.NORM=XX", "model cannot be built"),
+        ("MODEL.FPN.NORM=XX", "model.backbone cannot be built"),
         ("SOLVER.MAX_ITER=0", "MAX_ITER=0.* lr_multiplier.warmup_length"),
         ("MODEL.BACKBONE.CONFIG.STRIDES=['a', 'b', 'c', 'd']", "STRIDES=\\[.*list of pixels"),
         ("SOLVER.WARMUP_METHOD=slow", "schedule .*slow"),
