@@ -34,7 +34,7 @@ def outcome(folder: Path, checkpoint: str = "model_final") -> dict[str, Any]:
         "tensorboard": events(folder),
         "result.json": {field: record[field] for field in FIELDS},
     }
-    return dict(_leaves(parts, ""))
+    return dict(leaves(parts, ""))
 
 
 def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -54,17 +54,18 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return sorted(path for path in paths if one.get(path, absent) != other.get(path, absent))
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of all values in a tree; those of tensors are their bytes."""
     if isinstance(value, torch.Tensor):
         array = value.detach().cpu().contiguous().reshape(-1)
         yield path, (str(value.dtype), tuple(value.shape), array.view(torch.uint8).numpy().tobytes())
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from _leaves(part, f"{path}/{key}" if path else str(key))
+            yield from leaves(part, f"{path}/{key}" if path else str(key))
     elif isinstance(value, (list, tuple)):
         yield f"{path}/length", len(value)
         for index, part in enumerate(value):
-            yield from _leaves(part, f"{path}/{index}")
+            yield from leaves(part, f"{path}/{index}")
     elif isinstance(value, (float, np.floating)) and math.isnan(value):
         yield path, "nan"
     else:

@@ -110,6 +110,8 @@ def _work(main: Callable[..., Any], ends: Any, *args: Any) -> None:
 def _pass_on(number: int) -> None:
     """Send a signal to all child processes, and kill those that outlive another one by too much."""
     children = multiprocessing.active_children()
+    if not children:
+        raise Interrupted(number)  # they have yet to start
     for child in children:
         if child.pid is not None:
             with suppress(ProcessLookupError):

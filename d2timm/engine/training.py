@@ -83,6 +83,7 @@ def train(cfg: DictConfig, resume: bool, record: Record, signals: StopSignals) -
                     raise
                 record.times_back += 1
                 resume = True
+                signals.let_go()  # the step that failed held them
                 logger.warning("%s; it goes back to the last checkpoint with a lower learning rate", error)
 
 

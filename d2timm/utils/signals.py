@@ -104,6 +104,10 @@ class StopSignals:
         if self.received is not None and not self._held:
             raise Interrupted(self.received)
 
+    def let_go(self) -> None:
+        """End all held parts, as after an error in one of them; a signal stays noted."""
+        self._held = 0
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Complete a block before ``Interrupted`` is raised."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.run_folders import metrics_lines, read_record
-from outcomes import differences, events, outcome
+from outcomes import differences, events, leaves, outcome
 
 from d2timm import ConfigError
 from d2timm.cli import main
@@ -382,8 +382,8 @@ def test_folder_that_vanishes_is_created_anew(
     monkeypatch.setattr(training.Schedule, "after_step", vanish)
     run(compose(folder))
     assert read_record(folder).status == "done"
-    weights = {key: value for key, value in uninterrupted.items() if key.startswith("checkpoint/")}
-    state = torch.load(folder / "model_final.pth", weights_only=True)["model"]
-    assert len(state) > 0
-    assert {f"checkpoint/model/{name}" for name in state} <= weights.keys()
+    state = torch.load(folder / "model_final.pth", weights_only=True)
+    weights = dict(leaves({key: state[key] for key in ("model", "ema")}, "checkpoint"))
+    assert weights
+    assert weights.items() <= uninterrupted.items()
     assert (folder / "config.yaml").is_file()

@@ -73,3 +73,12 @@ with signals.handled(), signals.held():
     begin = time.monotonic()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGINT
     assert time.monotonic() - begin < 9
+
+
+def test_signal_after_an_error_in_a_held_part_is_not_lost() -> None:
+    signals = StopSignals()
+    signals.hold()  # never released, because of an error
+    signals.let_go()
+    with pytest.raises(Interrupted), signals.handled():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
