@@ -13,7 +13,7 @@ from ..config.build import build_on_meta, check_classes
 from ..config.train_options import TrainOptions
 from ..data.catalog import check_split, splits_of, tasks_of
 from ..errors import ConfigError
-from ..runs.checkpoint import check_fit, read_checkpoint
+from ..runs.checkpoint_file import check_fit, read_checkpoint
 from ..utils.values import check_fields
 from .optim import build_optimizer
 from .schedules import check_lengths

@@ -15,7 +15,8 @@ from torch import nn
 from ..config.lazy import parse, to_plain
 from ..data.catalog import get_dataset, tasks_of
 from ..errors import ConfigError
-from ..runs.checkpoint import AVERAGE, LAST, find_checkpoint, is_averaged, read_checkpoint
+from ..runs.checkpoint import LAST, find_checkpoint, is_averaged
+from ..runs.checkpoint_file import AVERAGE, read_checkpoint
 from ..runs.record import Record
 from ..utils.text import one_line
 from ..utils.trees import flatten

@@ -24,7 +24,8 @@ from torch import nn
 from ..config.build import build_model, instantiate
 from ..config.lazy import save
 from ..errors import ConfigError
-from ..runs.checkpoint import AVERAGE, LAST, AtomicCheckpointer, find_checkpoint, is_averaged
+from ..runs.checkpoint import LAST, AtomicCheckpointer, find_checkpoint, is_averaged
+from ..runs.checkpoint_file import AVERAGE
 from ..runs.record import Record, recorded
 from ..utils.signals import StopSignals
 from ..utils.text import one_line

@@ -5,39 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from shutil import disk_usage
 from typing import Any
 from urllib.parse import ParseResult, urlparse
-from zipfile import ZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError
 from ..utils.files import atomic_write
-from ..utils.text import first_line, one_line
+from .checkpoint_file import AVERAGE, check_finite, read_checkpoint, refuse_pickle, verify
 
 __all__ = [
-    "AVERAGE",
     "LAST",
     "AtomicCheckpointer",
-    "check_finite",
-    "check_fit",
     "find_checkpoint",
     "is_averaged",
     "load_weights",
-    "read_checkpoint",
 ]
 
 logger = logging.getLogger(__name__)
 
 LAST = "last_checkpoint"  # the file with the name of the checkpoint to resume from
-#: Key of the averaged weights in a checkpoint, next to "model"
-AVERAGE = "ema"
 
 
 class AtomicCheckpointer(DetectionCheckpointer):
@@ -68,22 +60,41 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save the model and all checkpointables as ``name``.pth, as the checkpoint to resume from."""
-        if self._write(name, list(self.checkpointables), **kwargs):
-            self.tag_last_checkpoint(f"{name}.pth")
+        if self.save_dir and self.save_to_disk:
+            self.write(name, self.entries(**kwargs))
 
     def save_weights(self, name: str, **kwargs: Any) -> None:
         """Save only the model, and its averaged weights if it has any, as ``name``.pth."""
-        self._write(name, [key for key in self.checkpointables if key == AVERAGE], **kwargs)
+        if self.save_dir and self.save_to_disk:
+            self._write(name, self._entries([key for key in self.checkpointables if key == AVERAGE], kwargs))
 
-    def _write(self, name: str, checkpointables: list[str], **kwargs: Any) -> bool:
-        if not self.save_dir or not self.save_to_disk:
-            return False
-        data = {"model": self.model.state_dict(), **kwargs}
+    def entries(self, **kwargs: Any) -> dict[str, Any]:
+        """Return what ``save`` writes; its tensors are those of the training, which changes them.
+
+        Raises:
+            ConfigError: a weight is not finite.
+        """
+        return self._entries(list(self.checkpointables), kwargs)
+
+    def write(self, name: str, entries: Mapping[str, Any]) -> None:
+        """Write entries as ``name``.pth, as the checkpoint to resume from.
+
+        Raises:
+            OSError: it cannot be written; the one before remains.
+        """
+        self._write(name, entries)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def _entries(self, checkpointables: list[str], more: dict[str, Any]) -> dict[str, Any]:
+        data = {"model": self.model.state_dict(), **more}
         data.update({key: self.checkpointables[key].state_dict() for key in checkpointables})
-        file = Path(self.save_dir, f"{name}.pth")
-        self.logger.info("Saving checkpoint to %s", file)
         for key in {"model", AVERAGE} & data.keys():
             check_finite(data[key])
+        return data
+
+    def _write(self, name: str, data: Mapping[str, Any]) -> None:
+        file = Path(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", file)
         try:
             with atomic_write(file) as partial:
                 torch.save(data, partial)
@@ -93,7 +104,6 @@ class AtomicCheckpointer(DetectionCheckpointer):
                 error.strerror or str(error) if isinstance(error, OSError) else "the disk is full or broken"
             )
             raise OSError(f"{file} cannot be written: {reason}; {free} MB are free") from error
-        return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the checkpoint to resume from."""
@@ -116,7 +126,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return rest
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        _refuse_pickle(filename)
+        refuse_pickle(filename)
         data: dict[str, Any] = super()._load_file(filename)
         for key in [*self._required, AVERAGE] if self.averaged else self._required:
             if key not in data:
@@ -144,39 +154,6 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return read_checkpoint(f)
 
 
-def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
-    """Read the entries of a checkpoint to the CPU, without executing code.
-
-    Args:
-        file: path of a .pth or .safetensors file.
-        lazy: whether the numbers of a tensor are read from the disk only when they are used.
-
-    Raises:
-        ConfigError: the file cannot be read, because it is cut off or no checkpoint.
-    """
-    _refuse_pickle(file)
-    try:
-        if Path(file).suffix == ".safetensors":
-            return {"model": load_file(file)}
-        zipped = is_zipfile(file)  # earlier versions of torch wrote another format, without checksums
-        if zipped and not lazy:
-            _verify(file)
-        entries = torch.load(file, map_location="cpu", weights_only=True, mmap=lazy and zipped)
-    except ConfigError:
-        raise
-    except UnpicklingError:  # torch's message advises to execute the code in the file
-        raise ConfigError(f"{file}: not a checkpoint, because it holds more than weights") from None
-    except Exception as error:  # a broken pickle raises errors of any type
-        reason = first_line(error, with_type=True).partition(". ")[0]  # torch adds advice
-        raise ConfigError(f"{file}: not a checkpoint, or cut off: {reason}") from None
-    if not isinstance(entries, dict):
-        raise ConfigError(f"{file}: not a checkpoint: it holds {type(entries).__name__}")
-    entries = entries if "model" in entries else {"model": entries}
-    for key in ("model", AVERAGE):
-        _check_weights(file, entries.get(key, {}))
-    return entries
-
-
 def find_checkpoint(folder: Path) -> Path:
     """The newest checkpoint of a run folder that can be resumed from.
 
@@ -197,7 +174,7 @@ def find_checkpoint(folder: Path) -> Path:
             if not file.is_file():
                 raise ConfigError(f"{folder / LAST} refers to {file.name}, which does not exist")
             if is_zipfile(file):
-                _verify(str(file))
+                verify(str(file))
             complete = "trainer" in read_checkpoint(str(file), lazy=True)
         except ConfigError as error:
             problem = problem or str(error)
@@ -211,64 +188,12 @@ def find_checkpoint(folder: Path) -> Path:
     )
 
 
-def check_fit(checkpoint: Mapping[str, Any], model: nn.Module, label: str) -> None:
-    """Check that a checkpoint has at least one weight of a model.
-
-    Args:
-        checkpoint: the result of ``read_checkpoint``.
-        model: the model, on any device.
-        label: what errors call the checkpoint.
-
-    Raises:
-        ConfigError: it has none, so that the model would keep its initial weights.
-    """
-    weights, own = checkpoint["model"], model.state_dict()
-    if checkpoint.get("matching_heuristics") or any(
-        name in own and value.shape == own[name].shape for name, value in weights.items()
-    ):
-        return
-    found = f"such as {next(iter(weights))}" if weights else "it is empty"
-    raise ConfigError(f"{label}: none of its {len(weights)} weights fits the detector, {found}")
-
-
-def check_finite(weights: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a weight is not finite: the training has diverged."""
-    for name, value in weights.items():
-        if not torch.isfinite(value).all():
-            raise ConfigError(f"the weights are not finite, such as {name}: the training has diverged")
-
-
 def _check_values(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
     """Raise ConfigError if weights are of another type than those of the model, or not finite."""
     for name, value in loaded.items():
         if value.is_floating_point() != own[name].is_floating_point():
             raise ConfigError(f"the checkpoint is of another config: {name} is of type {value.dtype}")
     check_finite(loaded)
-
-
-def _verify(file: str) -> None:
-    """Compare the checksum of each part of a file that ``torch.save`` wrote."""
-    with ZipFile(file) as opened:
-        if broken := opened.testzip():
-            raise ConfigError(f"{file}: damaged: the checksum of {broken} is wrong")
-
-
-def _check_weights(file: str, weights: Any) -> None:
-    """Raise ConfigError if an entry of a checkpoint is anything but dense tensors by their names."""
-    if not isinstance(weights, dict):
-        raise ConfigError(f"{file}: not a checkpoint: its weights are of type {type(weights).__name__}")
-    for name, value in weights.items():
-        dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
-        if not isinstance(name, str) or not dense or value.is_complex() or value.is_quantized:
-            kind = f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
-            raise ConfigError(f"{file}: not a checkpoint: {one_line(name)} is no weight, but of type {kind}")
-
-
-def _refuse_pickle(file: str) -> None:
-    if Path(file).suffix in (".pkl", ".pyth"):
-        raise ConfigError(
-            f"{file}: reading a pickle can run code; `d2timm convert-weights` makes a .pth file of it"
-        )
 
 
 def _changes_as_url(path: str) -> bool:

@@ -60,7 +60,7 @@ def read_image(file: str | os.PathLike[str], image_format: str, max_pixels: int 
     """
     path = _local(os.fspath(file))
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-        raise ConfigError(f"{file}: not a file")
+        raise ConfigError(f"{file}: cannot be read as an image: not a file")
     try:
         with without_pixel_limit(), Image.open(path) as image:
             width, height = image.size

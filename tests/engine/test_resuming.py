@@ -16,7 +16,8 @@ from d2timm import ConfigError
 from d2timm.cli import main
 from d2timm.config.build import build_on_meta
 from d2timm.engine.resuming import check_evaluation, check_resume
-from d2timm.runs.checkpoint import find_checkpoint, read_checkpoint
+from d2timm.runs.checkpoint import find_checkpoint
+from d2timm.runs.checkpoint_file import read_checkpoint
 from d2timm.runs.record import Record
 
 BACKBONE = "model.backbone.bottom_up"

@@ -257,7 +257,7 @@ def test_reading_needs_no_torch(tmp_path: Path) -> None:
     ("write", "reason"),
     [
         (lambda file: None, "No such file or directory"),
-        (lambda file: file.mkdir(), "Is a directory"),
+        (lambda file: file.mkdir(), "not a file"),
         (lambda file: file.write_text("text"), "Pillow does not know its format"),
         (lambda file: file.write_bytes(b""), "Pillow does not know its format"),
     ],

@@ -1,0 +1,107 @@
+"""Files of weights, read without executing code, and what is checked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import ZipFile, is_zipfile
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..utils.text import first_line, one_line
+
+__all__ = ["AVERAGE", "check_finite", "check_fit", "read_checkpoint", "refuse_pickle", "verify"]
+
+#: Key of the averaged weights in a checkpoint, next to "model"
+AVERAGE = "ema"
+
+
+def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
+    """Read the entries of a checkpoint to the CPU, without executing code.
+
+    Args:
+        file: path of a .pth or .safetensors file.
+        lazy: whether the numbers of a tensor are read from the disk only when they are used.
+
+    Raises:
+        ConfigError: the file cannot be read, because it is cut off or no checkpoint.
+    """
+    refuse_pickle(file)
+    try:
+        if Path(file).suffix == ".safetensors":
+            return {"model": load_file(file)}
+        zipped = is_zipfile(file)  # earlier versions of torch wrote another format, without checksums
+        if zipped and not lazy:
+            verify(file)
+        entries = torch.load(file, map_location="cpu", weights_only=True, mmap=lazy and zipped)
+    except ConfigError:
+        raise
+    except UnpicklingError:  # torch's message advises to execute the code in the file
+        raise ConfigError(f"{file}: not a checkpoint, because it holds more than weights") from None
+    except Exception as error:  # a broken pickle raises errors of any type
+        reason = first_line(error, with_type=True).partition(". ")[0]  # torch adds advice
+        raise ConfigError(f"{file}: not a checkpoint, or cut off: {reason}") from None
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{file}: not a checkpoint: it holds {type(entries).__name__}")
+    entries = entries if "model" in entries else {"model": entries}
+    for key in ("model", AVERAGE):
+        _check_weights(file, entries.get(key, {}))
+    return entries
+
+
+def check_fit(checkpoint: Mapping[str, Any], model: nn.Module, label: str) -> None:
+    """Check that a checkpoint has at least one weight of a model.
+
+    Args:
+        checkpoint: the result of ``read_checkpoint``.
+        model: the model, on any device.
+        label: what errors call the checkpoint.
+
+    Raises:
+        ConfigError: it has none, so that the model would keep its initial weights.
+    """
+    weights, own = checkpoint["model"], model.state_dict()
+    if checkpoint.get("matching_heuristics") or any(
+        name in own and value.shape == own[name].shape for name, value in weights.items()
+    ):
+        return
+    found = f"such as {next(iter(weights))}" if weights else "it is empty"
+    raise ConfigError(f"{label}: none of its {len(weights)} weights fits the detector, {found}")
+
+
+def check_finite(weights: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a weight is not finite: the training has diverged."""
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise ConfigError(f"the weights are not finite, such as {name}: the training has diverged")
+
+
+def verify(file: str) -> None:
+    """Raise ConfigError unless the checksum of each part of a file that ``torch.save`` wrote is right."""
+    with ZipFile(file) as opened:
+        if broken := opened.testzip():
+            raise ConfigError(f"{file}: damaged: the checksum of {broken} is wrong")
+
+
+def _check_weights(file: str, weights: Any) -> None:
+    """Raise ConfigError if an entry of a checkpoint is anything but dense tensors by their names."""
+    if not isinstance(weights, dict):
+        raise ConfigError(f"{file}: not a checkpoint: its weights are of type {type(weights).__name__}")
+    for name, value in weights.items():
+        dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if not isinstance(name, str) or not dense or value.is_complex() or value.is_quantized:
+            kind = f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(f"{file}: not a checkpoint: {one_line(name)} is no weight, but of type {kind}")
+
+
+def refuse_pickle(file: str) -> None:
+    """Raise ConfigError if the name of a file is one of pickles."""
+    if Path(file).suffix in (".pkl", ".pyth"):
+        raise ConfigError(
+            f"{file}: reading a pickle can run code; `d2timm convert-weights` makes a .pth file of it"
+        )
