@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from d2timm import ConfigError
 from d2timm.engine.launch import DEFAULT_THREADS, is_first_process, launch, num_processes, set_threads
 from d2timm.engine.process import run
 from d2timm.runs.record import Record
+from d2timm.utils.signals import Interrupted, StopSignals
 
 MASK = "mask_rcnn_timm.py"
 TWO = Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
@@ -89,6 +94,42 @@ def test_mistake_in_a_process_is_raised_without_its_traceback(kind: type[Excepti
         launch(fail_in_second, TWO, kind("1.jpg is broken"))
     assert isinstance(caught.value, ConfigError) == (kind is ConfigError)
     assert ("Traceback" in str(caught.value)) == (kind is not ConfigError)
+
+
+def wait_and_note(file: Path) -> None:
+    """Note that the process has started, and wait for a signal."""
+    with StopSignals().handled():
+        file.with_suffix(f".{comm.get_rank()}").touch()
+        time.sleep(60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_signal_to_the_launcher_stops_all_processes(
+    number: signal.Signals, tmp_path: Path, on_cpu: None
+) -> None:
+    def send() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    sender = Thread(target=send)
+    sender.start()
+    with pytest.raises(Interrupted) as caught:
+        launch(wait_and_note, TWO, tmp_path / "started")
+    sender.join()
+    assert caught.value.number == number
+    assert multiprocessing.active_children() == []
+
+
+def test_signal_before_the_processes_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr("d2timm.engine.launch.launch_workers", start)
+    with pytest.raises(Interrupted):
+        launch(run_each, TWO, [])
 
 
 def test_single_process_is_this_process() -> None:

@@ -41,12 +41,17 @@ class Sweep:
 
     folder: Path
     arguments: list[str]
+    label: str = ""  # of its output
+
+    @property
+    def output(self) -> Path:
+        return self.folder.parent / f"{self.folder.name}{self.label}.output"
 
     @contextmanager
     def running(self, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         """Start the command in a new process group, which is killed at the end."""
         arguments = [*self.arguments, f"hydra.sweep.dir={self.folder}", *more]
-        with (self.folder.parent / f"{self.folder.name}.output").open("wb") as output:
+        with self.output.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "d2timm", "sweep", *arguments],
                 cwd=self.folder.parent,
@@ -69,7 +74,7 @@ class Sweep:
     def end(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
         """Wait for a started command; returns exit code and output."""
         code = process.wait(timeout=200)
-        return code, (self.folder.parent / f"{self.folder.name}.output").read_text()
+        return code, self.output.read_text()
 
     def run_folder(self, model: str) -> Path:
         return self.folder / f"model_name={model}"
@@ -205,6 +210,24 @@ def assert_resumed(sweep: Sweep, model: str) -> None:
     assert PERIOD <= later[0] < ITERATIONS
     record = sweep.record(model)
     assert (record.status, record.error, record.iterations) == ("done", None, ITERATIONS)
+
+
+def test_two_commands_share_the_runs_of_a_sweep(
+    make_sweep: Callable[..., Sweep], basic: tuple[Sweep, int, str]
+) -> None:
+    """Neither trains a run that the other one trains, and that is no failure."""
+    sweep = make_sweep("shared", models(*MODELS))
+    other = Sweep(sweep.folder, sweep.arguments, label=".other")
+    with sweep.running() as one:
+        sweep.wait_for_checkpoint(MODELS, one)
+        with other.running() as two:
+            ends = [sweep.end(one), other.end(two)]
+    assert [code for code, _ in ends] == [0, 0], ends
+    for model in MODELS:
+        assert sweep.starts(model) == [0]
+        assert_same(sweep, basic[0], model)
+    assert sweep.run()[0] == 0
+    assert sweep.statuses() == dict.fromkeys(MODELS, "done")
 
 
 def parent(pid: int) -> int:
