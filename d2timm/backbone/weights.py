@@ -11,7 +11,7 @@ from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..utils.text import first_line, one_line
+from ..utils.text import first_line, one_line, unreadable
 from .meta import TimmModel
 from .multisize import adapt
 from .spec import BackboneSpec
@@ -68,8 +68,7 @@ def load_checkpoint(model: TimmModel, spec: BackboneSpec, path: str) -> set[str]
     try:
         state = load_state_dict(str(file))
     except Exception as error:  # torch and safetensors raise various types for other files
-        reason = one_line(error, with_type=True)
-        raise ConfigError(f"checkpoint_path={path}: not a file of weights ({reason})") from error
+        raise ConfigError(f"checkpoint_path={path}: not a file of weights ({unreadable(error)})") from error
     head = tuple(f"{name}." for name in classifiers(model))
     try:
         state = _adapt_channels(model, spec, adapt(state, model))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..utils.text import first_line, one_line
+from ..utils.text import one_line, unreadable
 
 __all__ = ["AVERAGE", "check_finite", "check_fit", "read_checkpoint", "refuse_pickle", "verify"]
 
@@ -41,11 +40,8 @@ def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
         entries = torch.load(file, map_location="cpu", weights_only=True, mmap=lazy and zipped)
     except ConfigError:
         raise
-    except UnpicklingError:  # torch's message advises to execute the code in the file
-        raise ConfigError(f"{file}: not a checkpoint, because it holds more than weights") from None
     except Exception as error:  # a broken pickle raises errors of any type
-        reason = first_line(error, with_type=True).partition(". ")[0]  # torch adds advice
-        raise ConfigError(f"{file}: not a checkpoint, or cut off: {reason}") from None
+        raise ConfigError(f"{file}: not a checkpoint, or cut off: {unreadable(error)}") from None
     if not isinstance(entries, dict):
         raise ConfigError(f"{file}: not a checkpoint: it holds {type(entries).__name__}")
     entries = entries if "model" in entries else {"model": entries}

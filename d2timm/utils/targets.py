@@ -184,7 +184,8 @@ def _parts(node: Any) -> list[Any]:
 
 def _place(node: Any) -> str:
     """The place of a node in its tree, such as ``model.backbone``."""
-    return str(node._get_full_key(None)) if OmegaConf.is_config(node) else ""
+    parent = node._get_parent() if OmegaConf.is_config(node) else None
+    return "" if parent is None else str(parent._get_full_key(node._key()))
 
 
 def _is_elsewhere(node: Mapping[str, Any], key: str) -> bool:

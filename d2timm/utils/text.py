@@ -7,7 +7,7 @@ import re
 from ..errors import ConfigError
 from .signals import Interrupted
 
-__all__ = ["error_reason", "first_line", "one_line", "printable"]
+__all__ = ["error_reason", "first_line", "one_line", "printable", "unreadable"]
 
 LIMIT = 200  # characters
 
@@ -43,6 +43,13 @@ def error_reason(error: BaseException) -> str:
     if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):
         return lines[-1]
     return first_line(error, with_type=not isinstance(error, (ConfigError, Interrupted)))
+
+
+def unreadable(error: BaseException) -> str:
+    """Return on one line why torch cannot load a file, without its advice to execute the code in it."""
+    if any("Weights only load failed" in str(each) for each in (error, error.__cause__)):
+        return "it holds more than weights"
+    return first_line(error, with_type=True).partition(". ")[0]
 
 
 def printable(text: str, lines: bool = False) -> str:

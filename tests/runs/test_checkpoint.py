@@ -116,7 +116,7 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path, suffix: str) -> None:
         evil.write_bytes(pickle.dumps(data))
     else:
         torch.save(data, evil)
-    with pytest.raises((ConfigError, pickle.UnpicklingError)):
+    with pytest.raises(ConfigError, match=r"holds more than weights|can run code"):
         AtomicCheckpointer(linear(1.0)).load(str(evil))
     assert not proof.exists()
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...utils.text import one_line
+from ...utils.text import unreadable
 from .pickles import read_pickle
 
 __all__ = ["Checkpoint", "read"]
@@ -51,9 +51,10 @@ def read(path: Path) -> Checkpoint:
         raise ConfigError(f"{path}: the name of a checkpoint ends in {', '.join(SUFFIXES)}")
     try:
         content = _content(path)
-    except Exception as error:  # torch, pickle and safetensors raise any type of error for a broken file
-        reason = one_line(error, with_type=True)
-        raise ConfigError(f"{path} is not a checkpoint that contains only data ({reason})") from error
+    except Exception as error:  # a broken file raises errors of any type
+        raise ConfigError(
+            f"{path} is not a checkpoint that contains only data ({unreadable(error)})"
+        ) from error
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} contains a {type(content).__name__}, not a mapping from names to weights")
     key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
