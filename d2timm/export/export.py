@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..config import lazy as config
@@ -19,6 +18,7 @@ from ..errors import ConfigError
 from ..inference.trained import Trained, open_run
 from ..utils.files import atomic_write
 from ..utils.images import Picture, read_image
+from ..utils.safetensors_file import read_safetensors, write_safetensors
 from ..utils.sizes import Size
 from .formats import Runner, check_packages, open_program, save_program, trace
 from .program import Detector, NormalizedBackbone
@@ -116,10 +116,10 @@ def _metadata(trained: Trained) -> dict[str, str]:
 
 
 def _write_weights(trained: Trained, output: Path) -> list[str]:
-    state = {name: x.contiguous().clone() for name, x in trained.model.state_dict().items()}
+    state = trained.model.state_dict()
     with atomic_write(output) as partial:
-        save_file(state, partial, {"format": "pt", **_metadata(trained)})
-        saved = load_file(partial)
+        write_safetensors(state, partial, _metadata(trained))
+        saved, _ = read_safetensors(partial)
         if saved.keys() != state.keys() or not all(torch.equal(saved[name], state[name]) for name in state):
             raise ConfigError(f"{output}: the file does not agree with the detector")
     numbers = sum(x.numel() for x in state.values())

@@ -13,8 +13,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from ..config import lazy as config
@@ -24,6 +22,7 @@ from ..data.catalog import dataset_name, get_dataset, tasks_of
 from ..errors import ConfigError
 from ..runs.checkpoint import LAST, load_weights
 from ..runs.record import Record
+from ..utils.safetensors_file import read_safetensors
 from ..utils.text import first_line, one_line
 
 __all__ = ["Trained", "open_run"]
@@ -154,12 +153,7 @@ def _open_merged(file: Path, device: str) -> Trained:
     """Open a file with weights, config and labels, written by ``d2timm export``."""
     if not file.is_file():
         raise ConfigError(f"{file}: no such file")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-        state = load_file(file)
-    except SafetensorError as error:
-        raise ConfigError(f"{file} is not a valid {MERGED} file ({error})") from None
+    state, metadata = read_safetensors(file)
     if not {"config", "labels"} <= metadata.keys():
         raise ConfigError(f"{file} has weights but no config: use a file written by `d2timm export`")
     cfg = config.parse(metadata["config"], str(file))

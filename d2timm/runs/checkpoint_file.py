@@ -8,10 +8,10 @@ from typing import Any
 from zipfile import ZipFile, is_zipfile
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..utils.safetensors_file import read_safetensors
 from ..utils.text import one_line, unreadable
 
 __all__ = ["AVERAGE", "check_finite", "check_fit", "read_checkpoint", "refuse_pickle", "verify"]
@@ -33,7 +33,7 @@ def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
     refuse_pickle(file)
     try:
         if Path(file).suffix == ".safetensors":
-            return {"model": load_file(file)}
+            return {"model": read_safetensors(Path(file))[0]}
         zipped = is_zipfile(file)  # earlier versions of torch wrote another format, without checksums
         if zipped and not lazy:
             verify(file)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import save_file
 
 from ...config.lazy import load
 from ...config.overrides import apply_overrides
@@ -17,6 +16,7 @@ from ...data.own import CUSTOM
 from ...errors import ConfigError
 from ...utils.checks import suggest
 from ...utils.files import atomic_write
+from ...utils.safetensors_file import write_safetensors
 from ...utils.text import first_line
 from .convnext import CONVNEXT
 from .layout import Layout, Values
@@ -138,7 +138,7 @@ def _write(weights: Values, out: Path) -> None:
     try:
         with atomic_write(out) as partial:
             if out.suffix == ".safetensors":
-                save_file({name: x.contiguous().clone() for name, x in weights.items()}, partial)
+                write_safetensors(weights, partial, {})
             else:
                 torch.save({"model": weights}, partial)
     except OSError as error:

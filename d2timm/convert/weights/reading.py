@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ...errors import ConfigError
+from ...utils.safetensors_file import read_safetensors
 from ...utils.text import unreadable
 from .pickles import read_pickle
 
@@ -51,6 +51,8 @@ def read(path: Path) -> Checkpoint:
         raise ConfigError(f"{path}: the name of a checkpoint ends in {', '.join(SUFFIXES)}")
     try:
         content = _content(path)
+    except ConfigError:
+        raise
     except Exception as error:  # a broken file raises errors of any type
         raise ConfigError(
             f"{path} is not a checkpoint that contains only data ({unreadable(error)})"
@@ -71,7 +73,7 @@ def read(path: Path) -> Checkpoint:
 
 def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return read_safetensors(path)[0]
     if path.suffix == ".pkl":
         return read_pickle(path)
     return torch.load(path, map_location="cpu", weights_only=True)
