@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..runs.checkpoint import LAST, AtomicCheckpointer
+from ..runs.checkpoint import AtomicCheckpointer, last_checkpoint
 from ..runs.record import Record
 from ..utils.signals import StopSignals
 from ..utils.text import one_line
@@ -102,8 +103,9 @@ class SaveCheckpoints(HookBase):
         try:
             writing.result()
         except OSError as error:
-            tag = folder / LAST
-            newest = tag.read_text() if tag.is_file() else "none"
+            newest = "none"
+            with suppress(ConfigError):
+                newest = last_checkpoint(folder).name
             self.record.error = f"{one_line(error)}; the newest checkpoint is {newest}"
             if last:
                 raise ConfigError(f"{self.record.error}; make space, then continue with --resume") from error

@@ -19,7 +19,7 @@ from ..data.tasks import main_metric
 from ..errors import ConfigError
 from ..evaluation.speed import Speed
 from ..inference.tta import tta_of, with_tta_results
-from ..runs.checkpoint import load_weights
+from ..runs.checkpoint import LAST, last_checkpoint, load_weights
 from ..runs.record import Record
 from .left_out import add_bad_samples, has_validation
 from .predictions import draw_predictions
@@ -71,15 +71,16 @@ def checkpoint_to_evaluate(train: DictConfig) -> str:
         ConfigError: there is no checkpoint.
     """
     folder = Path(train.output_dir)
-    last = folder / "last_checkpoint"
-    file = train.init_checkpoint or (last.is_file() and str(folder / last.read_text().strip()))
-    if not file:
+    file: str = train.init_checkpoint
+    if not file and not (folder / LAST).is_file():
         raise ConfigError(
             f"--eval-only: {folder} has no checkpoint; set train.output_dir= or train.init_checkpoint="
         )
+    if not file:
+        return str(last_checkpoint(folder))
     if "://" not in file and not Path(file).is_file():
         raise ConfigError(f"--eval-only: {file}: no such file")
-    return str(file)
+    return file
 
 
 def evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:

@@ -20,7 +20,7 @@ from ..config.build import build_model, resolve_dataset
 from ..config.received import check_resolvers
 from ..data.catalog import dataset_name, get_dataset, tasks_of
 from ..errors import ConfigError
-from ..runs.checkpoint import LAST, load_weights
+from ..runs.checkpoint import LAST, last_checkpoint, load_weights
 from ..runs.record import Record
 from ..utils.safetensors_file import read_safetensors
 from ..utils.text import first_line, one_line
@@ -133,13 +133,9 @@ def _find_checkpoint(folder: Path, weights: str | Path | None) -> Path:
             available = ", ".join(sorted(file.name for file in folder.glob("*.pth"))) or "no checkpoint"
             raise ConfigError(f"{weights}: no such file; {folder} has {available}")
         return candidates[0]
-    last = folder / LAST
-    if not last.is_file():
+    if not (folder / LAST).is_file():
         raise ConfigError(f"{folder} has no {LAST}: train first, or give the weights to use")
-    checkpoint = folder / last.read_text().strip()
-    if not checkpoint.is_file():
-        raise ConfigError(f"{checkpoint}: no such file, although {last} refers to it")
-    return checkpoint
+    return last_checkpoint(folder)
 
 
 def _build(cfg: DictConfig, path: Path) -> nn.Module:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -17,6 +19,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..utils.files import atomic_write
+from ..utils.text import one_line
 from .checkpoint_file import AVERAGE, check_finite, read_checkpoint, refuse_pickle, verify
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "AtomicCheckpointer",
     "find_checkpoint",
     "is_averaged",
+    "last_checkpoint",
     "load_weights",
 ]
 
@@ -154,6 +158,24 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return read_checkpoint(f)
 
 
+def last_checkpoint(folder: Path) -> Path:
+    """The checkpoint that the file ``last_checkpoint`` of a run folder names.
+
+    Raises:
+        ConfigError: the file is damaged, or the checkpoint does not exist.
+    """
+    tag = folder / LAST
+    try:
+        name = tag.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{tag} cannot be read: {one_line(error)}") from None
+    if Path(name).name != name:
+        raise ConfigError(f"{tag} refers to {one_line(name) or 'nothing'}, which is no file of its folder")
+    if not os.path.isfile(folder / name):  # Path.is_file raises errors for names that are too long
+        raise ConfigError(f"{tag} refers to {one_line(name)}, which does not exist")
+    return folder / name
+
+
 def find_checkpoint(folder: Path) -> Path:
     """The newest checkpoint of a run folder that can be resumed from.
 
@@ -166,26 +188,28 @@ def find_checkpoint(folder: Path) -> Path:
     Raises:
         ConfigError: there is none; the message has what is wrong with the last one.
     """
-    last = folder / (folder / LAST).read_text().strip()
+    try:
+        last = last_checkpoint(folder)
+        _check_whole(last)
+        return last
+    except ConfigError as error:
+        problem = str(error)
     earlier = sorted(folder.glob("model_*.pth"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    problem = ""
-    for file in [last, *(file for file in earlier if file != last)]:
-        try:
-            if not file.is_file():
-                raise ConfigError(f"{folder / LAST} refers to {file.name}, which does not exist")
-            if is_zipfile(file):
-                verify(str(file))
-            complete = "trainer" in read_checkpoint(str(file), lazy=True)
-        except ConfigError as error:
-            problem = problem or str(error)
-            continue
-        if file == last or complete:
-            if problem:
+    for file in earlier:
+        with suppress(ConfigError):
+            if "trainer" in _check_whole(file):
                 logger.warning("%s; continuing from %s, which is older", problem, file.name)
-            return file
+                return file
     raise ConfigError(
         f"--resume: {problem}, and {folder} has no other checkpoint; train anew without --resume"
     )
+
+
+def _check_whole(file: Path) -> dict[str, Any]:
+    """Return the entries of a checkpoint; raises ConfigError if one is damaged."""
+    if is_zipfile(file):
+        verify(str(file))
+    return read_checkpoint(str(file), lazy=True)
 
 
 def _check_values(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:

@@ -28,9 +28,8 @@ def write_safetensors(weights: Mapping[str, Tensor], file: Path, metadata: Mappi
         file: its folder exists.
         metadata: what readers find in the file, beside ``format`` and the checksum.
     """
-    own = {
-        name: value.detach().contiguous().clone() for name, value in weights.items()
-    }  # no memory is shared
+    # copies, because the format refuses tensors that share memory
+    own = {name: value.detach().contiguous().clone() for name, value in weights.items()}
     further = {"format": "pt", **metadata}
     save_file(own, file, {**further, CHECKSUM: _checksum(own, further)})
 

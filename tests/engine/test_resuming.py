@@ -191,8 +191,8 @@ def test_damaged_checkpoint_is_one_line_and_changes_nothing(
     before = content(folder)
     assert call(flag) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    if flag == "--eval-only" and damage is Path.unlink:
-        facts = ["model_final.pth: no such file"]
+    if flag == "--eval-only":
+        facts = facts[:1]
     for fact in ["error: ", *facts]:
         assert fact in line
     assert content(folder) == before

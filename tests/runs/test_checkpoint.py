@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from d2timm.errors import ConfigError
-from d2timm.runs.checkpoint import AtomicCheckpointer
+from d2timm.runs.checkpoint import AtomicCheckpointer, last_checkpoint
 
 
 class Counter:
@@ -101,6 +101,21 @@ def test_checkpoint_is_complete_before_it_becomes_the_last(
     assert (tmp_path / "second.pth").is_file()
     checkpointer.save("second")
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "second.pth")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"", b"a\0b", b"../a.pth", b"/a.pth", b"x" * 5000, b".", b"..", b"a.pth\nb", b"none.pth"],
+)
+def test_damaged_name_of_the_last_checkpoint_is_an_error_of_one_line(content: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for file in (tmp_path / "a.pth", folder / "a.pth"):
+        file.write_bytes(b"")
+    (folder / "last_checkpoint").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"run/last_checkpoint ") as caught:
+        last_checkpoint(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
