@@ -17,7 +17,7 @@ from ..config.train_options import TrainOptions
 from ..data.paths import COCO
 from ..errors import ConfigError
 from ..runs.aside import check_folder
-from ..runs.record import Record, is_held, record_failure
+from ..runs.record import Record, is_held_by_another, record_failure
 from ..utils.targets import check_targets
 from ..utils.values import check_fields
 
@@ -61,7 +61,7 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
         return
     check_folder(Path(cfg.train.output_dir), "train.output_dir")
     first = is_first_process(options)
-    if first and is_held(Path(cfg.train.output_dir)):
+    if first and is_held_by_another(Path(cfg.train.output_dir)):
         raise ConfigError(f"train.output_dir={cfg.train.output_dir}: another process trains there")
     record = _check(cfg, options, command)
     fallback = first and automatic and cfg.data.name == "shapes"

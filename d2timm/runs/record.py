@@ -22,7 +22,7 @@ from ..utils.text import error_reason, one_line
 from ..utils.values import fits
 from .memory import peak_memory, reset_peak_memory
 
-__all__ = ["FILE", "Record", "hold", "is_held", "record_failure", "recorded"]
+__all__ = ["FILE", "Record", "hold", "is_held", "is_held_by_another", "record_failure", "recorded"]
 
 logger = logging.getLogger(__name__)
 
@@ -254,6 +254,11 @@ def hold(folder: Path) -> Iterator[None]:
             yield
         finally:
             _HELD.remove(folder)
+
+
+def is_held_by_another(folder: Path) -> bool:
+    """Return whether another process than this one trains in a run folder at this moment."""
+    return folder.resolve() not in _HELD and is_held(folder)
 
 
 def is_held(folder: Path) -> bool:

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from ..config.lazy import load, to_plain
 from ..engine.run import start
 from ..errors import ConfigError
 from ..runs.aside import move_aside
-from ..runs.record import Record, is_held
+from ..runs.record import Record, hold, is_held, is_held_by_another
 from ..utils.quiet import silence
 from ..utils.signals import STOP_SIGNALS, Interrupted
 from ..utils.text import error_reason
@@ -148,12 +149,18 @@ def _start_recorded(
     tree: dict[str, Any], folder: Path, options: argparse.Namespace, command: list[str]
 ) -> bool:
     """Train in this process and write a failure to the record; returns whether the run succeeded."""
+    # several processes hold the folder by themselves
+    held = hold(folder) if options.num_gpus == 1 else nullcontext()
     try:
-        _start(tree, options, command)
+        with held:
+            record = Record.read(folder)
+            if record and (record.status == "failed" or not _is_open(record, tree, options)):
+                return True  # another process has trained the run since this one looked at it
+            _start(tree, options, command)
     except Exception as error:
         if not isinstance(error, ConfigError):
             traceback.print_exc()
-        if is_held(folder):  # another process has started the run at the same time, and writes its record
+        if is_held_by_another(folder):  # it has started the run at the same time, and writes its record
             return False
         record = Record.read(folder) or _first_record(tree, command)
         if record.status != "failed":

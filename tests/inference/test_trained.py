@@ -88,7 +88,10 @@ def test_exported_weights_open(run_without_data: Path, tmp_path: Path) -> None:
         (lambda folder: (folder / "config.yaml").unlink(), r"no config\.yaml"),
         (lambda folder: (folder / "config.yaml").write_text("[1]"), r"config\.yaml"),
         (lambda folder: (folder / "last_checkpoint").unlink(), "no last_checkpoint"),
-        (lambda folder: (folder / "model_final.pth").unlink(), r"refers to model_final\.pth, which does not exist"),
+        (
+            lambda folder: (folder / "model_final.pth").unlink(),
+            r"model_final\.pth, which does not exist",
+        ),
         (lambda folder: folder / "no.safetensors", "no such file"),
     ],
 )

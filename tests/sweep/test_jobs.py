@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from omegaconf import OmegaConf
 
 from d2timm import ConfigError
 from d2timm.config.lazy import save, to_plain
-from d2timm.runs.record import Record, recorded
+from d2timm.runs.record import Record, hold, recorded
 from d2timm.sweep import jobs
 from d2timm.sweep.jobs import MAX_NAME, job_name
 from d2timm.sweep.stopping import REQUEST
@@ -252,6 +253,27 @@ def test_job_whose_folder_another_process_trains_in_does_nothing(
         run_job(tree, folder)
     assert not started
     assert "another process" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("meanwhile", [DONE, FAILED, None], ids=["done", "failed", "nothing"])
+def test_job_that_another_process_ends_while_this_one_starts_is_not_repeated(
+    meanwhile: dict[str, Any] | None,
+    tree: dict[str, Any],
+    folder: Path,
+    started: list[Namespace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextmanager
+    def hold_late(held: Path) -> Iterator[None]:
+        if meanwhile:
+            Record(**meanwhile, pid=1).write(held)
+        with hold(held):
+            yield
+
+    monkeypatch.setattr(jobs, "hold", hold_late)
+    run_job(tree, folder, **REPEAT)
+    assert bool(started) == (meanwhile is None)
+    assert (result(folder).pid == 1) == (meanwhile is not None), "its record stays"
 
 
 def test_score_is_reported(
