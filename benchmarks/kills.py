@@ -21,8 +21,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+# The runs are forked, which the threads of OpenMP do not survive
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from outcomes import differences, outcome
-from soak import SMALL, Run  # first of all, because it forks
+from soak import SMALL, Run
 
 from d2timm.data.datasets import shapes
 
