@@ -6,13 +6,22 @@ import fcntl
 import glob
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["PACKAGE", "atomic_write", "cache_root", "remove_leftovers", "resource_folder", "try_lock"]
+__all__ = [
+    "PACKAGE",
+    "atomic_folder",
+    "atomic_write",
+    "cache_root",
+    "remove_leftovers",
+    "resource_folder",
+    "try_lock",
+]
 
 #: Folder of the installed package
 PACKAGE = Path(__file__).parents[1]
@@ -29,8 +38,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
         A temporary path in the folder of ``file`` to write to. It replaces ``file`` once its data is on
         the disk, and is deleted if the body raises.
     """
-    remove_leftovers(file.parent, file.name)
-    partial = file.with_name(f".{file.name}.{os.getpid()}@{socket.gethostname()}")
+    partial = _partial(file)
     try:
         yield partial
         with partial.open("rb") as written:
@@ -40,19 +48,51 @@ def atomic_write(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder that does not exist so that it appears with all of its files, as ``atomic_write`` does.
+
+    If another process writes the same folder at the same time, that of the faster one stays.
+
+    Yields:
+        An empty temporary folder to write to.
+    """
+    partial = _partial(folder)
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier process that had the same number
+    partial.mkdir()
+    try:
+        yield partial
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(path: Path) -> Path:
+    """The temporary path of this process for a file or folder; those of ended processes are deleted."""
+    remove_leftovers(path.parent, path.name)
+    return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}")
+
+
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete temporary files of ``atomic_write`` whose process, on this machine, has ended.
+    """Delete temporary files and folders of processes on this machine that have ended.
 
     Args:
         folder: the folder; it may be missing.
-        name: of the file that was written; None: any.
+        name: of the file or folder that was written; None: any.
     """
     with suppress(OSError):  # another process may delete the same ones, and a file system may be read-only
         for file in folder.glob(f".{glob.escape(name or '')}*"):
             match = re.fullmatch(r"\.(.+)\.(\d+)@(.+)", file.name)
             ours = match and name in (None, match[1]) and match[3] == socket.gethostname()
             if match and ours and not _is_alive(int(match[2])):
-                file.unlink(missing_ok=True)
+                if file.is_dir():
+                    shutil.rmtree(file, ignore_errors=True)
+                else:
+                    file.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from d2timm.utils import files
-from d2timm.utils.files import atomic_write, cache_root, resource_folder, try_lock
+from d2timm.utils.files import atomic_folder, atomic_write, cache_root, resource_folder, try_lock
 
 # Atomic writes
 
@@ -46,6 +48,48 @@ def test_interrupted_first_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_half(tmp_path / "new", OSError("disk full"))
     assert not list(tmp_path.iterdir())
+
+
+def test_folder_appears_with_all_of_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    with atomic_folder(folder) as partial:
+        (partial / "a").write_text("1")
+        assert not folder.exists()
+    assert [path.read_text() for path in folder.iterdir()] == ["1"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_faster_process_keeps_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    with atomic_folder(folder) as partial:
+        (partial / "a").write_text("slow")
+        folder.mkdir()
+        (folder / "a").write_text("fast")
+    assert (folder / "a").read_text() == "fast"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_interrupted_folder_leaves_nothing(error: BaseException, tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_folder(tmp_path / "set") as partial:
+            (partial / "a").write_text("1")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_processes_left_is_deleted(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    others = [f".set.{os.getppid()}@{host}", ".set.999999999@elsewhere", f".other.999999999@{host}"]
+    for name in [f".set.999999999@{host}", *others]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("half")
+    with atomic_folder(tmp_path / "set"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"set", *others}
 
 
 # Locks

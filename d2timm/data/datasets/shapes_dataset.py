@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from ...errors import ConfigError
-from ...utils.files import cache_root
+from ...utils.files import atomic_folder, cache_root
 from ..paths import Split
 from . import shapes
 from .coco import CocoDataset
@@ -68,15 +67,8 @@ def shapes_root() -> Path:
     try:
         if not root.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".shapes-", dir=cache) as temporary:
-                # a folder inside, because other users cannot read the temporary folder itself
-                new = Path(temporary, "set")
-                write_shapes(new)
-                try:
-                    new.rename(root)
-                except OSError:
-                    if not root.is_dir():  # otherwise another process has written the same files
-                        raise
+            with atomic_folder(root) as partial:
+                write_shapes(partial)
     except OSError as error:
         raise ConfigError(
             f"the dataset shapes cannot be written to {cache} ({error.strerror or error}):"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+import socket
 from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -170,7 +171,8 @@ def test_default_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_incomplete_dataset_is_never_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cache / ".shapes-killed" / "set" / "train").mkdir(parents=True)
+    ended = f".shapes-{shapes_dataset._fingerprint()}.999999999@{socket.gethostname()}"
+    (cache / ended / "train").mkdir(parents=True)
     draw = shapes.draw_image
 
     def stop(split: str, index: int) -> object:
@@ -182,7 +184,7 @@ def test_incomplete_dataset_is_never_used(cache: Path, monkeypatch: pytest.Monke
         patch.setattr(shapes, "draw_image", stop)
         with pytest.raises(KeyboardInterrupt):
             shapes_dataset.shapes_root()
-    assert [path.name for path in cache.iterdir()] == [".shapes-killed"]
+    assert list(cache.iterdir()) == [], "nothing is left of this process and of one that was killed"
     assert len(contents(shapes_dataset.shapes_root())) == FILES
 
 
