@@ -29,6 +29,7 @@ from ..runs.checkpoint_file import AVERAGE
 from ..runs.record import Record, recorded
 from ..utils.signals import StopSignals
 from ..utils.text import one_line
+from .agreement import share_buffers
 from .checkpoints import SaveCheckpoints
 from .event_log import EventLog
 from .hooks import (
@@ -111,6 +112,7 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
         if trainer.iter + 1 == start and (recorded := _recorded_metrics(record, start)) is not None:
             return recorded
         add_bad_samples(record, folder, "train", loader)
+        share_buffers(evaluated)  # as in the checkpoint
         metrics, speed = measure(record, cfg, evaluated)
         with signals.held():
             store(record, metrics, speed)

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .deep_tiff import DeepTiff, is_misread
 from .depth import to_bytes
 from .once import Once
-from .pillow import BROKEN, MAX_PIXELS, has_several_images, orientation_of, reason_of, without_pixel_limit
+from .pillow import BROKEN, MAX_PIXELS, has_several_images, open_image, orientation_of, reason_of
 
 __all__ = ["Picture", "pixels_of_pil", "read_image"]
 
@@ -59,10 +59,8 @@ def read_image(file: str | os.PathLike[str], image_format: str, max_pixels: int 
         ConfigError: the file does not exist, is not an image, is truncated or too large.
     """
     path = _local(os.fspath(file))
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-        raise ConfigError(f"{file}: cannot be read as an image: not a file")
     try:
-        with without_pixel_limit(), Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ConfigError(

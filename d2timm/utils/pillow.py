@@ -6,6 +6,7 @@ Importing it registers the plug-ins for formats that Pillow itself does not read
 from __future__ import annotations
 
 import functools
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ __all__ = [
     "has_heic",
     "has_several_images",
     "image_suffixes",
+    "open_image",
     "orientation_of",
     "pillow_state",
     "reason_of",
@@ -71,6 +73,19 @@ def image_suffixes() -> frozenset[str]:
 def has_heic() -> bool:
     """Whether the plug-in for ``HEIC`` is installed."""
     return image_suffixes() >= HEIC
+
+
+@contextmanager
+def open_image(file: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image of any size with Pillow, whose limit is suspended meanwhile.
+
+    Raises:
+        OSError: the file cannot be opened, or is none: a pipe would be waited for.
+    """
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise OSError("not a file")
+    with without_pixel_limit(), Image.open(file) as image:
+        yield image
 
 
 def orientation_of(image: Image.Image) -> int:

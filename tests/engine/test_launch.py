@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 import torch
 from detectron2.utils import comm
+from torch import nn
 
 from d2timm import ConfigError
+from d2timm.engine.agreement import share_buffers
 from d2timm.engine.launch import DEFAULT_THREADS, is_first_process, launch, num_processes, set_threads
 from d2timm.engine.process import run
 from d2timm.runs.record import Record
@@ -94,6 +96,22 @@ def test_mistake_in_a_process_is_raised_without_its_traceback(kind: type[Excepti
         launch(fail_in_second, TWO, kind("1.jpg is broken"))
     assert isinstance(caught.value, ConfigError) == (kind is ConfigError)
     assert ("Traceback" in str(caught.value)) == (kind is not ConfigError)
+
+
+def share_and_check(_: object) -> None:
+    """Evaluate what the first process has, although each has seen other images."""
+    model = nn.BatchNorm1d(2)
+    model(torch.rand(4, 2) + comm.get_rank())
+    own = model.running_mean.clone()
+    share_buffers(model)
+    means = comm.all_gather((own, model.running_mean))
+    assert not torch.equal(means[0][0], means[1][0])
+    assert all(torch.equal(shared, means[0][0]) for _, shared in means)
+
+
+@pytest.mark.slow
+def test_buffers_become_those_of_the_first_process(on_cpu: None) -> None:
+    launch(share_and_check, TWO, None)
 
 
 def wait_and_note(file: Path) -> None:

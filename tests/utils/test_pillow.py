@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from d2timm.utils.pillow import (
     has_heic,
     has_several_images,
     image_suffixes,
+    open_image,
     orientation_of,
     reason_of,
     stored_size,
@@ -73,3 +75,9 @@ def test_limit_returns_after_the_last_thread(monkeypatch: pytest.MonkeyPatch) ->
         assert set(pool.map(use, range(200))) == {None}
     assert Image.MAX_IMAGE_PIXELS == 7
     assert pillow._users == 0
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(OSError, match="not a file"), open_image(tmp_path / "a.jpg"):
+        pass

@@ -10,10 +10,9 @@ from typing import Any
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from ...utils.pillow import BROKEN, image_suffixes, without_pixel_limit
+from ...utils.pillow import BROKEN, image_suffixes, open_image
 from .finder import visible_files
 
 __all__ = ["near_duplicates", "unlabelled_files"]
@@ -79,7 +78,7 @@ def _hash(files: Sequence[str]) -> Mapping[str, NDArray[np.uint8]]:
 
 def _hash_of(file: str) -> NDArray[np.uint8] | None:
     try:
-        with without_pixel_limit(), Image.open(file) as image:
+        with open_image(file) as image:
             image.draft("L", (SIDE, SIDE))
             bits = imagehash.phash(image).hash.ravel()
     except BROKEN:

@@ -24,11 +24,11 @@ from ...utils.files import atomic_write, cache_root
 from ...utils.pillow import (
     BROKEN,
     has_several_images,
+    open_image,
     orientation_of,
     pillow_state,
     reason_of,
     stored_size,
-    without_pixel_limit,
 )
 
 __all__ = ["Header", "State", "file_state", "read_header", "read_headers"]
@@ -110,7 +110,7 @@ def file_state(file: Path) -> State:
 def read_header(file: Path) -> Header:
     """Read the header of one file. Files whose end is missing are decoded to see whether they are usable."""
     try:
-        with without_pixel_limit(), Image.open(file) as image:
+        with open_image(file) as image:
             header = Header(stored_size(image), orientation_of(image), image.mode, has_several_images(image))
             if not _ends(file, ENDS.get(image.format or "")):
                 return _decoded(image, header, file)

@@ -20,12 +20,24 @@ __all__ = [
     "locate",
     "name_key",
     "path_parts",
+    "read_bytes",
     "read_text",
     "text_lines",
 ]
 
 #: Names of the folders and lists of all splits
 ALL_NAMES = frozenset(name for names in SPLIT_NAMES.values() for name in names)
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: the file cannot be read, or is none: a pipe would be waited for.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(f"{file} is not a file")
+    return file.read_bytes()
 
 
 def read_text(file: Path) -> str:
@@ -36,7 +48,7 @@ def read_text(file: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    content = file.read_bytes()
+    content = read_bytes(file)
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     return content.decode("utf-16" if utf16 else "utf-8-sig", "replace")
 

@@ -15,6 +15,7 @@ from ..checks.masks import box_of
 from ..checks.values import as_flag, as_number
 from .building import Annotation, to_annotation
 from .geometry import Shape, oriented_box, to_object, turned_box
+from .layout import read_bytes
 
 __all__ = ["Described", "read_xml"]
 
@@ -61,7 +62,7 @@ def read_xml(file: Path, name: str, listed: bool, findings: Findings) -> Describ
         OSError: the file cannot be read.
         ValueError: it is not an annotation file; the message says why, in one line.
     """
-    root = _parse(file.read_bytes())
+    root = _parse(read_bytes(file))
     if root.tag.lower() != "annotation":
         raise ValueError(f"its root is <{root.tag}>, not <annotation>")
     database = (root.findtext("source/database") or "").strip().lower()

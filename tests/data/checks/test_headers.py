@@ -141,3 +141,9 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
     file = save(tmp_path / "a.png")
     assert read_headers([file])[file].stored == (30, 20)
     assert not cache_root().exists()
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    (header,) = read_headers([tmp_path / "a.jpg"]).values()
+    assert (header.problem, header.reason) == ("unreadable_image", "not a file")
