@@ -25,8 +25,8 @@ from d2timm.runs.checkpoint import AtomicCheckpointer
 from d2timm.runs.record import Record
 from d2timm.utils.signals import Interrupted
 
-# Processes that are forked here train. torch refuses them a backward pass if it knew of a device beside the CPU
-# at its first one, and its fake tensors, which other tests use, register one; so this is the first one.
+# Processes that are forked here train. torch refuses them a backward pass if it knew of a device beside the
+# CPU at its first one, and its fake tensors, which other tests use, register one; so this is the first one.
 torch.ones(1, requires_grad=True).sum().backward()
 
 MASK = "mask_rcnn_timm.py"
