@@ -90,6 +90,7 @@ class Run:
             short: whether memory is so short that Python itself may fail, with any exit code.
         """
         self.log.write_text("")
+        before = self._record()
         pid = os.fork()
         if pid == 0:
             self._train(prepare)
@@ -105,8 +106,12 @@ class Run:
                 os.killpg(pid, signal.SIGKILL)
             time.sleep(0.01)
         code = os.waitstatus_to_exitcode(status)
-        self._check(code, pid, short)
+        self._check(code, pid, short, before)
         return code
+
+    def _record(self) -> bytes | None:
+        file = self.folder / "result.json"
+        return file.read_bytes() if file.is_file() else None
 
     def _train(self, prepare: Callable[[], None]) -> None:
         code = 99
@@ -124,7 +129,7 @@ class Run:
             sys.stdout.flush()
             os._exit(code)
 
-    def _check(self, code: int, pid: int, short: bool) -> None:
+    def _check(self, code: int, pid: int, short: bool, before: bytes | None) -> None:
         text = self.log.read_text(errors="replace")
         if code not in EXIT_CODES and not short:
             self.broken.append(f"exit code {code}: {text[-300:]}")
@@ -136,10 +141,11 @@ class Run:
             self.broken.append("a process is left")
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-        expected = {0: {"done"}, 130: {"interrupted"}, 138: {"interrupted"}, 143: {"interrupted"}}.get(code)
+        expected = {0: "done", 130: "interrupted", 138: "interrupted", 143: "interrupted"}.get(code)
+        begun = self._record() != before  # a signal may come first
         with contextlib.suppress(ValueError):
             record = Record.read(self.folder)
-            if expected and record and record.status not in expected:
+            if expected and record and record.status != expected and (begun or code == 0):
                 self.broken.append(f"status {record.status} after exit code {code}")
         if code == 0 and (left := [file.name for file in self.folder.glob(".*@*")]):
             self.broken.append(f"files are left: {left}")

@@ -212,9 +212,15 @@ def to_plain(node: Any) -> Any:
 
 
 def target_name(target: Any) -> str:
-    """The dotted name of a ``_target_``; for a class or function, the shortest that its packages export."""
+    """The dotted name of a ``_target_``; for a class or function, the shortest that its packages export.
+
+    Raises:
+        ConfigError: it is neither a name nor a class or function.
+    """
     if isinstance(target, str):
         return target
+    if not callable(target) or not hasattr(target, "__qualname__"):
+        raise ConfigError(f"_target_={one_line(target)} is not the name of a class or function")
     module, name = target.__module__, target.__qualname__
     parts = module.split(".")
     for length in range(2, len(parts)):  # a package of the distribution, not its top level

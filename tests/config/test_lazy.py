@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from d2timm import ConfigError, get_config
 from d2timm.config.build import build_on_meta
-from d2timm.config.lazy import load, save, to_plain
+from d2timm.config.lazy import load, save, target_name, to_plain
 from d2timm.config.overrides import apply_overrides
 from d2timm.engine.optim import build_optimizer
 
@@ -175,3 +175,9 @@ def test_other_objects_cannot_be_saved(value: Any) -> None:
 
 def test_classes_and_functions_are_saved_by_their_shortest_name() -> None:
     assert to_plain({"a": Path, "b": load}) == {"a": "pathlib.Path", "b": "d2timm.config.load"}
+
+
+@pytest.mark.parametrize("target", [True, 3, None, [], {"a": 1}])
+def test_target_that_is_no_name_is_an_error(target: Any) -> None:
+    with pytest.raises(ConfigError, match="is not the name of a class or function"):
+        target_name(target)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,27 @@ def test_valid_command_launches_once(
     assert capfd.readouterr().out == LAUNCHED, "no banner, because the user named a dataset"
 
 
+@contextmanager
+def trained_elsewhere(folder: Path) -> Iterator[None]:
+    """Another process trains in a folder during a block."""
+    context = multiprocessing.get_context("fork")
+    trains, ends = context.Event(), context.Event()
+
+    def train() -> None:
+        with recorded(Record(iterations=3), folder):
+            trains.set()
+            ends.wait(60)
+
+    process = context.Process(target=train)
+    process.start()
+    assert trains.wait(60)
+    try:
+        yield
+    finally:
+        ends.set()
+        process.join()
+
+
 @pytest.mark.parametrize("flags", [[], ["--resume"], ["--eval-only"]])
 def test_folder_of_a_running_run_is_refused(
     flags: list[str],
@@ -203,7 +226,7 @@ def test_folder_of_a_running_run_is_refused(
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    with recorded(Record(iterations=3), folder):
+    with trained_elsewhere(folder):
         files = {file.name: file.read_bytes() for file in folder.iterdir()}
         assert call(MASK, *flags, *tiny_overrides("mask", folder)) == 2
         error = capfd.readouterr().err
