@@ -61,10 +61,12 @@ class SaveCheckpoints(HookBase):
         self.period, self.eval_period, self.max_to_keep = period, eval_period, max_to_keep
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        self._holds = False
 
-    def before_step(self) -> None:
-        """Complete the step before a signal stops the run."""
+    def before_train(self) -> None:
+        """From now on, a signal stops the run only after a step that is saved, or during an evaluation."""
         self.signals.hold()
+        self._holds = True
 
     def after_step(self) -> None:
         """Save if it is time; then stop if a signal asks for it, in all processes together."""
@@ -80,12 +82,19 @@ class SaveCheckpoints(HookBase):
                 self._save(FINAL if at_end else f"model_{self.trainer.iter:07d}", stops)
             if stops:
                 comm.synchronize()
-        self.signals.release()
+        if self.signals.received:
+            self._release()
 
     def after_train(self) -> None:
         """Complete the checkpoint that is being written, however the training ends."""
         self.finish()
         self._thread.shutdown()
+        self._release()
+
+    def _release(self) -> None:
+        if self._holds:
+            self._holds = False
+            self.signals.release()
 
     def finish(self, last: bool = False) -> None:
         """Wait until the checkpoint that is being written is complete, or has failed.

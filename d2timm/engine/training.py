@@ -85,7 +85,6 @@ def train(cfg: DictConfig, resume: bool, record: Record, signals: StopSignals) -
                     raise
                 record.times_back += 1
                 resume = True
-                signals.let_go()  # the step that failed held them
                 logger.warning("%s; it goes back to the last checkpoint with a lower learning rate", error)
 
 
@@ -113,7 +112,8 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
             return recorded
         add_bad_samples(record, folder, "train", loader)
         share_buffers(evaluated)  # as in the checkpoint
-        metrics, speed = measure(record, cfg, evaluated)
+        with signals.released():  # the weights are saved
+            metrics, speed = measure(record, cfg, evaluated)
         with signals.held():
             store(record, metrics, speed)
             if main:

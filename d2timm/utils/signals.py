@@ -104,9 +104,16 @@ class StopSignals:
         if self.received is not None and not self._held:
             raise Interrupted(self.received)
 
-    def let_go(self) -> None:
-        """End all held parts, as after an error in one of them; a signal stays noted."""
-        self._held = 0
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Raise ``Interrupted`` at once during a block of a held part."""
+        held, self._held = self._held, 0
+        try:
+            if self.received is not None:
+                raise Interrupted(self.received)
+            yield
+        finally:
+            self._held = held
 
     @contextmanager
     def held(self) -> Iterator[None]:

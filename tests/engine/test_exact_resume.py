@@ -233,6 +233,27 @@ def test_interrupted_run_is_saved_and_continues(
     assert differences(outcome(folder), uninterrupted) == []
 
 
+def test_signal_between_two_steps_loses_none(
+    compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    log, calls = event_log.EventLog.after_step, [0]
+
+    def interrupt(self: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        log(self)
+
+    monkeypatch.setattr(event_log.EventLog, "after_step", interrupt)
+    with pytest.raises(Interrupted):
+        run(compose(folder))
+    record = read_record(folder)
+    assert (record.status, record.iterations, last(folder)) == ("interrupted", 6, "model_0000005")
+    run(compose(folder), resume=True)
+    assert differences(outcome(folder), uninterrupted) == []
+
+
 def test_signal_in_an_evaluation_stops_at_once(
     compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
