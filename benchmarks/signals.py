@@ -21,24 +21,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from tiny import TINY
+
 from d2timm.runs.checkpoint import LAST
 from d2timm.runs.record import Record
 
 SMALL = [
+    *TINY,
     "model.backbone.bottom_up.pretrained=False",
-    "model.backbone.out_channels=16",
-    "model.proposal_generator.pre_nms_topk=[50,50]",
-    "model.proposal_generator.post_nms_topk=[20,20]",
-    "model.roi_heads.box_head.fc_dims=[16,16]",
-    "data.settings.shapes.train_short_edges=[64]",
-    "data.settings.shapes.test_short_edge=64",
-    "data.settings.shapes.max_size=64",
     "train.max_iter=5000",
     "train.eval_period=0",
     "train.log_period=4",
     "train.checkpointer.period=500",
-    "train.device=cpu",
-    "train.amp.enabled=False",
     "train.threads=1",
 ]
 TRAIN = ["train", "--config-file", "mask_rcnn_timm.py", "data.name=shapes"]

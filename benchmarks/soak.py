@@ -29,6 +29,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from outcomes import differences, outcome
+from tiny import TINY
 
 import d2timm.engine.training  # once, and not in each process
 from d2timm.cli import main as d2timm
@@ -36,21 +37,13 @@ from d2timm.data.datasets import shapes
 from d2timm.runs.record import Record
 
 SMALL = [
+    *TINY,
     "data.name=shapes",
     "model.backbone.bottom_up.model_name=test_efficientnet",
-    "model.backbone.out_channels=16",
-    "model.proposal_generator.pre_nms_topk=[50,50]",
-    "model.proposal_generator.post_nms_topk=[20,20]",
-    "model.roi_heads.box_head.fc_dims=[16,16]",
-    "data.settings.shapes.train_short_edges=[64]",
-    "data.settings.shapes.test_short_edge=64",
-    "data.settings.shapes.max_size=64",
     "train.max_iter=60",
     "train.eval_period=25",
     "train.checkpointer.period=6",
     "train.log_period=5",
-    "train.device=cpu",
-    "train.amp.enabled=False",
 ]
 VARIANTS: dict[str, list[str]] = {
     "plain": [],

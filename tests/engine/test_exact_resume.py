@@ -211,11 +211,21 @@ def last(folder: Path) -> str:
     return (folder / "last_checkpoint").read_text().removesuffix(".pth")
 
 
+@pytest.mark.parametrize(
+    ("hook", "iterations"),
+    [(training.RecordProgress, 5), (event_log.EventLog, 6)],
+    ids=["in a step", "between two steps"],
+)
 def test_interrupted_run_is_saved_and_continues(
-    compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hook: Any,
+    iterations: int,
+    compose: Compose,
+    uninterrupted: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "run"
-    step, calls = training.RecordProgress.after_step, [0]
+    step, calls = hook.after_step, [0]
 
     def interrupt(self: Any) -> None:
         calls[0] += 1
@@ -223,33 +233,12 @@ def test_interrupted_run_is_saved_and_continues(
             os.kill(os.getpid(), signal.SIGTERM)
         step(self)
 
-    monkeypatch.setattr(training.RecordProgress, "after_step", interrupt)
+    monkeypatch.setattr(hook, "after_step", interrupt)
     with pytest.raises(Interrupted):
         run(compose(folder))
     record = read_record(folder)
-    assert (record.status, record.iterations, record.error) == ("interrupted", 5, "interrupted by SIGTERM")
-    assert last(folder) == "model_0000004"
-    run(compose(folder), resume=True)
-    assert differences(outcome(folder), uninterrupted) == []
-
-
-def test_signal_between_two_steps_loses_none(
-    compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    log, calls = event_log.EventLog.after_step, [0]
-
-    def interrupt(self: Any) -> None:
-        calls[0] += 1
-        if calls[0] == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        log(self)
-
-    monkeypatch.setattr(event_log.EventLog, "after_step", interrupt)
-    with pytest.raises(Interrupted):
-        run(compose(folder))
-    record = read_record(folder)
-    assert (record.status, record.iterations, last(folder)) == ("interrupted", 6, "model_0000005")
+    assert (record.status, record.error) == ("interrupted", "interrupted by SIGTERM")
+    assert (record.iterations, last(folder)) == (iterations, f"model_{iterations - 1:07}")
     run(compose(folder), resume=True)
     assert differences(outcome(folder), uninterrupted) == []
 
