@@ -62,6 +62,7 @@ ODD: list[Any] = [
         0,
         10**6,
         10**30,
+        10**400,
         1e308,
         math.nan,
         math.inf,
@@ -87,6 +88,7 @@ ODD: list[Any] = [
         "/etc/passwd",
     ),
     *({"_target_": "os.system", "command": "touch PWNED"}, {"_target_": "torch.nn.ReLU"}, "a" * 5000, "\0"),
+    *("9" * 5000, "[" * 500 + "]" * 500, "{a:" * 200 + "}" * 200, "(" * 300, "'" * 999),
 ]
 
 

@@ -6,6 +6,7 @@ deletes one), and so is a string in place of a number. Paths are taken as typed,
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError
 from ..utils.checks import suggest
-from ..utils.text import first_line, one_line
+from ..utils.text import LIMIT, first_line, one_line
 from .paths import quote, quote_paths
 
 __all__ = ["apply_overrides", "check_type", "parse_override"]
 
+#: Most brackets within each other; OmegaConf calls itself several times for each
+DEEPEST = 30
 #: A character that a value may have without quotes, wherever it stands
 PLAIN = re.compile(r"[\w.\-/+$%*@?|\\: \t]", re.ASCII)
 
@@ -52,10 +55,19 @@ def parse_override(text: str) -> Override:
     Raises:
         ConfigError: it is not one; the message has the character that needs quotes, and the quoted override.
     """
+    if _nesting(text) > DEEPEST:
+        raise ConfigError(f"{one_line(text)}: more than {DEEPEST} brackets within each other")
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise ConfigError(_explain(text, error)) from None
+    except ValueError as error:  # a number of too many digits
+        raise ConfigError(f"{one_line(text)}: {one_line(error)}") from None
+
+
+def _nesting(text: str) -> int:
+    """The highest number of brackets that are open at the same time."""
+    return max(itertools.accumulate((c in "[{(") - (c in "]})") for c in text), default=0)
 
 
 def _explain(text: str, error: HydraException) -> str:
@@ -68,11 +80,12 @@ def _explain(text: str, error: HydraException) -> str:
     odd = next((character for character in value if not PLAIN.match(character)), None)
     reason = f"{odd!r} is not allowed here without quotes" if odd else first_line(error)
     hint = shlex.quote(quoted).replace("\n", " ")
-    return f"{one_line(text)}: {reason}; for a text, write {hint}"
+    fix = f"; for a text, write {hint}" if len(hint) <= LIMIT else ""
+    return f"{one_line(text)}: {reason}{fix}"
 
 
 def _apply(cfg: DictConfig, override: Override) -> None:
-    key, text = override.key_or_group, str(override.input_line)
+    key, text = override.key_or_group, one_line(override.input_line)
     if override.is_sweep_override():
         raise ConfigError(f"{text}: several values are a sweep; run it with d2timm sweep -m")
     if override.package is not None:
@@ -118,9 +131,9 @@ def _check_key(cfg: DictConfig, key: str, override: str, hint: str) -> None:
         if isinstance(node, list):
             node = dict(zip(map(str, range(len(node))), node, strict=True))
         if not isinstance(node, Mapping):
-            raise ConfigError(f"{override}: {path} is {node!r} and has no keys; override {path} itself")
+            raise ConfigError(f"{override}: {path} is {node!r:.99} and has no keys; override {path} itself")
         if part not in node:
-            missing = f"{path} has no key {part!r}" if path else f"there is no key {part!r}"
+            missing = f"{path} has no key {part!r:.99}" if path else f"there is no key {part!r:.99}"
             raise ConfigError(f"{override}: {missing}; {suggest(part, map(str, node))}{hint}")
         node = node[part]
         path = f"{path}.{part}" if path else part

@@ -169,7 +169,7 @@ def _read_by_hydra(override: str) -> Any:
     """
     try:
         parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # too many digits or brackets
         return ...
     value = parsed.value()
     if isinstance(value, ChoiceSweep):

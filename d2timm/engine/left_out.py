@@ -17,8 +17,10 @@ from omegaconf import DictConfig
 from ..data.bad_samples import bad_samples
 from ..data.catalog import check_split, content_of, findings_of, note_of, splits_of, tasks_of
 from ..data.checks.findings import NOTE, REPAIRED, SKIPPED, Findings
+from ..errors import ConfigError
 from ..runs.record import Record
 from ..utils.files import atomic_write
+from ..utils.json_file import read_json
 from .detector_limits import add_beyond_limits, common_folder
 
 __all__ = ["FILE", "NO_VALIDATION", "add_bad_samples", "describe_split", "has_validation", "list_left_out"]
@@ -90,8 +92,20 @@ def _add(record: Record, folder: Path, split: str, findings: Findings, tasks: It
         return
     record.skipped.setdefault(split, {}).update({kind: findings.counts[kind] for kind in kinds})
     file = folder / FILE
-    listed = json.loads(file.read_text()) if file.is_file() else {}
+    listed = _read_list(file) if file.is_file() else {}
     entries = {kind: entry for kind, entry in findings.as_dict().items() if kind in kinds}
     listed[split] = {**listed.get(split, {}), **entries}
     with atomic_write(file) as partial:
         partial.write_text(json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
+
+
+def _read_list(file: Path) -> dict[str, dict[str, Any]]:
+    """The samples that earlier parts of a run have left out, by split; none if the file is damaged."""
+    try:
+        listed = read_json(file)
+        if isinstance(listed, dict) and all(isinstance(entries, dict) for entries in listed.values()):
+            return listed
+        logger.warning("%s is damaged, and is written anew", file)
+    except ConfigError as error:
+        logger.warning("%s; it is written anew", error)
+    return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..data.catalog import dataset_name, get_dataset, tasks_of
 from ..errors import ConfigError
 from ..runs.checkpoint import LAST, last_checkpoint, load_weights
 from ..runs.record import Record
+from ..utils.json_file import parse_json
 from ..utils.safetensors_file import read_safetensors
 from ..utils.text import first_line, one_line
 
@@ -154,10 +154,7 @@ def _open_merged(file: Path, device: str) -> Trained:
         raise ConfigError(f"{file} has weights but no config: use a file written by `d2timm export`")
     cfg = config.parse(metadata["config"], str(file))
     config.check_parts(cfg, *PARTS)
-    try:
-        labels = json.loads(metadata["labels"])
-    except ValueError as error:
-        raise ConfigError(f"{file}: its labels are damaged: {one_line(error)}") from None
+    labels = parse_json(metadata["labels"], f"{file}: its metadata labels")
     if not isinstance(labels, dict):
         raise ConfigError(f"{file}: its labels are damaged: {one_line(labels)}")
     _set_labels(cfg, labels)

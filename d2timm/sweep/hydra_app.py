@@ -8,6 +8,7 @@ torch is imported by the first job, so questions and mistakes are answered at on
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from ..config.paths import quote
 from ..errors import ConfigError
@@ -37,6 +38,15 @@ __all__ = ["main"]
 Task: TypeAlias = Callable[[DictConfig], "float | None"]
 
 MAX_LOST_WORKERS = 5
+FULL_ERROR = "HYDRA_FULL_ERROR"  # the environment variable of Hydra that asks for tracebacks
+
+
+class JobError(Exception):
+    """An error of a job that is no mistake of the user; Hydra passes it on. Its argument is the error."""
+
+
+#: Errors of mistakes whose message is enough, and of jobs
+EXPLAINED = (ConfigError, HydraException, OmegaConfBaseException, JobError)
 
 
 def main(options: argparse.Namespace, arguments: list[str]) -> int:
@@ -56,7 +66,10 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
     code = 0
     try:
         with SweepSignals().handled():
-            _compose_and_run(_make_task(options, mistakes), options, prepare(arguments))
+            arguments = prepare(arguments)
+            _compose_and_run(_make_task(options, mistakes), options, arguments)
+    except JobError as error:
+        raise error.args[0] from None
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         mistakes.append(explain(error))
     except Interrupted as interrupted:
@@ -79,6 +92,8 @@ def _make_task(options: argparse.Namespace, mistakes: list[str]) -> Task:
                 raise
             mistakes.append(explain(error))  # Hydra would print a raised error in its own format
             return None
+        except Exception as error:
+            raise JobError(error) from error
         finally:
             with suppress(OSError):
                 Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra creates it; it may still be empty
@@ -99,15 +114,22 @@ def _end_sweep(dry_run: bool) -> int:
 
 def _compose_and_run(task: Task, options: argparse.Namespace, arguments: list[str]) -> None:
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG)(task)
-    with env_override({"HYDRA_FULL_ERROR": "1"}):  # Hydra raises its errors instead of printing them
+    full = FULL_ERROR in os.environ
+    with env_override({FULL_ERROR: "1"}):  # Hydra raises its errors instead of printing them
         for _ in range(MAX_LOST_WORKERS):
             sys.argv[1:] = arguments
             try:
                 run()
                 return
             except Exception as error:
-                if type(error).__name__ != "TerminatedWorkerError":  # joblib, which may not be installed
+                lost = (
+                    type(error).__name__ == "TerminatedWorkerError"
+                )  # of joblib, which may not be installed
+                if not lost and (full or isinstance(error, EXPLAINED)):
                     raise
+                if not lost:  # Hydra and its plug-ins check few of their arguments
+                    reason = first_line(error, with_type=True)
+                    raise ConfigError(f"Hydra: {reason} ({FULL_ERROR}=1 shows where)") from error
                 print("A worker process was killed; the sweep continues without its run.")
                 options.resume_lost = False
                 arguments = [*arguments, f"hydra.sweep.dir={quote(str(SweepFolder.path))}"]
@@ -129,7 +151,8 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__
     if not isinstance(cause, OmegaConfBaseException):
         return text
-    if isinstance(cause.parent_node, DictConfig) and cause.key is not None:
+    is_unknown = isinstance(cause, (ConfigKeyError, ConfigAttributeError))
+    if is_unknown and isinstance(cause.parent_node, DictConfig) and cause.key is not None:
         return f"{lines[0].rstrip('.')}: {_explain_key(cause)}"
     return f"{text}: {first_line(cause)}"
 

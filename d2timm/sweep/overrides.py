@@ -6,13 +6,14 @@ Nothing here imports torch, so a mistake is reported at once.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import hydra
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 
 from ..config.groups import read_nodes
 from ..config.overrides import check_type, parse_override
@@ -30,9 +31,12 @@ CONFIG = "config"
 SWEEP_FLAGS = ("-m", "--multirun")
 SWEEP_KEYS = re.compile(r"\+*(sweep|hydra\.mode)=")  # overrides that can start a sweep as well
 BUDGET = "budget"  # of a screening
-HYDRA_HELP = ("-sc", "--shell-completion", "--hydra-help")
+BACKBONES = (BACKBONE, f"{BACKBONE}s")  # the latter: of a screening
+HYDRA_HELP = "--hydra-help"
+RERUN = "--experimental-rerun"
+COMPLETION = ("-sc", "--shell-completion")
 #: Flags that make Hydra print something instead of running a job
-PRINT_FLAGS = ("-c", "--cfg", "-i", "--info", *HYDRA_HELP)
+PRINT_FLAGS = ("-c", "--cfg", "-i", "--info", *COMPLETION)
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
@@ -44,6 +48,12 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: an argument is wrong.
     """
+    if any(text.partition("=")[0] == RERUN for text in arguments):
+        raise ConfigError(
+            f"{RERUN} reads a pickle, which can run code: the result.json of a run has its command"
+        )
+    if HYDRA_HELP in arguments:
+        return list(arguments)  # it lists Hydra's own groups, for a minute if ours are among them
     nodes = read_nodes()
     store_groups(nodes)
     replace_launchers(CONF / "hydra")
@@ -52,6 +62,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     overrides = _parse(arguments)
     for override in overrides:
         _check_form(override, nodes.options, is_sweep)
+        _check_values(override, {**nodes.options, **{key: [ANY, *nodes.names] for key in BACKBONES}})
     store_backbones(_check_backbones(overrides, {ANY, *nodes.names}, is_sweep))
     for override in overrides:
         _check_installed(override)
@@ -76,7 +87,7 @@ def _keys_without_name(overrides: Sequence[Override]) -> list[str]:
 
 
 def _parse(arguments: Sequence[str]) -> list[Override]:
-    if any(flag in arguments for flag in HYDRA_HELP):
+    if any(flag in arguments for flag in COMPLETION):
         return []  # the values of these flags look like overrides
     return [parse_override(text) for text in arguments if _is_override(text)]
 
@@ -93,8 +104,27 @@ def _check_form(override: Override, groups: Iterable[str], is_sweep: bool) -> No
             raise ConfigError(f"{text}: several values need a sweep; add -m")
     elif key in groups or key.startswith("hydra/"):
         value = override.value()
-        if not override.is_delete() and not (value and isinstance(value, (str, list))):
+        names = value if isinstance(value, list) else [value]
+        if not override.is_delete() and not (names and all(isinstance(n, str) and n for n in names)):
             raise ConfigError(f"{text}: the value of {key} must be the name of an option")
+
+
+def _check_values(override: Override, options: Mapping[str, Iterable[str]]) -> None:
+    """Raise ConfigError for a sweep over no values, which Hydra would run as a sweep without jobs."""
+    text, key, value = override.input_line, override.key_or_group, override.value()
+    is_known = key in options or "." in key  # a group may be in a folder of the user as well
+    if isinstance(value, Glob) and is_known and not key.startswith("hydra"):
+        if not value.filter(list(options.get(key, ()))):
+            raise ConfigError(f"{text}: {key} has no option that matches; glob(…) selects options of groups")
+    elif isinstance(value, RangeSweep) and not _length(value):
+        raise ConfigError(f"{text}: the range has no values")
+
+
+def _length(value: RangeSweep) -> int:
+    try:
+        return len([*itertools.islice(value.range(), 1)])
+    except ValueError:  # a step of 0
+        return 0
 
 
 def _check_backbones(overrides: Sequence[Override], known: set[str], is_sweep: bool) -> set[str]:
@@ -148,7 +178,7 @@ def _check_types(overrides: Sequence[Override], groups: Iterable[str]) -> None:
 
 def _backbones(override: Override) -> list[str]:
     """The names of backbones in an override."""
-    if override.key_or_group not in (BACKBONE, f"{BACKBONE}s") or override.is_delete():
+    if override.key_or_group not in BACKBONES or override.is_delete():
         return []
     return [value for value in _values(override) if isinstance(value, str)]
 

@@ -7,9 +7,9 @@ import re
 from ..errors import ConfigError
 from .signals import Interrupted
 
-__all__ = ["error_reason", "first_line", "one_line", "printable", "unreadable"]
+__all__ = ["LIMIT", "error_reason", "first_line", "one_line", "printable", "unreadable"]
 
-LIMIT = 200  # characters
+LIMIT = 200  # characters of a line
 
 
 def one_line(error: object, with_type: bool = False) -> str:

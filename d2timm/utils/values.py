@@ -9,6 +9,7 @@ import collections.abc
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -132,7 +133,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, bool)
     if hint in (int, float):
         number = isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and abs(value) <= sys.float_info.max  # infinity and nan are not
     if hint is str:
         return isinstance(value, str)
     if origin is tuple and inner and inner[-1] is not Ellipsis:

@@ -85,6 +85,11 @@ def test_override_changes_one_value(override: str, key: str, value: Any) -> None
         ("+model.sizes.x=1", r"\+model.sizes.x=1: "),
         ("+model.sizes.5=1", r"\+model.sizes.5=1: "),
         ("train.max_iter@model=20", "train.max_iter@model=20: "),
+        ("train.max_iter=" + "9" * 5000, "train.max_iter=999+: .* digits"),
+        ("model.sizes=" + "[" * 500 + "]" * 500, r"model.sizes=\[+: .* brackets"),
+        ("model.name=" + "(" * 500, r"model.name=\(+: .* brackets"),
+        ("model.name=" + "'" * 5001, "model.name='+: "),
+        ("x" * 5000 + "=1", "no key 'xxx"),
     ],
 )
 def test_bad_override_is_an_error_of_one_line_and_changes_nothing(override: str, message: str) -> None:
@@ -92,6 +97,7 @@ def test_bad_override_is_an_error_of_one_line_and_changes_nothing(override: str,
     with pytest.raises(ConfigError, match=message) as caught:
         apply_overrides(cfg, [override])
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
     assert cfg == TREE
 
 

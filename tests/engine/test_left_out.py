@@ -151,6 +151,20 @@ def test_images_that_break_during_the_run(
     assert set(listed(tmp_path)["train"]) == {"missing_image", "empty_box", "broken_image"}
 
 
+@pytest.mark.parametrize("content", ["", "[" * 10**5, "[1]", '{"train": 3}', "\xff"])
+def test_damaged_list_is_written_anew(
+    content: str, tmp_path: Path, record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / left_out.FILE).write_text(content)
+    (tmp_path / "a.png").write_text("text")
+    entries = [{"file_name": str(tmp_path / "a.png"), "width": 40, "height": 20}]
+    loader = build_test_loader(entries, Mapper(False, ["bbox"], [], "RGB"), on_error="skip")
+    assert not [*loader]
+    add_bad_samples(record, tmp_path, "val", loader)
+    assert listed(tmp_path)["val"]["broken_image"]["samples"]
+    assert "written anew" in caplog.text
+
+
 def test_loader_without_bad_samples_changes_nothing(tmp_path: Path, record: Record) -> None:
     add_bad_samples(record, tmp_path, "val", [])
     assert (record.skipped, (tmp_path / left_out.FILE).exists()) == ({}, False)

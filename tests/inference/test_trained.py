@@ -101,6 +101,17 @@ def test_damaged_run_is_an_error(run_without_data: Path, damage: Callable[[Path]
         open_run(other if isinstance(other, Path) else run_without_data, device="cpu")
 
 
+@pytest.mark.parametrize("labels", ["", "[" * 10**5, "[1]", "9" * 5000])
+def test_exported_file_with_damaged_labels_is_an_error(
+    labels: str, run_without_data: Path, tmp_path: Path
+) -> None:
+    trained = open_run(run_without_data, device="cpu")
+    metadata = {"config": config.to_yaml(trained.cfg), "labels": labels}
+    save_file(trained.model.state_dict(), tmp_path / "x.safetensors", metadata)
+    with pytest.raises(ConfigError, match=r"x\.safetensors: its .*labels"):
+        open_run(tmp_path / "x.safetensors")
+
+
 def test_exported_file_without_a_config_is_an_error(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match="d2timm export"):

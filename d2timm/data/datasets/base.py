@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import ConfigError
+from ...utils.text import one_line
 from ..checks.findings import Findings
 from ..paths import SPLITS
 
@@ -20,6 +22,12 @@ THINGS = "things"  # the pixel class that stands for all objects in panoptic det
 
 OPPOSITE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 SIDE = re.compile("left|right|(?<![a-z])[lr](?![a-z])")  # in the name of a keypoint
+
+#: Errors of a reader whose file lacks what it takes for granted
+UNEXPECTED = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError),
+    *(RecursionError, SyntaxError, TypeError, ValueError),  # a SyntaxError is that of XML
+)
 
 _REGISTERED: set[str] = set()
 
@@ -157,9 +165,20 @@ def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: An
     """
     if name not in DatasetCatalog:
         _REGISTERED.add(name)
-        DatasetCatalog.register(name, load)
+        DatasetCatalog.register(name, partial(_load, load, name))
         MetadataCatalog.get(name).set(**metadata)
     return name
+
+
+def _load(load: Callable[[], list[dict[str, Any]]], name: str) -> list[dict[str, Any]]:
+    """Load a split; readers of published files take them for whole, and raise whatever comes."""
+    try:
+        return load()
+    except ConfigError:
+        raise
+    except UNEXPECTED as error:
+        reason = one_line(error, with_type=True)
+        raise ConfigError(f"{name}: its files are damaged, or of another dataset: {reason}") from error
 
 
 def forget() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.cityscapes import _get_cityscapes_files, load_cityscapes_instances
 
 from ...errors import ConfigError
+from ...utils.json_file import read_json
 from ..paths import PUBLISHED_HINT, published
 from .base import IGNORED, Dataset, register
 
@@ -120,7 +120,7 @@ def _load_semantic(images: Path, annotations: Path) -> list[dict[str, Any]]:
     classes = [id2label[i].trainId if i in id2label else IGNORED for i in range(256)]
     dicts = []
     for image_file, _, label_file, json_file in _get_cityscapes_files(str(images), str(annotations)):
-        size = json.loads(Path(json_file).read_bytes())
+        size = read_json(Path(json_file))
         dicts.append(
             {
                 "file_name": image_file,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import get_lvis_instances_meta
 from detectron2.structures import BoxMode
 
+from ...utils.json_file import read_json
 from ..paths import Split, published
 from .coco import CocoDataset
 
@@ -35,7 +35,7 @@ class LvisDataset(CocoDataset):
         files, classes = self.files(split), len(self.classes())
         # category ids of LVIS start at 1 and have no gaps
         MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id = {i + 1: i for i in range(classes)}
-        lvis = json.loads(files.json.read_bytes())
+        lvis = read_json(files.json)
         objects = defaultdict(list)
         for annotation in lvis["annotations"]:
             objects[annotation["image_id"]].append(

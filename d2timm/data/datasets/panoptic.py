@@ -7,7 +7,6 @@ Panoptic FPN, https://arxiv.org/abs/1901.02446, detectron2 prepares them with a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from detectron2.data import DatasetCatalog, detection_utils
 from numpy.typing import NDArray
 
 from ...errors import ConfigError
+from ...utils.json_file import read_json
 from ..paths import Split
 from .base import IGNORED, THINGS
 
@@ -42,7 +42,7 @@ def add_segments(
     assert files.panoptic_json
     assert files.panoptic
     try:
-        content = json.loads(files.panoptic_json.read_bytes())
+        content = read_json(files.panoptic_json)
         names = {category["id"]: category["name"] for category in content["categories"]}
         isthing = {category["id"]: bool(category["isthing"]) for category in content["categories"]}
         maps = {entry["image_id"]: entry for entry in content["annotations"]}
@@ -67,6 +67,8 @@ def add_segments(
                 }
                 for segment in panoptic_map["segments_info"]
             ]
+    except ConfigError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{files.panoptic_json} is not in COCO's panoptic format or belongs to another dataset: {error!r}"

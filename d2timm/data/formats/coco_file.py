@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ...utils.json_file import read_json
 from ..checks.finder import Finder
 from ..checks.findings import Findings
 from ..checks.structure import Structure, name_of
 from .base import Reading, Source
 
-__all__ = ["categories", "keypoint_names", "read_coco", "read_json", "source"]
+__all__ = ["categories", "keypoint_names", "read_coco", "source"]
 
 BOX_HEADS = "use roi_heads=box or lazy_configs/faster_rcnn_timm.py"  # or keypoints
 
@@ -42,22 +42,6 @@ def source(jsons: Sequence[Path], images: Sequence[Path], label: str) -> Source:
     pairs = list(zip(jsons, images, strict=True))
     folders = tuple(str(folder.absolute()) for folder in images)
     return Source(label, tuple(jsons), lambda reading: _merge(pairs, label, reading), settings=folders)
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not JSON: {error}; save it in UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from None
 
 
 def read_coco(file: Path) -> dict[str, Any]:

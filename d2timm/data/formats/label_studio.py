@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError
+from ...utils.json_file import read_json
 from ...utils.pillow import image_suffixes
 from .base import FolderFormat, Reading, Source
 from .building import Annotation, Sample, build_coco
-from .coco_file import read_json
 from .geometry import (
     Shape,
     ShapeError,

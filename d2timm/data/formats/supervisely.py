@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ...utils.json_file import read_json
 from ...utils.pillow import image_suffixes
 from .base import FolderFormat, Reading, Source
 from .building import Annotation, Sample
-from .coco_file import read_json
 from .geometry import (
     Shape,
     ShapeError,

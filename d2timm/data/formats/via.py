@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ...utils.json_file import read_json
 from ..checks.findings import Findings
 from .base import FolderFormat, Reading, Source
 from .building import Annotation, Sample
-from .coco_file import read_json
 from .geometry import (
     Shape,
     ShapeError,

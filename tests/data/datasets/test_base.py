@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_FLIP_MAP, COCO_PERSON_KEYPOINT_NAMES
+from helpers import published
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2timm import ConfigError
+from d2timm import ConfigError, get_config
+from d2timm.config.overrides import apply_overrides
+from d2timm.data import catalog
 from d2timm.data.datasets.base import THINGS, LabelledDataset, flip_indices, forget, register
 from d2timm.data.datasets.coco import CocoDataset, CocoPanopticDataset
 from d2timm.data.datasets.shapes_dataset import ShapesDataset
@@ -62,6 +68,58 @@ def test_split_is_registered_once_until_it_is_forgotten() -> None:
     register(name, lambda: loads, thing_classes=["b"])
     assert MetadataCatalog.get(name).thing_classes == ["b"]
     forget()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("images"), ValueError("Expecting value"), ParseError("no element")]
+)
+def test_damaged_files_are_an_error_of_one_line(error: Exception) -> None:
+    def load() -> list[dict[str, Any]]:
+        raise error
+
+    register("published:/some/file.json", load)
+    try:
+        with pytest.raises(ConfigError, match=rf"^published:/some/file\.json: .*{type(error).__name__}"):
+            DatasetCatalog.get("published:/some/file.json")
+    finally:
+        forget()
+
+
+@pytest.mark.parametrize(
+    ("write", "recipe", "name", "file"),
+    [
+        (published.coco, "mask_rcnn_timm.py", "coco_2017", "coco/annotations/instances_train2017.json"),
+        (
+            published.coco,
+            "panoptic_fpn_timm.py",
+            "coco_2017_panoptic",
+            "coco/annotations/panoptic_train2017.json",
+        ),
+        (published.lvis, "mask_rcnn_timm.py", "lvis_v1", "lvis/lvis_v1_train.json"),
+        (published.voc, "faster_rcnn_timm.py", "pascal_voc", "VOC2007/Annotations/*.xml"),
+    ],
+)
+@pytest.mark.parametrize("damage", [b"", b"{}", b'[{"a": ', b"\xff" * 99, b"[" * 10**5])
+def test_damaged_published_dataset(
+    write: Callable[[Path], Any],
+    recipe: str,
+    name: str,
+    file: str,
+    damage: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    data = apply_overrides(get_config(recipe), [f"data.name={name}"]).data
+    for damaged in tmp_path.glob(file):
+        damaged.write_bytes(damage)
+    try:
+        with pytest.raises(ConfigError) as caught:
+            DatasetCatalog.get(catalog.dataset_name(data, "train"))
+        assert "\n" not in str(caught.value)
+    finally:
+        catalog.forget()
 
 
 def test_datasets_registered_elsewhere_are_not_forgotten() -> None:

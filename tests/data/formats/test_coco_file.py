@@ -93,34 +93,6 @@ def test_missing_files_and_folders(files: Callable[..., Files]) -> None:
         coco_file.source([paths[0], folders[1]], folders, LABEL)
 
 
-@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"])
-def test_encodings(tmp_path: Path, codec: str) -> None:
-    file = tmp_path / "a.json"
-    file.write_bytes(json.dumps({"é": 1}, ensure_ascii=False).encode(codec))
-    assert coco_file.read_json(file) == {"é": 1}
-
-
-@pytest.mark.parametrize(
-    ("data", "facts"),
-    [
-        *((data, "is not JSON: ") for data in (b"", b"{", b'{"images": [}', b"\0" * 9, b"[" * 10**5)),
-        (b"\xff", "is not JSON: .*; save it in UTF-8$"),
-        ('"é"'.encode("latin-1"), "is not JSON: .*; save it in UTF-8$"),
-        (b"9" * 5000, "is not JSON: "),
-    ],
-)
-def test_file_that_is_not_json(tmp_path: Path, data: bytes, facts: str) -> None:
-    (tmp_path / "bad.json").write_bytes(data)
-    with pytest.raises(ConfigError, match=rf"bad\.json {facts}") as caught:
-        coco_file.read_json(tmp_path / "bad.json")
-    assert "\n" not in str(caught.value)
-
-
-def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"missing\.json cannot be read: No such file"):
-        coco_file.read_json(tmp_path / "missing.json")
-
-
 def test_images_and_categories_with_the_ids_of_the_file(tmp_path: Path) -> None:
     coco = content("a", (8, 3), 1)
     put("images", "id", "x", FIRST)(coco)

@@ -1,0 +1,43 @@
+"""JSON that somebody else may have written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .text import one_line
+
+__all__ = ["parse_json", "read_json"]
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not JSON.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    return parse_json(content, str(file))
+
+
+def parse_json(content: bytes | str, label: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        content: the text, or its bytes in UTF-8, UTF-16 or UTF-32.
+        label: what errors call it, such as its file name.
+
+    Raises:
+        ConfigError: it is not JSON.
+    """
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{label} is not JSON: {one_line(error)}; save it in UTF-8") from None
+    except (ValueError, RecursionError) as error:  # a number may have too many digits
+        raise ConfigError(f"{label} is not JSON: {one_line(error)}") from None
