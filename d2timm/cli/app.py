@@ -8,6 +8,7 @@ inside ``run``, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import select
 import sys
@@ -32,6 +33,20 @@ GROUPS = {
     "other projects": ("convert-weights", "convert-config"),
     "set up": ("install-detectron2", "completion"),
 }
+#: Errors that any access to a file can raise, and no code prevents: permissions, names, space, broken disks
+OF_DISKS = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.ELOOP,
+        errno.EMFILE,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 
 
@@ -92,6 +107,10 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
         for note in getattr(error, "__notes__", []):
             print(note)
         return _fail(str(error))
+    except OSError as error:
+        if error.errno not in OF_DISKS:
+            raise
+        return _fail(": ".join(str(part) for part in (error.filename, error.strerror) if part))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "detectron2":
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..utils.files import atomic_write
 from ..utils.images import Picture, read_image
 from ..utils.safetensors_file import read_safetensors, write_safetensors
 from ..utils.sizes import Size
+from ..utils.text import one_line
 from .formats import Runner, check_packages, open_program, save_program, trace
 from .program import Detector, NormalizedBackbone
 from .verify import Difference, compare, reference_result
@@ -63,17 +65,20 @@ def export_run(
         The differences, one line per image.
 
     Raises:
-        ConfigError: an argument is invalid, the detector cannot be exported, or the file does not agree with
-            the detector; no file is left behind.
+        ConfigError: an argument is invalid, the detector cannot be exported, the disk is full, or the file
+            does not agree with the detector; no file is left behind.
     """
     output = Path(output)
     _check_arguments(output, part, score_threshold, size, images)
     trained = open_run(run, weights, "cpu")
-    if output.suffix == ".safetensors":
-        return _write_weights(trained, output)
-    if part == "backbone":
-        return _write_backbone(trained, output, size)
-    return _write_detector(trained, output, score_threshold, size, images)
+    try:
+        if output.suffix == ".safetensors":
+            return _write_weights(trained, output)
+        if part == "backbone":
+            return _write_backbone(trained, output, size)
+        return _write_detector(trained, output, score_threshold, size, images)
+    except OSError as error:
+        raise ConfigError(one_line(error)) from error
 
 
 def _check_arguments(
@@ -88,6 +93,8 @@ def _check_arguments(
         raise ConfigError(f"--output {output}: the suffix must be a format, one of {', '.join(FORMATS)}")
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"--output {output}: must be a file in an existing folder")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {output}: the folder is not writable")
     if part not in PARTS:
         raise ConfigError(f"--part {part}: must be one of {', '.join(PARTS)}")
     if part == "backbone" and output.suffix != ".onnx":

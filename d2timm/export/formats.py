@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..errors import ConfigError
+from ..utils.files import disk_errors
 from ..utils.sizes import ceil_div
 from ..utils.text import first_line
 
@@ -86,11 +88,14 @@ def save_program(
 
     Raises:
         ConfigError: the weights are too large for ONNX, or ONNX lacks an operation of the program.
+        OSError: the file cannot be written, as on a full disk.
     """
     with _quiet():
         if suffix == ".pt2":
-            with file.open("wb") as opened:
-                torch.export.save(traced, opened, extra_files=dict(metadata))
+            buffer = io.BytesIO()  # torch's own writer ends the process if the disk is full
+            torch.export.save(traced, buffer, extra_files=dict(metadata))
+            with disk_errors(file):
+                file.write_bytes(buffer.getbuffer())
             return
         size = sum(x.numel() * x.element_size() for x in traced.state_dict.values())
         if size > MAX_ONNX_BYTES:
@@ -107,7 +112,8 @@ def save_program(
             reason = first_line(_root_cause(error), with_type=True)
             raise ConfigError(f"this model cannot be converted to ONNX: {reason}; use .pt2") from error
         program.model.metadata_props.update(metadata)
-        program.save(str(file), external_data=False)
+        with disk_errors(file):
+            program.save(str(file), external_data=False)
 
 
 def open_program(file: Path, suffix: str) -> Runner:

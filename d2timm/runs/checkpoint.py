@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any
 from urllib.parse import ParseResult, urlparse
 from zipfile import is_zipfile
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..errors import ConfigError
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, disk_errors
 from ..utils.text import one_line
 from .checkpoint_file import AVERAGE, check_finite, read_checkpoint, refuse_pickle, verify
 
@@ -99,15 +98,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
     def _write(self, name: str, data: Mapping[str, Any]) -> None:
         file = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", file)
-        try:
-            with atomic_write(file) as partial:
-                torch.save(data, partial)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
-            free = disk_usage(self.save_dir).free // 10**6 if Path(self.save_dir).is_dir() else 0
-            reason = (
-                error.strerror or str(error) if isinstance(error, OSError) else "the disk is full or broken"
-            )
-            raise OSError(f"{file} cannot be written: {reason}; {free} MB are free") from error
+        with disk_errors(file, RuntimeError), atomic_write(file) as partial:
+            torch.save(data, partial)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the checkpoint to resume from."""

@@ -18,6 +18,7 @@ __all__ = [
     "atomic_folder",
     "atomic_write",
     "cache_root",
+    "disk_errors",
     "remove_leftovers",
     "resource_folder",
     "try_lock",
@@ -25,6 +26,8 @@ __all__ = [
 
 #: Folder of the installed package
 PACKAGE = Path(__file__).parents[1]
+#: The name of a temporary file or folder: what it will be called, and the process that writes it
+PARTIAL = re.compile(r"\.(.+)\.(\d+)@(.+)")
 
 
 @contextmanager
@@ -71,6 +74,28 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def disk_errors(file: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Raise OSError with the file, the reason and the free space if a block cannot write the file.
+
+    Args:
+        file: the file, or its temporary path.
+        kinds: what a library raises instead of OSError, such as torch's RuntimeError on a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (OSError, *kinds)):
+            raise
+        partial = PARTIAL.fullmatch(file.name)
+        final = file.with_name(partial[1]) if partial else file
+        free = shutil.disk_usage(file.parent).free // 10**6 if file.parent.is_dir() else 0
+        reason = "the disk is full or broken"
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+        raise OSError(f"{final} cannot be written: {reason}; {free} MB are free") from error
+
+
 def _partial(path: Path) -> Path:
     """The temporary path of this process for a file or folder; those of ended processes are deleted."""
     remove_leftovers(path.parent, path.name)
@@ -86,7 +111,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """
     with suppress(OSError):  # another process may delete the same ones, and a file system may be read-only
         for file in folder.glob(f".{glob.escape(name or '')}*"):
-            match = re.fullmatch(r"\.(.+)\.(\d+)@(.+)", file.name)
+            match = PARTIAL.fullmatch(file.name)
             ours = match and name in (None, match[1]) and match[3] == socket.gethostname()
             if match and ours and not _is_alive(int(match[2])):
                 if file.is_dir():

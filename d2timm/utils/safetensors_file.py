@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import ConfigError
+from .files import disk_errors
 from .text import one_line
 
 __all__ = ["read_safetensors", "write_safetensors"]
@@ -27,11 +28,15 @@ def write_safetensors(weights: Mapping[str, Tensor], file: Path, metadata: Mappi
         weights: name -> tensor, on any device.
         file: its folder exists.
         metadata: what readers find in the file, beside ``format`` and the checksum.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk.
     """
     # copies, because the format refuses tensors that share memory
     own = {name: value.detach().contiguous().clone() for name, value in weights.items()}
     further = {"format": "pt", **metadata}
-    save_file(own, file, {**further, CHECKSUM: _checksum(own, further)})
+    with disk_errors(file, SafetensorError):
+        save_file(own, file, {**further, CHECKSUM: _checksum(own, further)})
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import subprocess
 import sys
@@ -137,6 +138,27 @@ def test_interruption_has_the_exit_code_of_shells(fake: Any, capsys: pytest.Capt
     fake(KeyboardInterrupt())
     assert main(["report"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "error: a/b: Permission denied\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+    ],
+)
+def test_error_of_the_file_system_is_one_line(
+    error: OSError, line: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(error)
+    assert main(["report"]) == 2
+    assert capsys.readouterr() == ("", line)
+
+
+def test_name_of_a_file_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config-file", "9" * 300]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {'9' * 300}: File name too long"
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), ModuleNotFoundError("x", name="wandb")])

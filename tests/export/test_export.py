@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,20 @@ def test_invalid_arguments_are_an_error_before_the_run_is_opened(
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         export_run("no run", tmp_path / output, **options)
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".safetensors"])
+def test_full_disk_is_an_error_and_leaves_nothing(suffix: str, tiny_run: Path, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    earlier = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=rf"x\{suffix} cannot be written: "):
+            export_run(tiny_run, tmp_path / f"x{suffix}", size=None if suffix == ".safetensors" else (64, 64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, earlier)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_packages_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

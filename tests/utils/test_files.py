@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from d2timm.utils import files
-from d2timm.utils.files import atomic_folder, atomic_write, cache_root, resource_folder, try_lock
+from d2timm.utils.files import (
+    atomic_folder,
+    atomic_write,
+    cache_root,
+    disk_errors,
+    resource_folder,
+    try_lock,
+)
 
 # Atomic writes
 
@@ -48,6 +57,28 @@ def test_interrupted_first_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_half(tmp_path / "new", OSError("disk full"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (RuntimeError("unexpected pos 1 vs 2"), "the disk is full or broken"),
+    ],
+)
+def test_disk_error_names_the_file_and_the_space(error: Exception, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    expected = rf"^{re.escape(str(file))} cannot be written: {reason}; \d+ MB are free$"
+    with (
+        pytest.raises(OSError, match=expected),
+        atomic_write(file) as partial,
+        disk_errors(partial, RuntimeError),
+    ):
+        raise error
+    with pytest.raises(OSError, match=expected), disk_errors(file, RuntimeError):
+        raise error
+    with pytest.raises(ValueError, match="a bug"), disk_errors(file, RuntimeError):
+        raise ValueError("a bug")
 
 
 def test_folder_appears_with_all_of_its_files(tmp_path: Path) -> None:

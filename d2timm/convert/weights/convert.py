@@ -15,9 +15,9 @@ from ...data.catalog import PUBLISHED, resolve_name, tasks_of
 from ...data.own import CUSTOM
 from ...errors import ConfigError
 from ...utils.checks import suggest
-from ...utils.files import atomic_write
+from ...utils.files import atomic_write, disk_errors
 from ...utils.safetensors_file import write_safetensors
-from ...utils.text import first_line
+from ...utils.text import one_line
 from .convnext import CONVNEXT
 from .layout import Layout, Values
 from .matching import match
@@ -140,6 +140,7 @@ def _write(weights: Values, out: Path) -> None:
             if out.suffix == ".safetensors":
                 write_safetensors(weights, partial, {})
             else:
-                torch.save({"model": weights}, partial)
+                with disk_errors(out, RuntimeError):
+                    torch.save({"model": weights}, partial)
     except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or first_line(error)})") from error
+        raise ConfigError(one_line(error)) from error
