@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..utils.text import first_line, one_line, unreadable
+from ..utils.torch_file import verify
 from .meta import TimmModel
 from .multisize import adapt
 from .spec import BackboneSpec
@@ -65,6 +66,7 @@ def load_checkpoint(model: TimmModel, spec: BackboneSpec, path: str) -> set[str]
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"checkpoint_path={path}: no such file")
+    verify(file)
     try:
         state = load_state_dict(str(file))
     except Exception as error:  # torch and safetensors raise various types for other files

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import ParseResult, urlparse
-from zipfile import is_zipfile
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -19,7 +18,8 @@ from torch import nn
 from ..errors import ConfigError
 from ..utils.files import atomic_write, disk_errors
 from ..utils.text import one_line
-from .checkpoint_file import AVERAGE, check_finite, read_checkpoint, refuse_pickle, verify
+from ..utils.torch_file import verify
+from .checkpoint_file import AVERAGE, check_finite, read_checkpoint, refuse_pickle
 
 __all__ = [
     "LAST",
@@ -199,8 +199,7 @@ def find_checkpoint(folder: Path) -> Path:
 
 def _check_whole(file: Path) -> dict[str, Any]:
     """Return the entries of a checkpoint; raises ConfigError if one is damaged."""
-    if is_zipfile(file):
-        verify(str(file))
+    verify(file)
     return read_checkpoint(str(file), lazy=True)
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..utils.safetensors_file import read_safetensors
-from ..utils.text import one_line, unreadable
+from ..utils.text import one_line
+from ..utils.torch_file import read_torch_file
 
-__all__ = ["AVERAGE", "check_finite", "check_fit", "read_checkpoint", "refuse_pickle", "verify"]
+__all__ = ["AVERAGE", "check_finite", "check_fit", "read_checkpoint", "refuse_pickle"]
 
 #: Key of the averaged weights in a checkpoint, next to "model"
 AVERAGE = "ema"
@@ -32,17 +31,9 @@ def read_checkpoint(file: str, lazy: bool = False) -> dict[str, Any]:
         ConfigError: the file cannot be read, because it is cut off or no checkpoint.
     """
     refuse_pickle(file)
-    try:
-        if Path(file).suffix == ".safetensors":
-            return {"model": read_safetensors(Path(file))[0]}
-        zipped = is_zipfile(file)  # earlier versions of torch wrote another format, without checksums
-        if zipped and not lazy:
-            verify(file)
-        entries = torch.load(file, map_location="cpu", weights_only=True, mmap=lazy and zipped)
-    except ConfigError:
-        raise
-    except Exception as error:  # a broken pickle raises errors of any type
-        raise ConfigError(f"{file}: not a checkpoint, or cut off: {unreadable(error)}") from None
+    if Path(file).suffix == ".safetensors":
+        return {"model": read_safetensors(Path(file))[0]}
+    entries = read_torch_file(Path(file), lazy)
     if not isinstance(entries, dict):
         raise ConfigError(f"{file}: not a checkpoint: it holds {type(entries).__name__}")
     entries = entries if "model" in entries else {"model": entries}
@@ -76,20 +67,6 @@ def check_finite(weights: Mapping[str, Any]) -> None:
     for name, value in weights.items():
         if not torch.isfinite(value).all():
             raise ConfigError(f"the weights are not finite, such as {name}: the training has diverged")
-
-
-def verify(file: str) -> None:
-    """Raise ConfigError unless the checksum of each part of a file that ``torch.save`` wrote is right."""
-    state = Path(file).stat()
-    _verify_once(file, state.st_size, state.st_mtime_ns)
-
-
-@cache
-def _verify_once(file: str, size: int, modified: int) -> None:
-    """The same; size and time tell versions of the file apart, each of which is read once."""
-    with ZipFile(file) as opened:
-        if broken := opened.testzip():
-            raise ConfigError(f"{file}: damaged: the checksum of {one_line(broken)} is wrong")
 
 
 def _check_weights(file: str, weights: Any) -> None:

@@ -237,6 +237,16 @@ def test_checkpoint_without_weights(content: Any, write: Write) -> None:
     assert "weights.pth" in message(error)
 
 
+def test_damaged_file(write: Write) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    file = Path(write(state))
+    content = file.read_bytes()
+    place = content.index(state["conv1.0.weight"].numpy().tobytes()) + 10
+    file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ConfigError, match=r"weights\.pth: damaged: the checksum of "):
+        TimmBackbone("test_resnet", checkpoint_path=str(file))
+
+
 class Intruder:
     """An object whose pickle creates a folder when it is loaded."""
 

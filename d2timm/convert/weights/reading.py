@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import ConfigError
 from ...utils.safetensors_file import read_safetensors
 from ...utils.text import unreadable
+from ...utils.torch_file import read_torch_file
 from .pickles import read_pickle
 
 __all__ = ["Checkpoint", "read"]
@@ -76,7 +77,7 @@ def _content(path: Path) -> Any:
         return read_safetensors(path)[0]
     if path.suffix == ".pkl":
         return read_pickle(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return read_torch_file(path)
 
 
 def _unwrap(name: str) -> str:

@@ -118,7 +118,7 @@ def test_the_report_lists_each_weight_on_demand(convert: Any, source: Path, tmp_
     ("arguments", "message"),
     [
         (["missing.pth", "out.pth"], "missing.pth: no such file"),
-        (["text.pth", "out.pth"], "text.pth is not a checkpoint"),
+        (["text.pth", "out.pth"], "text.pth: not a checkpoint"),
         (["other.pth", "out.pth"], "other.pth: unknown layout of 1 weights (fc.weight, …)"),
         (["source.pth", "source.pth"], "source.pth is the source"),
         (["source.pth", "out.onnx"], "out.onnx: the name of the new file ends in .pth or .safetensors"),
