@@ -270,10 +270,9 @@ def test_overrides(
 ) -> None:
     cfg = get_config("faster_rcnn_timm.py")
     from d2timm.config.lazy import to_plain
-    from d2timm.utils.trees import flatten
 
-    keys = sorted(flatten(to_plain(cfg)))
-    overrides = []
+    keys = sorted(".".join(map(str, path)) for path in places(to_plain(cfg)))
+    overrides = []  # of nodes, of values in them, and of items of lists
     for _ in range(data.draw(st.integers(1, 2))):
         key = data.draw(st.sampled_from(keys))
         value = data.draw(st.sampled_from([v for v in ODD if not isinstance(v, dict)]) | st.text(max_size=9))

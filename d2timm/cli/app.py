@@ -17,7 +17,7 @@ from importlib import import_module
 from types import ModuleType
 
 from ..errors import ConfigError
-from ..utils.signals import Interrupted
+from ..utils.signals import Interrupted, StopSignals
 
 __all__ = ["COMMANDS", "GROUPS", "main"]
 
@@ -38,6 +38,7 @@ OF_DISKS = frozenset(
     {
         errno.EACCES,
         errno.EDQUOT,
+        errno.EFBIG,
         errno.EIO,
         errno.ELOOP,
         errno.EMFILE,
@@ -102,7 +103,8 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
 
         trust(*packages)
     try:
-        return int(command.run(options))
+        with StopSignals().handled():
+            return int(command.run(options))
     except ConfigError as error:
         for note in getattr(error, "__notes__", []):
             print(note)
@@ -120,6 +122,14 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
         return interrupted.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        from omegaconf.errors import OmegaConfBaseException
+
+        if not isinstance(error, OmegaConfBaseException):
+            raise
+        from ..utils.text import one_line
+
+        return _fail(one_line(error))  # a value refers to one that does not exist, and was needed early
 
 
 def _fail(message: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ..modeling import levels
 from ..modeling.levels import fused_top_block, level_names, level_strides, taken_strides
 from ..modeling.traits import Traits
 from ..utils.targets import resolve_target
+from ..utils.values import check_value
 from .groups import describe_option, option_nodes, read_nodes, target_of
 
 __all__ = ["check_compatibility"]
@@ -123,7 +124,7 @@ def _check_levels(model: DictConfig) -> None:
     users = dict(_level_users(model))
     for key, consumer in users.items():
         with suppress(_UnknownValueError):
-            names = _value(model, key) or []
+            names = _names(model, key)
             missing = [name for name in names if name not in neck.strides]
             if missing:
                 raise _MismatchError(
@@ -133,11 +134,11 @@ def _check_levels(model: DictConfig) -> None:
             if names and consumer:
                 _check_consumer(model, key, consumer, {name: neck.strides[name] for name in names})
     with suppress(_UnknownValueError):
-        used = {name for key in users for name in _value(model, key) or []}
+        used = {name for key in users for name in _names(model, key)}
         if used and (idle := _idle_levels(neck, used)):
-            names = ", ".join(name for name in neck.strides if name in used)
+            in_use = ", ".join(name for name in neck.strides if name in used)
             raise _MismatchError(
-                f"{describe_option('model', model)} uses {names} and {has}: parameters of {', '.join(idle)} "
+                f"{describe_option('model', model)} uses {in_use} and {has}: parameters of {', '.join(idle)} "
                 "would have no gradient",
                 _fix_for_idle(model.backbone, neck, idle),
             )
@@ -262,6 +263,12 @@ def _value(node: DictConfig, key: str) -> Any:
         raise _UnknownValueError from None
 
 
+def _names(model: DictConfig, key: str) -> list[str]:
+    names = _value(model, key) or []
+    check_value(names, Sequence[str], f"model.{key}")
+    return list(names)
+
+
 def _evaluate(value: Any) -> Any:
     if isinstance(value, ListConfig):
         return [_evaluate(item) for item in value]
@@ -286,4 +293,4 @@ def _join_options(group: str, options: Iterable[str]) -> str:
 
 
 def _bracketed(values: Any) -> str:
-    return f"[{', '.join(map(str, values))}]"
+    return f"[{', '.join(map(str, values if isinstance(values, list) else [values]))}]"

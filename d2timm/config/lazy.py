@@ -10,7 +10,7 @@ import dataclasses
 import os
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,15 +156,26 @@ def parse(text: str, label: str) -> DictConfig:
     return cfg
 
 
-def check_parts(cfg: DictConfig, *keys: str) -> None:
-    """Raise ConfigError unless each key, such as ``dataloader.test.mapper``, is a node of a config."""
-    for key in keys:
+def check_parts(cfg: DictConfig, *keys: str, built: Sequence[str] = ()) -> None:
+    """Check that a config has the parts without which it cannot be used.
+
+    Args:
+        cfg: the tree.
+        keys: dotted keys of nodes, such as ``dataloader.test.mapper``.
+        built: those of nodes that must have a ``_target_``.
+
+    Raises:
+        ConfigError: it lacks one.
+    """
+    for key in (*keys, *built):
         try:
             node = OmegaConf.select(cfg, key)
         except OmegaConfBaseException as error:
             raise ConfigError(f"the config is damaged: {key}: {one_line(error)}") from None
         if not isinstance(node, DictConfig):
             raise ConfigError(f"the config is damaged: {key}={one_line(node)} is not a node with keys")
+        if key in built and "_target_" not in node:
+            raise ConfigError(f"the config is damaged: {key} has no _target_")
 
 
 def to_yaml(cfg: DictConfig) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from ..utils.values import Bounds
+from ..utils.bounds import Bounds
 
 __all__ = ["TrainOptions"]
 

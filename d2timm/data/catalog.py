@@ -14,6 +14,7 @@ from detectron2.data import get_detection_dataset_dicts
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.targets import config_target, instantiate
+from ..utils.values import check_fields, check_value
 from .checks.findings import Findings
 from .datasets import base
 from .datasets.base import Dataset, LabelledDataset
@@ -23,8 +24,10 @@ from .datasets.lvis import LvisDataset
 from .datasets.shapes_dataset import ShapesDataset
 from .datasets.voc import PascalVocDataset
 from .formats import folder_formats
+from .options import DataOptions, DatasetSettings
 from .own import CUSTOM, PATHS, forget_own, name_of_root, own_dataset
 from .paths import default_dataset
+from .tasks import Task
 
 __all__ = [
     "check_split",
@@ -66,8 +69,19 @@ def resolve_name(data: Mapping[str, Any]) -> str:
     """The name of the dataset that a ``data`` node selects; a dataset that the user names is never replaced.
 
     Raises:
-        ConfigError: the name is unknown, or paths of another dataset are set as well.
+        ConfigError: the name is unknown, paths of another dataset are set as well, or a value has another
+            type or range than declared.
     """
+    check_fields(DataOptions, data, "data")
+    name = _resolve(data)
+    place, settings = f"data.settings.{name}", data["settings"].get(name)
+    if settings is not None:
+        check_value(settings, dict[str, Any], place)
+        check_fields(DatasetSettings, settings, place)
+    return name
+
+
+def _resolve(data: Mapping[str, Any]) -> str:
     name, paths = data["name"], [key for key in PATHS if data[key]]
     if name not in data["settings"]:
         known = sorted(data["settings"])
@@ -99,7 +113,9 @@ def get_dataset(data: Mapping[str, Any]) -> Dataset:
 
 def tasks_of(data: Mapping[str, Any]) -> list[str]:
     """The tasks of the detector, in the names of ``d2timm.data.tasks``."""
-    return list(instantiate(data["tasks"])) if data.get("tasks") is not None else ["bbox"]
+    tasks = instantiate(data["tasks"]) if data.get("tasks") is not None else ["bbox"]
+    check_value(tasks, Sequence[Task], "data.tasks")
+    return list(tasks)
 
 
 @config_target

@@ -15,9 +15,9 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError
+from ..utils.bounds import Bounds
 from ..utils.seeds import seeded
 from ..utils.targets import config_target
-from ..utils.values import Bounds
 from .bad_samples import BadSample, Guarded, Readable
 from .sampling import Draw, TrainingBatches
 from .workers import ignore_signals, replacing_workers

@@ -13,14 +13,18 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from fvcore.transforms.transform import CropTransform
 
+from ..errors import ConfigError
 from ..utils.images import read_image
 from ..utils.pillow import MAX_PIXELS
-from ..utils.targets import config_target
+from ..utils.seeds import seeded
+from ..utils.targets import UNSUITABLE, config_target, instantiate
+from ..utils.text import one_line
 from .datasets.base import flip_indices
 from .datasets.panoptic import read_semantic
 
-__all__ = ["Mapper", "mask_format", "test_size"]
+__all__ = ["Mapper", "check_augmentations", "mask_format", "test_size"]
 
+HEIGHT, WIDTH = 480, 640  # pixels of an image, where any will do
 MIN_SIDE = 1e-5  # pixels; smaller boxes are empty, as in detectron2
 
 
@@ -35,14 +39,43 @@ def mask_format(points: Any) -> str:
     return "polygon" if points is None else "bitmask"
 
 
+def check_augmentations(mapper: Any, place: str) -> None:
+    """Transform a black image by the augmentations of a mapper, which check few of their arguments.
+
+    Args:
+        mapper: the node of a mapper in a config; other classes than ``Mapper`` may have no augmentations.
+        place: the node, for errors, such as ``dataloader.train.mapper``.
+
+    Raises:
+        ConfigError: they cannot transform it.
+    """
+    if "augmentations" not in mapper:
+        return
+    augmented = T.AugInput(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    try:
+        with seeded(0):
+            T.AugmentationList(instantiate(mapper.augmentations))(augmented)
+        if not all(augmented.image.shape):
+            raise ValueError("nothing is left of it")
+    except ConfigError:
+        raise
+    except UNSUITABLE as error:
+        raise ConfigError(
+            f"{place}.augmentations cannot transform an image of {WIDTH}x{HEIGHT} pixels: {one_line(error)}"
+        ) from error
+
+
 def test_size(mapper: Any) -> tuple[int, int]:
     """Short and long side, in pixels, of the largest image in evaluation.
 
     Args:
-        mapper: the node ``dataloader.test.mapper`` of a config; its first augmentation resizes images.
+        mapper: the node ``dataloader.test.mapper`` of a config; if its first augmentation does not resize
+            images, their size is unknown, and a usual one is returned.
     """
-    resize = mapper.augmentations[0]
-    return resize.short_edge_length, resize.max_size
+    resize: Any = mapper.augmentations[0] if mapper.augmentations else {}
+    edges = resize.get("short_edge_length") or 0
+    short = edges if isinstance(edges, int) else max(edges)
+    return (short, int(resize.max_size)) if short else (HEIGHT, WIDTH)
 
 
 @config_target

@@ -24,22 +24,16 @@ __all__ = ["CUSTOM", "PATHS", "checkable", "forget_own", "name_of_root", "own_da
 CUSTOM = "custom"
 #: Keys of ``data`` that name a user's COCO files and the folders of their images
 PATHS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("json", "images"))
-ON_ERROR = ("skip", "stop")
 
 
 def own_dataset(data: Mapping[str, Any], name: str) -> CustomDataset:
     """The user's own dataset that a ``data`` node selects.
 
     Args:
-        data: the config's ``data`` node.
+        data: the config's ``data`` node, checked.
         name: ``custom`` or the name of a format.
-
-    Raises:
-        ConfigError: a key has a value that is not allowed.
     """
-    on_error = data.get("on_error", ON_ERROR[0])
-    if on_error not in ON_ERROR:
-        raise ConfigError(f"data.on_error={on_error}: use {' or '.join(ON_ERROR)}")
+    on_error = data.get("on_error", "skip")
     tasks = folder_formats()[name].tasks if name in folder_formats() else ("bbox", "segm", "keypoints")
     return CustomDataset(name, partial(_open, _key(data, name)), tasks, on_error)
 
@@ -88,10 +82,6 @@ def _recognize(root: Path) -> str:
 def _key(data: Mapping[str, Any], name: str) -> tuple[tuple[str, Any], ...]:
     """All that the splits depend on, as a key of a cache."""
     share, pixels = data.get("val_share"), data.get("max_pixels", MAX_PIXELS)
-    if share is not None and not (isinstance(share, (int, float)) and 0 < share < 1):
-        raise ConfigError(f"data.val_share={share}: a share of the images, more than 0 and less than 1")
-    if not isinstance(pixels, (int, float)) or not pixels >= 1:
-        raise ConfigError(f"data.max_pixels={pixels}: a number of pixels, >= 1")
     values: dict[str, Any] = {"name": name, "share": share, "seed": data.get("val_seed", 0), "pixels": pixels}
     values["outside"] = bool(data.get("images_outside"))
     for key in (*PATHS, "root"):

@@ -7,8 +7,11 @@ combines both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
-__all__ = ["main_metric"]
+__all__ = ["Task", "main_metric"]
+
+Task: TypeAlias = Literal["bbox", "segm", "keypoints", "sem_seg", "panoptic_seg"]
 
 
 def main_metric(tasks: Sequence[str]) -> str:

@@ -23,10 +23,10 @@ from torch import nn
 from ..backbone.timm_backbone import TimmBackbone
 from ..config.build import instantiate
 from ..errors import ConfigError
+from ..utils.bounds import Bounds
 from ..utils.checks import suggest
 from ..utils.targets import config_target
 from ..utils.text import one_line
-from ..utils.values import Bounds
 from .schedules import images_per_step
 
 __all__ = [

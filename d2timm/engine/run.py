@@ -23,6 +23,13 @@ from ..utils.values import check_fields
 
 __all__ = ["start"]
 
+#: Nodes that a run builds
+BUILT = (
+    *("model", "model.backbone", "model.backbone.bottom_up", "optimizer", "lr_multiplier"),
+    *("dataloader.train", "dataloader.train.mapper", "dataloader.test", "dataloader.test.mapper"),
+    "dataloader.evaluator",
+)
+
 
 def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     """Check a config, then train, evaluate or summarize it.
@@ -36,13 +43,12 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     Raises:
         ConfigError: the user made a mistake; nothing has been created then.
     """
-    check_parts(
-        cfg, "train", "model.backbone.bottom_up", "data", "dataloader.train", "dataloader.test.mapper"
-    )
+    check_parts(cfg, "train", "data", built=BUILT)
     check_compatibility(cfg)
 
     from ..config.build import build_on_meta, resolve_dataset
-    from ..data.mapper import test_size
+    from ..data.catalog import tasks_of
+    from ..data.mapper import check_augmentations, test_size
     from .batch_norms import check_batch_norms
     from .dry_run import summarize, trial_image
     from .launch import is_first_process, launch, num_processes
@@ -50,8 +56,11 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
 
     automatic = cfg.data.name == "auto"
     resolve_dataset(cfg)
+    tasks_of(cfg.data)  # which checks them
     check_fields(TrainOptions, cfg.train, "train")
     check_targets(cfg)
+    for place in ["test"] if options.eval_only else ["train", "test"]:
+        check_augmentations(cfg.dataloader[place].mapper, f"dataloader.{place}.mapper")
     if options.dry_run:
         model = build_on_meta(cfg)
         print(summarize(cfg, model))

@@ -21,7 +21,16 @@ from ..errors import ConfigError
 from .text import one_line
 from .values import check_arguments
 
-__all__ = ["TRUST", "check_targets", "config_target", "instantiate", "resolve_target", "trust", "trusted"]
+__all__ = [
+    "TRUST",
+    "UNSUITABLE",
+    "check_targets",
+    "config_target",
+    "instantiate",
+    "resolve_target",
+    "trust",
+    "trusted",
+]
 
 T = TypeVar("T")
 
@@ -69,6 +78,7 @@ UNSUITABLE = (
     AttributeError,
     ImportError,
     LookupError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -137,7 +147,8 @@ def _check(node: Any) -> None:
     for value in values.values():
         _check(value)
     plain = {key: value for key, value in values.items() if not _contains_nodes(value)}
-    check_arguments(_target(node), values, plain, _place(node))
+    objects = {key: value for key, value in values.items() if _is_of_class(value)}
+    check_arguments(_target(node), values, plain, objects, _place(node))
 
 
 def _build(node: Any) -> Any:
@@ -199,6 +210,11 @@ def _contains_nodes(value: Any) -> bool:
     if isinstance(value, (list, ListConfig)):
         return any(map(_contains_nodes, _parts(value)))
     return isinstance(value, Mapping) and "_target_" in value
+
+
+def _is_of_class(value: Any) -> bool:
+    """Whether a value is a node that a class builds; what a function returns may be a number or a text."""
+    return isinstance(value, Mapping) and "_target_" in value and isinstance(_target(value), type)
 
 
 def _is_dataclass(node: Any) -> bool:

@@ -11,7 +11,6 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,10 +18,12 @@ from omegaconf import ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError
+from .bounds import Bounds
 from .checks import suggest
 from .text import one_line
+from .undeclared import UNDECLARED
 
-__all__ = ["Bounds", "check_arguments", "check_fields", "check_value", "fits"]
+__all__ = ["check_arguments", "check_fields", "check_value", "fits"]
 
 #: Type -> what errors call its values
 NAMES: dict[Any, str] = {
@@ -32,35 +33,17 @@ NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
+    Any: "of any type",
 }
 LISTS = (list, tuple, ListConfig)
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """The range of a number; each limit is optional."""
-
-    above: float | None = None
-    at_least: float | None = None
-    below: float | None = None
-    at_most: float | None = None
-
-    def contains(self, value: float) -> bool:
-        """Whether a number is in the range."""
-        return (
-            (self.above is None or value > self.above)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.below is None or value < self.below)
-            and (self.at_most is None or value <= self.at_most)
-        )
-
-    def __str__(self) -> str:
-        limits = ((">", self.above), (">=", self.at_least), ("<", self.below), ("<=", self.at_most))
-        return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
-
-
 def check_arguments(
-    target: Callable[..., Any], names: Iterable[str], values: Mapping[str, Any], place: str
+    target: Callable[..., Any],
+    names: Iterable[str],
+    values: Mapping[str, Any],
+    objects: Mapping[str, Any],
+    place: str,
 ) -> None:
     """Check the arguments of a node against the signature of its target.
 
@@ -68,6 +51,7 @@ def check_arguments(
         target: the class or function; one without a signature is not checked.
         names: the names of all arguments.
         values: the values of those that no node builds.
+        objects: the nodes of those that a class builds.
         place: the node, for errors, such as ``model.backbone``.
 
     Raises:
@@ -86,7 +70,9 @@ def check_arguments(
                 f"{_join(place, name)}: {label} has no argument {one_line(name)!r}: {suggest(name, known)}"
             )
     for name, hint in _hints(target).items():
-        if name not in values or name not in known or values[name] is parameters[name].default:
+        if name in objects and _is_scalar(hint):
+            raise ConfigError(f"{_join(place, name)}={one_line(objects[name])}: must be {_describe(hint)}")
+        if name not in values or (name in known and values[name] is parameters[name].default):
             continue
         if values[name] == math.inf and not _is_own(target):
             continue  # as detectron2 takes it for a limit
@@ -142,7 +128,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, LISTS) and all(fits(part, inner[0]) for part in value)
     if origin is dict:
         return isinstance(value, Mapping) and all(fits(part, inner[1]) for part in value.values())
-    if _is_module(hint):
+    if origin is collections.abc.Callable or _is_module(hint):
         return not isinstance(value, (str, int, float, Mapping, *LISTS, NoneType))
     return True  # an object, which a node or Python code has built
 
@@ -166,6 +152,10 @@ def _describe(hint: Any) -> str:
         return f"a list of {len(inner)} values"
     if origin in (list, tuple, collections.abc.Sequence):
         return f"a list, each {_describe(inner[0])}" if inner else "a list"
+    if origin is dict:
+        return f"keys with values, each {_describe(inner[1])}"
+    if origin is collections.abc.Callable:
+        return "a node with a _target_"
     if _is_module(hint):
         return f"a node with the _target_ of a {hint.__name__}"
     return NAMES.get(hint) or str(getattr(hint, "__name__", hint))
@@ -184,12 +174,20 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a target; of other packages, those of numbers and modules only."""
     initialize: Any = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
     if _is_own(target):
-        return get_type_hints(initialize, include_extras=True)
+        return {**_undeclared(target), **get_type_hints(initialize, include_extras=True)}
     try:
         hints = get_type_hints(initialize)
     except (NameError, TypeError, AttributeError):  # names that exist only while types are checked
-        return {}
-    return {name: hint for name, hint in hints.items() if _is_number(hint) or _is_module(hint)}
+        hints = {}
+    declared = {name: hint for name, hint in hints.items() if _is_number(hint) or _is_module(hint)}
+    return {**declared, **_undeclared(target)}
+
+
+def _undeclared(target: Callable[..., Any]) -> dict[str, Any]:
+    hints: dict[str, Any] = {}
+    for kind in reversed(getattr(target, "__mro__", ())):
+        hints.update(UNDECLARED.get(f"{kind.__module__}.{kind.__qualname__}", {}))
+    return hints
 
 
 def _is_own(target: Callable[..., Any]) -> bool:
@@ -200,6 +198,16 @@ def _is_number(hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
         return all(option is NoneType or _is_number(option) for option in get_args(hint))
     return hint in (int, float, bool)
+
+
+def _is_scalar(hint: Any) -> bool:
+    """Whether an annotation is one of numbers and texts only."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _is_scalar(inner[0])
+    if origin in (Union, UnionType):
+        return all(map(_is_scalar, inner))
+    return origin is Literal or hint in (bool, int, float, str, None, NoneType)
 
 
 def _is_module(hint: Any) -> bool:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import entry_points, version
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers import commands
+from omegaconf.errors import InterpolationKeyError
 
 from d2timm.cli import app, main
 from d2timm.errors import ConfigError
+from d2timm.utils.signals import STOP_SIGNALS
 
 #: Script -> command
 SCRIPTS = {
@@ -153,6 +158,29 @@ def test_error_of_the_file_system_is_one_line(
     fake(error)
     assert main(["report"]) == 2
     assert capsys.readouterr() == ("", line)
+
+
+def test_value_that_refers_to_no_other_is_one_line(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(InterpolationKeyError("Interpolation key 'nope' not found\n    full_key: a.b"))
+    assert main(["report"]) == 2
+    assert capsys.readouterr() == ("", "error: Interpolation key 'nope' not found full_key: a.b\n")
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_signal_ends_any_command(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(options: argparse.Namespace) -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        return 0
+
+    earlier = signal.getsignal(number)
+    command = SimpleNamespace(__doc__="Wait.", add_arguments=lambda parser: None, run=run)
+    monkeypatch.setattr(app, "_load", lambda name: command)
+    assert main(["report"]) == 128 + number
+    assert capsys.readouterr() == ("", f"interrupted by {number.name}\n")
+    assert signal.getsignal(number) == earlier
 
 
 def test_name_of_a_file_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:

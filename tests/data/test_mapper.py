@@ -15,13 +15,15 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from pycocotools import mask as coco_mask
 
 from d2timm import ConfigError
 from d2timm.config.build import instantiate
 from d2timm.config.groups import read_nodes
 from d2timm.config.lazy import get_config, load, to_plain
-from d2timm.data.mapper import Mapper
+from d2timm.data.mapper import Mapper, check_augmentations
+from d2timm.data.mapper import test_size as largest_size
 from d2timm.sweep.hydra_groups import store_groups
 from d2timm.utils.files import resource_folder
 
@@ -172,6 +174,28 @@ def test_keypoints_follow_the_pixels(entry: Entry) -> None:
     )
     assert points(T.HFlipTransform(WIDTH), T.HFlipTransform(WIDTH)) == points()
     assert points(T.CropTransform(14, 10, 40, 30)) == [[0, 0, 0], [18, 15, 2], [1, 15, 1]]
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"),
+    [
+        ({"short_edge_length": 800, "max_size": 1333}, (800, 1333)),
+        ({"short_edge_length": [600, 800], "max_size": 1333}, (800, 1333)),
+        ({"short_edge_length": 0, "max_size": 1333}, (480, 640)),
+        ({"horizontal": True}, (480, 640)),
+        (None, (480, 640)),
+    ],
+)
+def test_size_of_evaluated_images(resize: Any, size: tuple[int, int]) -> None:
+    assert largest_size(OmegaConf.create({"augmentations": [resize] if resize else []})) == size
+
+
+def test_augmentations_are_tried() -> None:
+    target = {"_target_": "detectron2.data.transforms.ResizeShortestEdge", "sample_style": "choice"}
+    check_augmentations(OmegaConf.create({}), "a")
+    check_augmentations(OmegaConf.create({"augmentations": [{**target, "short_edge_length": [9]}]}), "a")
+    with pytest.raises(ConfigError, match=r"^a\.augmentations cannot transform an image of 640x480 pixels: "):
+        check_augmentations(OmegaConf.create({"augmentations": [{**target, "short_edge_length": []}]}), "a")
 
 
 @pytest.mark.parametrize("partial_masks", [False, True])

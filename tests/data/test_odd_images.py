@@ -358,7 +358,7 @@ SPLITS: Cases = {
         )
     },
     **{
-        f"{value!r}": (shared(value), rejected(f"^data.val_share={value}: a share"))
+        f"{value!r}": (shared(value), rejected(f"^data.val_share={value}: must be a number > 0 and < 1"))
         for value in (0, 1, -0.5, 1.5, 2, True, math.nan, "0.2", "20%")
     },
     "one image": (shared(0.5, 1), rejected("^data.val_share=0.5: 1 images with objects cannot be split")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,7 +15,10 @@ from omegaconf import OmegaConf
 from d2timm import ConfigError, get_config
 from d2timm.config.overrides import apply_overrides
 from d2timm.config.train_options import TrainOptions
-from d2timm.utils.values import Bounds, check_arguments, check_fields, check_value
+from d2timm.data.options import DataOptions, DatasetSettings
+from d2timm.utils.bounds import Bounds
+from d2timm.utils.undeclared import UNDECLARED
+from d2timm.utils.values import check_arguments, check_fields, check_value
 
 Share = Annotated[float, Bounds(above=0, at_most=1)]
 
@@ -67,18 +72,32 @@ def test_fields_of_a_node() -> None:
 def test_unknown_arguments_get_near_matches() -> None:
     def target(length: int, width: int = 1) -> None: ...
 
-    check_arguments(target, ["length", "width"], {"length": 2}, "a")
+    check_arguments(target, ["length", "width"], {"length": 2}, {}, "a")
     with pytest.raises(
         ConfigError, match=r"^a\.lenght: .*target has no argument 'lenght': did you mean length"
     ):
-        check_arguments(target, ["lenght"], {}, "a")
-    check_arguments(dict, ["anything"], {}, "a")
+        check_arguments(target, ["lenght"], {}, {}, "a")
+    check_arguments(dict, ["anything"], {}, {}, "a")
 
 
 def test_defaults_have_the_declared_types(tmp_path: Any) -> None:
     cfg = apply_overrides(get_config("mask_rcnn_timm.py"), ["data.name=shapes"])
     check_fields(TrainOptions, cfg.train, "train")
     assert cfg.train.keys() == TrainOptions.__dataclass_fields__.keys(), "each key is declared"
+    check_fields(DataOptions, cfg.data, "data")
+    assert cfg.data.keys() == {*DataOptions.__dataclass_fields__, "tasks"}
+    for settings in cfg.data.settings.values():
+        check_fields(DatasetSettings, settings, "data.settings")
+        assert settings.keys() == DatasetSettings.__dataclass_fields__.keys()
+
+
+@pytest.mark.parametrize("name", UNDECLARED)
+def test_arguments_of_other_packages_exist(name: str) -> None:
+    target = pkgutil.resolve_name(name)
+    assert f"{target.__module__}.{target.__qualname__}" == name, "the module that defines it"
+    arguments = set(UNDECLARED[name])
+    classes = [target, *target.__subclasses__()]
+    assert any(arguments <= inspect.signature(kind).parameters.keys() for kind in classes)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +125,37 @@ def test_defaults_have_the_declared_types(tmp_path: Any) -> None:
         ("dataloader.train.num_workers=-1", ">= 0"),
         ("dataloader.test.num_workers=99999", "<= 1024"),
         ("data.on_error=ignore", "skip or stop"),
+        ("data.name=3", "a text"),
+        ("data.val_share=2", "< 1"),
+        ("data.max_pixels=0", ">= 1"),
+        ("data.images_outside=3", "true or false"),
+        ("data.labels={classes: 3}", "a list, each a text"),
+        ("data.settings=3", "keys with values"),
+        ("data.settings.shapes=3", "keys with values"),
+        ("data.settings.shapes.max_size=0", ">= 1"),
+        ("data.settings.shapes.warmup=2", "<= 1"),
+        ("data.tasks=[boxes]", "bbox or segm"),
+        ("optimizer=3", "not a node"),
+        ("optimizer={}", "no _target_"),
+        ("lr_multiplier=3", "not a node"),
+        ("lr_multiplier.warmup_length=1000", "<= 1"),
+        ("lr_multiplier.warmup_method=x", "linear or constant"),
+        ("dataloader.evaluator=3", "not a node"),
+        ("dataloader.train.mapper=null", "not a node"),
+        ("dataloader.train.mapper.augmentations=3", "a list"),
+        ("dataloader.train.mapper.augmentations=[{_target_: torch.nn.ReLU}]", "cannot transform"),
+        ("dataloader.train.mapper.augmentations.0.max_size=0", ">= 1"),
+        ("dataloader.test.mapper.augmentations.0.short_edge_length=-5", ">= 0"),
+        ("dataloader.test.num_workers='${model}'", "a whole number"),
+        ("model.pixel_std=[0,1,1]", "> 0"),
+        ("model.proposal_generator.in_features=true", "a list"),
+        ("model.proposal_generator.pre_nms_topk.0=0", ">= 1"),
+        ("model.proposal_generator.box2box_transform.weights=[1,1,1]", "a list of 4"),
+        ("model.proposal_generator.anchor_matcher.thresholds=[2,3]", "<= 1"),
+        ("model.roi_heads.box_pooler.sampling_ratio={a: 1}", "a whole number"),
+        ("model.roi_heads.positive_fraction=[null]", "a number"),
+        ("model.roi_heads.mask_head.conv_dims=[0]", ">= 1"),
+        ("train.tta.scales='${train.tta}'", "parent"),
     ],
 )
 def test_impossible_values_are_refused_before_the_run(
