@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..config.build import build_on_meta, check_classes
+from ..config.build import build_on_meta, check_classes, instantiate
 from ..config.train_options import TrainOptions
 from ..data.catalog import check_split, splits_of, tasks_of
 from ..errors import ConfigError
@@ -82,6 +82,7 @@ def check_machine(cfg: DictConfig, processes: int, training: bool = True) -> Non
     if training:
         check_training(cfg.train)
         build_optimizer(cfg, nn.Linear(1, 1))  # raises for unknown optimizers and options
+        instantiate(cfg.lr_multiplier)
     if processes > 1 and device == "cpu" and cfg.model.backbone.bottom_up.get("norm") == "SyncBN":
         raise ConfigError("norm=SyncBN needs GPUs: use model.backbone.bottom_up.norm=keep")
     if batch % processes:

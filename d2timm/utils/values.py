@@ -11,6 +11,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -36,6 +37,7 @@ NAMES: dict[Any, str] = {
     Any: "of any type",
 }
 LISTS = (list, tuple, ListConfig)
+PLAIN = (str, int, float, Mapping, *LISTS, NoneType)  # what a config has beside nodes
 
 
 def check_arguments(
@@ -74,7 +76,7 @@ def check_arguments(
             raise ConfigError(f"{_join(place, name)}={one_line(objects[name])}: must be {_describe(hint)}")
         if name not in values or (name in known and values[name] is parameters[name].default):
             continue
-        if values[name] == math.inf and not _is_own(target):
+        if values[name] == math.inf and not _is_own(target) and name not in _undeclared(target):
             continue  # as detectron2 takes it for a limit
         check_value(values[name], hint, _join(place, name))
 
@@ -92,7 +94,7 @@ def check_fields(kind: type, node: Mapping[str, Any], place: str) -> None:
             value = node[name]
         except OmegaConfBaseException as error:
             raise ConfigError(f"{_join(place, name)}: {one_line(error)}") from None
-        if isinstance(hint, type) and isinstance(value, Mapping):
+        if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
             check_fields(hint, value, _join(place, name))
         else:
             check_value(value, hint, _join(place, name))
@@ -126,10 +128,12 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, LISTS) and len(value) == len(inner) and all(map(fits, value, inner))
     if origin in (list, tuple, collections.abc.Sequence):
         return isinstance(value, LISTS) and all(fits(part, inner[0]) for part in value)
-    if origin is dict:
+    if origin in (dict, collections.abc.Mapping):
         return isinstance(value, Mapping) and all(fits(part, inner[1]) for part in value.values())
-    if origin is collections.abc.Callable or _is_module(hint):
-        return not isinstance(value, (str, int, float, Mapping, *LISTS, NoneType))
+    if origin is collections.abc.Callable:
+        return not isinstance(value, PLAIN)
+    if _is_class(hint):
+        return isinstance(value, hint) or not isinstance(value, PLAIN)
     return True  # an object, which a node or Python code has built
 
 
@@ -152,11 +156,11 @@ def _describe(hint: Any) -> str:
         return f"a list of {len(inner)} values"
     if origin in (list, tuple, collections.abc.Sequence):
         return f"a list, each {_describe(inner[0])}" if inner else "a list"
-    if origin is dict:
+    if origin in (dict, collections.abc.Mapping):
         return f"keys with values, each {_describe(inner[1])}"
     if origin is collections.abc.Callable:
         return "a node with a _target_"
-    if _is_module(hint):
+    if _is_class(hint):
         return f"a node with the _target_ of a {hint.__name__}"
     return NAMES.get(hint) or str(getattr(hint, "__name__", hint))
 
@@ -179,7 +183,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         hints = get_type_hints(initialize)
     except (NameError, TypeError, AttributeError):  # names that exist only while types are checked
         hints = {}
-    declared = {name: hint for name, hint in hints.items() if _is_number(hint) or _is_module(hint)}
+    declared = {name: hint for name, hint in hints.items() if _is_number(hint) or _is_class(hint)}
     return {**declared, **_undeclared(target)}
 
 
@@ -210,9 +214,10 @@ def _is_scalar(hint: Any) -> bool:
     return origin is Literal or hint in (bool, int, float, str, None, NoneType)
 
 
-def _is_module(hint: Any) -> bool:
-    """Whether an annotation is a class of torch modules, which a node builds."""
-    return isinstance(hint, type) and callable(getattr(hint, "forward", None))
+def _is_class(hint: Any) -> bool:
+    """Whether an annotation is a class whose objects a node builds."""
+    own = isinstance(hint, type) and hint.__module__ not in ("builtins", "typing")
+    return own and not getattr(hint, "_is_protocol", False)
 
 
 def _join(place: str, name: str) -> str:
