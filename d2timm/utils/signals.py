@@ -44,7 +44,8 @@ class Interrupted(BaseException):
 class StopSignals:
     """Raises ``Interrupted`` in the main thread when a signal asks to stop: at once, or after a held part.
 
-    A second signal, a second later or more, ends the process at once.
+    A second signal, a second later or more, ends the process at once. Processes that are forked from this one
+    end at the first.
 
     Attributes:
         received: the signal; None if there was none.
@@ -54,6 +55,7 @@ class StopSignals:
         self.received: int | None = None
         self._since = 0.0
         self._held = 0
+        self._process = 0
         self._on_signal: Callable[[int], None] | None = None
 
     @contextmanager
@@ -79,20 +81,22 @@ class StopSignals:
 
     def install(self) -> None:
         """Install the handlers, once more after other code has replaced or blocked them."""
+        self._process = os.getpid()
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
+        if os.getpid() != self._process:
+            _end(number)
+        elif self.received is None:
             self.received, self._since = number, time.monotonic()
             if self._on_signal:
                 self._on_signal(number)
             if not self._held:
                 raise Interrupted(number)
         elif time.monotonic() - self._since > SAME_REQUEST:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            _end(number)
 
     def hold(self) -> None:
         """From now on, only note a signal; ``release`` ends this."""
@@ -125,3 +129,9 @@ class StopSignals:
             self._held -= 1
             raise
         self.release()
+
+
+def _end(number: int) -> None:
+    """End this process by a signal, as if it had no handler for it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -41,6 +42,20 @@ def test_held_part_is_completed() -> None:
         done.append(3)
     assert done == [1, 2]
     assert signals.received == signal.SIGTERM
+
+
+def test_forked_process_ends_as_without_a_handler() -> None:
+    signals = StopSignals()
+    with signals.handled(), signals.held():
+        fork = multiprocessing.get_context("fork")
+        begun = fork.Event()
+        process = fork.Process(target=lambda: begun.set() or time.sleep(60))
+        process.start()
+        begun.wait(30)
+        process.terminate()
+        process.join(30)
+    assert process.exitcode == -signal.SIGTERM
+    assert signals.received is None
 
 
 def test_error_in_a_held_part_goes_on() -> None:
