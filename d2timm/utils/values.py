@@ -103,7 +103,8 @@ def check_fields(kind: type, node: Mapping[str, Any], place: str) -> None:
 def check_value(value: Any, hint: Any, place: str) -> None:
     """Raise ConfigError unless a value has the annotated type and range; ``place`` is its key."""
     if not fits(value, hint):
-        raise ConfigError(f"{place}={one_line(value)}: must be {_describe(hint)}")
+        shown = one_line(value) if str(value).strip() else repr(value)
+        raise ConfigError(f"{place}={shown}: must be {_describe(hint)}")
 
 
 def fits(value: Any, hint: Any) -> bool:

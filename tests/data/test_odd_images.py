@@ -184,7 +184,10 @@ FILES: Cases = {
         ),
     ),
     "on_error=stop, nothing wrong": (with_keys(on_error="stop"), kept()),
-    "on_error=ignore": (with_keys(on_error="ignore"), rejected("^data.on_error=ignore: use skip or stop$")),
+    "on_error=ignore": (
+        with_keys(on_error="ignore"),
+        rejected("^data.on_error=ignore: must be skip or stop$"),
+    ),
 }
 
 

@@ -14,10 +14,15 @@ from helpers.reading import write_image
 
 from d2timm import ConfigError
 from d2timm.data import own
+from d2timm.data.catalog import get_dataset
 from d2timm.data.datasets.coco import CocoDataset, CocoKeypointsDataset, CustomDataset
 from d2timm.data.datasets.shapes_dataset import ShapesDataset
 
 Data = dict[str, Any]
+
+
+#: Keys of a node ``data`` that selects a user's own files
+SELECTED = {"name": "custom", "settings": {"custom": None}}
 
 
 def dataset(data: Data, name: str = "custom") -> CustomDataset:
@@ -127,8 +132,10 @@ def test_seed_of_the_share(alone: Data) -> None:
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, "0.2", True, math.nan])
 def test_share_out_of_range(alone: Data, share: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^data\.val_share={share}: .*more than 0 and less than 1$"):
-        dataset({**alone, "val_share": share})
+    with pytest.raises(
+        ConfigError, match=rf"^data\.val_share={share}: must be a number > 0 and < 1, or null$"
+    ):
+        get_dataset({**SELECTED, **alone, "val_share": share})
 
 
 @pytest.mark.parametrize("keys", [{}, {"train_json": None, "train_images": None}])
@@ -144,14 +151,16 @@ def test_share_beside_a_validation_set(data: Data, keys: Data) -> None:
 
 @pytest.mark.parametrize("value", ["ignore", "", None, True])
 def test_unknown_policy(data: Data, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^data\.on_error={value}: use skip or stop$"):
-        dataset({**data, "on_error": value})
+    with pytest.raises(
+        ConfigError, match=rf"^data\.on_error={value if value != '' else repr(value)}: must be skip or stop$"
+    ):
+        get_dataset({**SELECTED, **data, "on_error": value})
 
 
 @pytest.mark.parametrize("value", [0, -5, "9", None, math.nan])
 def test_number_of_pixels_that_is_none(data: Data, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^data\.max_pixels={value}: "):
-        dataset({**data, "max_pixels": value})
+        get_dataset({**SELECTED, **data, "max_pixels": value})
 
 
 @pytest.mark.parametrize("number", [int, float])  # 1e6 is a float
