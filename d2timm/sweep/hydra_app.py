@@ -122,9 +122,8 @@ def _compose_and_run(task: Task, options: argparse.Namespace, arguments: list[st
                 run()
                 return
             except Exception as error:
-                lost = (
-                    type(error).__name__ == "TerminatedWorkerError"
-                )  # of joblib, which may not be installed
+                # an error of joblib, which may not be installed
+                lost = type(error).__name__ == "TerminatedWorkerError"
                 if not lost and (full or isinstance(error, EXPLAINED)):
                     raise
                 if not lost:  # Hydra and its plug-ins check few of their arguments

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from d2timm.errors import ConfigError
 from d2timm.runs.checkpoint_file import check_fit, read_checkpoint
 
 
-def saved(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-WEIGHTS = {"weight": torch.arange(4096.0).reshape(64, 64), "bias": torch.zeros(64)}
-CONTENT = saved({"model": WEIGHTS})
-
-
-@given(st.integers(0, len(CONTENT) - 1), st.integers(1, 255))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_changed_byte_never_changes_a_weight(tmp_path: Path, place: int, change: int) -> None:
-    file = tmp_path / "a.pth"
-    file.write_bytes(CONTENT[:place] + bytes([CONTENT[place] ^ change]) + CONTENT[place + 1 :])
-    try:
-        model = read_checkpoint(str(file))["model"]
-    except ConfigError:
-        return
-    assert all(torch.equal(model[name], value) for name, value in WEIGHTS.items()), "the byte is of no weight"
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    file, weight = tmp_path / "a.pth", torch.arange(4096.0)
+    torch.save({"model": {"weight": weight}}, file)
+    content = file.read_bytes()
+    place = content.index(weight.numpy().tobytes()) + 5000
+    file.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    with pytest.raises(ConfigError, match=r"a\.pth: damaged: "):
+        read_checkpoint(str(file))
 
 
 def test_checkpoint_of_which_nothing_fits(tmp_path: Path) -> None:
