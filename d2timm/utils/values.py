@@ -76,7 +76,8 @@ def check_arguments(
             raise ConfigError(f"{_join(place, name)}={one_line(objects[name])}: must be {_describe(hint)}")
         if name not in values or (name in known and values[name] is parameters[name].default):
             continue
-        if values[name] == math.inf and not _is_own(target) and name not in _undeclared(target):
+        limits = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        if values[name] == math.inf and not _is_own(target) and all(_in_range(math.inf, b) for b in limits):
             continue  # as detectron2 takes it for a limit
         check_value(values[name], hint, _join(place, name))
 
