@@ -154,7 +154,7 @@ def test_arguments_of_other_packages_exist(name: str) -> None:
         ("model.proposal_generator.anchor_matcher.thresholds=[2,3]", "<= 1"),
         ("model.roi_heads.box_pooler.sampling_ratio={a: 1}", "a whole number"),
         ("model.roi_heads.positive_fraction=[null]", "a number"),
-        ("model.proposal_generator.positive_fraction=.inf", "<= 1"),
+        ("model.proposal_generator.positive_fraction=inf", "<= 1"),
         ("model.roi_heads.mask_head.conv_dims=[0]", ">= 1"),
         ("train.tta.scales='${train.tta}'", "parent"),
     ],
