@@ -8,6 +8,7 @@ default it is a few. What "rightly" means is checked for each kind: nothing may 
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -118,7 +119,8 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 @st.composite
 def mutations(draw: Any, tree: Any, most: int = 3) -> Any:
     """A tree in which some values are odd, missing, or at another place."""
-    tree = json.loads(json.dumps(tree))
+    tree = copy.deepcopy(tree)
+    odd = st.sampled_from(ODD).map(copy.deepcopy)  # a value that is put in may be changed in turn
     for _ in range(draw(st.integers(1, most))):
         path = draw(st.sampled_from(sorted(places(tree), key=repr)))
         parent = tree
@@ -130,9 +132,9 @@ def mutations(draw: Any, tree: Any, most: int = 3) -> Any:
         elif what == "repeat" and isinstance(parent, list):
             parent.append(parent[path[-1]])
         elif what == "add" and isinstance(parent, dict):
-            parent["no_such_key"] = draw(st.sampled_from(ODD))
+            parent["no_such_key"] = draw(odd)
         else:
-            parent[path[-1]] = draw(st.sampled_from(ODD))
+            parent[path[-1]] = draw(odd)
         if not list(places(tree)):
             break
     return tree
