@@ -104,6 +104,11 @@ class Predictor:
         # configs of earlier versions have no limit
         self.max_pixels: int = max_pixels or self.cfg.data.get("max_pixels") or MAX_PIXELS
         mapper = instantiate(self.cfg.dataloader.test.mapper)
+        if lacking := [name for name in ("augmentations", "image_format") if not hasattr(mapper, name)]:
+            raise ConfigError(
+                f"dataloader.test.mapper: {type(mapper).__name__} has no {' and no '.join(lacking)}, as "
+                "detectron2's DatasetMapper has, so its images cannot be prepared alone"
+            )
         self.image_format: str = mapper.image_format
         self._augmentations: T.AugmentationList = mapper.augmentations
 

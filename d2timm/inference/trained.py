@@ -29,8 +29,9 @@ __all__ = ["Trained", "open_run"]
 
 CONFIG = "config.yaml"
 MERGED = ".safetensors"
-#: Parts of a config without which a detector cannot be used
-PARTS = ("train", "data", "model.backbone.bottom_up", "dataloader.test.mapper")
+#: Parts of a config without which a detector cannot be used, and those that are built
+PARTS = ("train", "data")
+BUILT = ("model", "model.backbone", "model.backbone.bottom_up", "dataloader.test.mapper")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _read_config(folder: Path) -> DictConfig:
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder} is not a run folder: it has no {CONFIG}")
     cfg = config.load(folder / CONFIG)
-    config.check_parts(cfg, *PARTS)
+    config.check_parts(cfg, *PARTS, built=BUILT)
     record = Record.read(folder)
     if record and record.labels:  # records of earlier versions have no labels: their data files are read
         _set_labels(cfg, record.labels)
@@ -153,7 +154,7 @@ def _open_merged(file: Path, device: str) -> Trained:
     if not {"config", "labels"} <= metadata.keys():
         raise ConfigError(f"{file} has weights but no config: use a file written by `d2timm export`")
     cfg = config.parse(metadata["config"], str(file))
-    config.check_parts(cfg, *PARTS)
+    config.check_parts(cfg, *PARTS, built=BUILT)
     labels = parse_json(metadata["labels"], f"{file}: its metadata labels")
     if not isinstance(labels, dict):
         raise ConfigError(f"{file}: its labels are damaged: {one_line(labels)}")

@@ -33,6 +33,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LAST = "last_checkpoint"  # the file with the name of the checkpoint to resume from
+PIXELS = ("pixel_mean", "pixel_std")  # which are in checkpoints of earlier versions of detectron2
 
 
 class AtomicCheckpointer(DetectionCheckpointer):
@@ -43,8 +44,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     Args:
         args: positional arguments of detectron2's checkpointer.
-        strict: whether every weight of the model must be in the checkpoint with the same shape; otherwise
-            missing weights and other shapes are skipped.
+        strict: whether the weights of the checkpoint must be those of the model, with the same shapes;
+            otherwise those that differ are skipped.
         averaged: whether the model gets the averaged weights of a checkpoint instead of the trained ones.
         checkpointables: keyword arguments of detectron2's checkpointer.
 
@@ -136,8 +137,9 @@ class AtomicCheckpointer(DetectionCheckpointer):
         own = self.model.state_dict()
         loaded = {name: value for name, value in checkpoint["model"].items() if name in own}
         incompatible = super()._load_model(checkpoint)
-        differing = [*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)]
-        if self.strict and differing:
+        unknown = [name for name in incompatible.unexpected_keys if name not in PIXELS]
+        shapes = [name for name, *_ in incompatible.incorrect_shapes]
+        if self.strict and (differing := [*incompatible.missing_keys, *shapes, *unknown]):
             count, example = len(differing), differing[0]
             raise ConfigError(
                 f"the checkpoint is of another config: {count} weights differ, such as {example}"

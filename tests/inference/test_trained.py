@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+import d2timm
 from d2timm import ConfigError
 from d2timm.config import lazy as config
 from d2timm.data.datasets.shapes import CLASSES
@@ -99,6 +101,16 @@ def test_damaged_run_is_an_error(run_without_data: Path, damage: Callable[[Path]
     other = damage(run_without_data)
     with pytest.raises(ConfigError, match=reason):
         open_run(other if isinstance(other, Path) else run_without_data, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["model", "model.backbone.bottom_up", "dataloader.test.mapper"])
+@pytest.mark.parametrize("node", [{"x": 1}, {"_target_": "torch.nn.ReLU"}, {}, 3, None])
+def test_part_of_another_kind_is_an_error_that_names_it(run_without_data: Path, key: str, node: Any) -> None:
+    cfg = config.load(run_without_data / "config.yaml")
+    OmegaConf.update(cfg, key, node, merge=False)
+    config.save(cfg, run_without_data / "config.yaml")
+    with pytest.raises(ConfigError, match=key.partition(".")[0]):
+        d2timm.load(run_without_data, device="cpu")
 
 
 @pytest.mark.parametrize("labels", ["", "[" * 10**5, "[1]", "9" * 5000])

@@ -164,6 +164,7 @@ OTHERS: dict[str, Any] = {
     "sparse": saved({"model": {**LINEAR, "weight": torch.ones(2, 2).to_sparse()}}),
     "integers": saved({"model": {**LINEAR, "weight": torch.ones(2, 2, dtype=torch.int8)}}),
     "not finite": saved({"model": {**LINEAR, "weight": torch.full((2, 2), math.nan)}}),
+    "more weights": saved({"model": {**LINEAR, "other.weight": torch.ones(3)}}),
     "other shape": saved({"model": {**LINEAR, "weight": torch.ones(3)}}),
     "averages": saved({"model": LINEAR, "ema": {"weight": 3}}),
 }
