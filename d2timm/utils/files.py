@@ -48,6 +48,8 @@ def atomic_write(file: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         partial.replace(file)
     finally:
+        with suppress(OSError):
+            os.truncate(partial, 0)  # a writer that has failed may still have it open, and so keep its space
         partial.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import warnings
 
 from ..errors import ConfigError
@@ -27,6 +28,7 @@ def silence() -> None:
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     # the training loop logs every exception with its traceback; the message of a ConfigError says all
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_mistake)
+    threading.excepthook = _print_unless_handed_on
 
 
 def escape_controls(record: logging.LogRecord) -> bool:
@@ -35,6 +37,12 @@ def escape_controls(record: logging.LogRecord) -> bool:
     record.msg = "".join(part if COLOUR.fullmatch(part) else printable(part, lines=True) for part in parts)
     record.args = ()
     return True
+
+
+def _print_unless_handed_on(failed: threading.ExceptHookArgs) -> None:
+    """Print the error of a thread, unless it is TensorBoard's, which the next call of its writer raises."""
+    if getattr(failed.thread, "exception", None) is not failed.exc_value:
+        threading.__excepthook__(failed)
 
 
 def _is_no_mistake(record: logging.LogRecord) -> bool:

@@ -53,6 +53,19 @@ def test_interrupted_write_keeps_the_old_file(tmp_path: Path, error: BaseExcepti
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_failed_write_frees_its_space_although_it_is_open(tmp_path: Path) -> None:
+    with (tmp_path / "b").open("wb", buffering=0) as opened:
+
+        def write(partial: Path) -> None:
+            os.link(tmp_path / "b", partial)
+            opened.write(bytes(9999))
+            raise OSError("full")
+
+        with pytest.raises(OSError, match="full"), atomic_write(tmp_path / "a") as partial:
+            write(partial)
+        assert os.fstat(opened.fileno()).st_size == 0
+
+
 def test_interrupted_first_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_half(tmp_path / "new", OSError("disk full"))
