@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import ConfigError
 from ..modeling import levels
 from ..modeling.levels import fused_top_block, level_names, level_strides, taken_strides
-from ..modeling.traits import Traits
+from ..modeling.traits import TopBlock, Traits
 from ..utils.targets import resolve_target
-from ..utils.values import check_value
+from ..utils.values import check_value, fits
 from .groups import describe_option, option_nodes, read_nodes, target_of
 
 __all__ = ["check_compatibility"]
@@ -109,9 +109,9 @@ def _check_group_norms(model: DictConfig) -> None:
     """Raise ConfigError if detectron2's group norm cannot divide a width into its 32 groups."""
     for norm, width in NORMS.items():
         with suppress(_UnknownValueError):
-            widths = _value(model, width) if _value(model, norm) == "GN" else []
+            widths = _value(model, width, int | Sequence[int]) if _value(model, norm, Any) == "GN" else []
             for channels in widths if isinstance(widths, list) else [widths]:
-                if isinstance(channels, int) and channels % 32:
+                if channels % 32:
                     raise ConfigError(
                         f"model.{width}={channels} and model.{norm}=GN: group norm needs multiples of 32"
                     )
@@ -184,7 +184,8 @@ def _fix_for_idle(node: DictConfig, neck: _NeckLevels, idle: list[str]) -> str:
     if not set(idle) & set(neck.own):
         return "set model.backbone.top_block=null"
     key = "scale_factors" if "scale_factors" in node else "in_features"
-    values = [value for name, value in zip(neck.own, _value(node, key), strict=True) if name not in idle]
+    entries = _value(node, key, Sequence[Any])
+    values = [value for name, value in zip(neck.own, entries, strict=True) if name not in idle]
     return f"set model.backbone.{key}=[{','.join(map(str, values))}]"
 
 
@@ -193,7 +194,7 @@ def _check_consumer(model: DictConfig, key: str, consumer: str, used: dict[str, 
     strides, names = list(used.values()), ", ".join(used)
     for name, expected in {"strides": strides, "scales": [1.0 / stride for stride in strides]}.items():
         with suppress(_UnknownValueError):
-            values = _value(model, f"{consumer}.{name}")
+            values = _value(model, f"{consumer}.{name}", Sequence[float] | None)
             if values is not None and values != expected:
                 raise _MismatchError(
                     f"model.{consumer}.{name}={_bracketed(values)}: {names} have {_bracketed(expected)}",
@@ -201,7 +202,7 @@ def _check_consumer(model: DictConfig, key: str, consumer: str, used: dict[str, 
                 )
     for name in ("sizes", "aspect_ratios"):
         with suppress(_UnknownValueError):
-            values = _value(model, f"{consumer}.{name}")
+            values = _value(model, f"{consumer}.{name}", Sequence[Any] | None)
             # a flat list, and a list of one entry, apply to every level
             if values and isinstance(values[0], list) and len(values) not in (1, len(used)):
                 raise _MismatchError(
@@ -215,15 +216,17 @@ def _neck_levels(model: DictConfig) -> _NeckLevels:
     node = model.get("backbone")
     if not OmegaConf.is_dict(node) or "in_features" not in node:
         raise _UnknownValueError
-    try:
-        remaps, strides = _value(node, "bottom_up.remaps"), _value(node, "bottom_up.strides")
-        if len(set(remaps)) < len(remaps) or len(remaps) != len(strides):
-            raise _UnknownValueError  # TimmBackbone has the better error
-        features, top_block = _value(node, "in_features"), _value(node, "top_block")
-        taken = taken_strides(features, remaps, strides, scale_factors=_value(node, "scale_factors"))
-        own, names = level_names(taken), level_names(taken, top_block)
-    except TypeError:
-        raise _UnknownValueError from None
+    remaps = _value(node, "bottom_up.remaps", Sequence[str])
+    strides = _value(node, "bottom_up.strides", Sequence[int])
+    if len(set(remaps)) < len(remaps) or len(remaps) != len(strides):
+        raise _UnknownValueError  # TimmBackbone has the better error
+    features, top_block = (
+        _value(node, "in_features", Sequence[str]),
+        _value(node, "top_block", TopBlock | None),
+    )
+    factors = _value(node, "scale_factors", Sequence[float] | None)
+    taken = taken_strides(features, remaps, strides, scale_factors=factors)
+    own, names = level_names(taken), level_names(taken, top_block)
     traits = _traits(node) or Traits()
     if top_block and not traits.own_last_level and top_block.in_feature not in (own[-1], features[-1]):
         raise _MismatchError(
@@ -231,7 +234,7 @@ def _neck_levels(model: DictConfig) -> _NeckLevels:
             f"{describe_option('neck', node)} is {own[-1]}",
             "set model.backbone.top_block=null",
         )
-    fused = fused_top_block(top_block, _value(node, "num_layers"))
+    fused = fused_top_block(top_block, _value(node, "num_layers", int | None))
     return _NeckLevels(
         strides=dict(zip(names, level_strides(taken, top_block), strict=True)),
         own=own,
@@ -255,16 +258,23 @@ def _fitting_necks(cfg: DictConfig) -> Iterator[str]:
             yield option
 
 
-def _value(node: DictConfig, key: str) -> Any:
-    """The value at a dotted key, computed if it is a node of a cheap function; None if the key is missing."""
+def _value(node: DictConfig, key: str, hint: Any) -> Any:
+    """The value at a dotted key, computed if it is a node of a cheap function; None if the key is missing.
+
+    Raises:
+        _UnknownValueError: it is not cheap to compute, or of another type, which the check of types reports.
+    """
     try:
-        return _evaluate(OmegaConf.select(node, key, throw_on_missing=True))
+        value = _evaluate(OmegaConf.select(node, key, throw_on_missing=True))
     except (OmegaConfBaseException, TypeError):
         raise _UnknownValueError from None
+    if not fits(value, hint):
+        raise _UnknownValueError
+    return value
 
 
 def _names(model: DictConfig, key: str) -> list[str]:
-    names = _value(model, key) or []
+    names = _value(model, key, Any) or []
     check_value(names, Sequence[str], f"model.{key}")
     return list(names)
 

@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..utils.pillow import MAX_PIXELS
 from ..utils.text import one_line
 from .pixels import ImageLike, pixels_of
-from .trained import Trained, open_run
+from .trained import Trained, damage_explained, open_run
 
 __all__ = ["Predictor", "load", "on_cpu"]
 
@@ -55,7 +55,8 @@ def load(
         ConfigError: the path is not a run folder, the run has no weights yet, or an argument is invalid.
     """
     _check_options(score_threshold, batch_size, max_pixels)  # before a model is built
-    return Predictor(open_run(path, weights, device), score_threshold, batch_size, max_pixels)
+    with damage_explained(Path(path)):
+        return Predictor(open_run(path, weights, device), score_threshold, batch_size, max_pixels)
 
 
 def _check_options(score_threshold: float | None, batch_size: int, max_pixels: int | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..utils.json_file import parse_json
 from ..utils.safetensors_file import read_safetensors
 from ..utils.text import first_line, one_line
 
-__all__ = ["Trained", "open_run"]
+__all__ = ["Trained", "damage_explained", "open_run"]
 
 CONFIG = "config.yaml"
 MERGED = ".safetensors"
@@ -78,7 +79,20 @@ def open_run(path: str | Path, weights: str | Path | None = None, device: str | 
             model, or the device is not available.
     """
     path = Path(path)
-    device = _check_device(device)
+    with damage_explained(path):
+        return _open(path, weights, _check_device(device))
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Raise ConfigError if a block needs a value of a run's config that is missing, or cannot be resolved."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: its config is damaged: {one_line(error)}") from None
+
+
+def _open(path: Path, weights: str | Path | None, device: str) -> Trained:
     if path.suffix == MERGED and not path.is_dir():
         if weights is not None:
             raise ConfigError(f"{path} contains its own weights: leave out {weights}")
@@ -86,7 +100,7 @@ def open_run(path: str | Path, weights: str | Path | None = None, device: str | 
     cfg = _read_config(path)
     checkpoint = _find_checkpoint(path, weights)
     cfg.train.device = device
-    model = _build(cfg, path)
+    model = build_model(cfg, weights=False)
     load_weights(cfg.train, model, str(checkpoint))
     return Trained(cfg, model.eval(), checkpoint)
 
@@ -139,13 +153,6 @@ def _find_checkpoint(folder: Path, weights: str | Path | None) -> Path:
     return last_checkpoint(folder)
 
 
-def _build(cfg: DictConfig, path: Path) -> nn.Module:
-    try:
-        return build_model(cfg, weights=False)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: no model can be built from its config: {first_line(error)}") from None
-
-
 def _open_merged(file: Path, device: str) -> Trained:
     """Open a file with weights, config and labels, written by ``d2timm export``."""
     if not file.is_file():
@@ -161,7 +168,7 @@ def _open_merged(file: Path, device: str) -> Trained:
     _set_labels(cfg, labels)
     resolve_dataset(cfg)
     cfg.train.device = device
-    model = _build(cfg, file)
+    model = build_model(cfg, weights=False)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from .bounds import Bounds
@@ -39,7 +39,10 @@ UNDECLARED: dict[str, dict[str, Any]] = {
         **{"aspect_ratios": PerLevel, "sizes": PerLevel, "strides": Sequence[Positive]},
         "offset": Annotated[float, Bounds(at_least=0, below=1)],
     },
-    "detectron2.modeling.backbone.fpn.FPN": {"in_features": Sequence[str], "out_channels": Positive},
+    "detectron2.modeling.backbone.fpn.FPN": {
+        **{"in_features": Sequence[str], "out_channels": Positive},
+        "top_block": Callable[..., Any] | None,
+    },
     "detectron2.modeling.box_regression.Box2BoxTransform": {
         "weights": tuple[PositiveNumber, PositiveNumber, PositiveNumber, PositiveNumber]
     },

@@ -93,12 +93,12 @@ def check_fields(kind: type, node: Mapping[str, Any], place: str) -> None:
             continue
         try:
             value = node[name]
+            if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+                check_fields(hint, value, _join(place, name))
+            else:
+                check_value(value, hint, _join(place, name))
         except OmegaConfBaseException as error:
             raise ConfigError(f"{_join(place, name)}: {one_line(error)}") from None
-        if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-            check_fields(hint, value, _join(place, name))
-        else:
-            check_value(value, hint, _join(place, name))
 
 
 def check_value(value: Any, hint: Any, place: str) -> None:

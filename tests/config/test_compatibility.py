@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ from d2timm.config.compatibility import check_compatibility
 from d2timm.config.groups import read_nodes
 from d2timm.config.lazy import to_plain
 from d2timm.engine.run import start
-from d2timm.utils.targets import TRUST
+from d2timm.utils.targets import TRUST, check_targets
 
 
 def assert_refused(choices: Sequence[str], facts: Sequence[str]) -> None:
@@ -409,6 +410,20 @@ def test_values_that_are_not_cheap_are_accepted(override: str) -> None:
 def test_builder_refuses_outputs_without_strides(neck: str, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_on_meta(compose("rcnn", neck, "box", f"{BOTTOM_UP}.{override}"))
+
+
+@pytest.mark.parametrize("value", ["x", 3, [1], {"a": 1}])
+@pytest.mark.parametrize(
+    "key", ["top_block", "in_features", "out_channels", "norm", "bottom_up.strides", "bottom_up.remaps"]
+)
+def test_values_of_another_type_are_left_to_the_check_of_types(key: str, value: Any) -> None:
+    cfg = compose("rcnn", "fpn", "box")
+    OmegaConf.update(cfg, f"model.backbone.{key}", value, merge=False)
+    with suppress(ConfigError):  # and nothing else
+        check_compatibility(cfg)
+    if key == "top_block":
+        with pytest.raises(ConfigError, match=key):
+            check_targets(cfg)
 
 
 def test_no_heavy_import(tmp_path: Path) -> None:

@@ -104,13 +104,24 @@ def test_damaged_run_is_an_error(run_without_data: Path, damage: Callable[[Path]
 
 
 @pytest.mark.parametrize("key", ["model", "model.backbone.bottom_up", "dataloader.test.mapper"])
-@pytest.mark.parametrize("node", [{"x": 1}, {"_target_": "torch.nn.ReLU"}, {}, 3, None])
+@pytest.mark.parametrize("node", [{"x": 1}, {"_target_": "torch.nn.ReLU"}, {}, 3, None, "???", "${nope}"])
 def test_part_of_another_kind_is_an_error_that_names_it(run_without_data: Path, key: str, node: Any) -> None:
     cfg = config.load(run_without_data / "config.yaml")
     OmegaConf.update(cfg, key, node, merge=False)
     config.save(cfg, run_without_data / "config.yaml")
     with pytest.raises(ConfigError, match=key.partition(".")[0]):
         d2timm.load(run_without_data, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["data.name", "data.settings", "data.tasks", "model.roi_heads"])
+@pytest.mark.parametrize("value", ["???", "${nope}"])
+def test_value_that_is_missing_is_an_error(run_without_data: Path, key: str, value: Any) -> None:
+    cfg = config.load(run_without_data / "config.yaml")
+    OmegaConf.update(cfg, key, value, merge=False)
+    config.save(cfg, run_without_data / "config.yaml")
+    with pytest.raises(ConfigError) as caught:
+        d2timm.load(run_without_data, device="cpu")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("labels", ["", "[" * 10**5, "[1]", "9" * 5000])
