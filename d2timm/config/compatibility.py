@@ -220,10 +220,8 @@ def _neck_levels(model: DictConfig) -> _NeckLevels:
     strides = _value(node, "bottom_up.strides", Sequence[int])
     if len(set(remaps)) < len(remaps) or len(remaps) != len(strides):
         raise _UnknownValueError  # TimmBackbone has the better error
-    features, top_block = (
-        _value(node, "in_features", Sequence[str]),
-        _value(node, "top_block", TopBlock | None),
-    )
+    features = _value(node, "in_features", Sequence[str])
+    top_block = _value(node, "top_block", TopBlock | None)
     factors = _value(node, "scale_factors", Sequence[float] | None)
     taken = taken_strides(features, remaps, strides, scale_factors=factors)
     own, names = level_names(taken), level_names(taken, top_block)

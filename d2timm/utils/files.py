@@ -47,10 +47,11 @@ def atomic_write(file: Path) -> Iterator[Path]:
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(file)
-    finally:
+    except BaseException:
         with suppress(OSError):
             os.truncate(partial, 0)  # a writer that has failed may still have it open, and so keep its space
         partial.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -416,14 +416,19 @@ def test_builder_refuses_outputs_without_strides(neck: str, override: str, messa
 @pytest.mark.parametrize(
     "key", ["top_block", "in_features", "out_channels", "norm", "bottom_up.strides", "bottom_up.remaps"]
 )
-def test_values_of_another_type_are_left_to_the_check_of_types(key: str, value: Any) -> None:
+def test_values_of_another_type_raise_no_other_error(key: str, value: Any) -> None:
     cfg = compose("rcnn", "fpn", "box")
     OmegaConf.update(cfg, f"model.backbone.{key}", value, merge=False)
-    with suppress(ConfigError):  # and nothing else
+    with suppress(ConfigError):
         check_compatibility(cfg)
-    if key == "top_block":
-        with pytest.raises(ConfigError, match=key):
-            check_targets(cfg)
+
+
+@pytest.mark.parametrize("value", ["x", 3, [1], {"a": 1}])
+def test_top_block_must_be_a_node(value: Any) -> None:
+    cfg = compose("rcnn", "fpn", "box")
+    OmegaConf.update(cfg, "model.backbone.top_block", value, merge=False)
+    with pytest.raises(ConfigError, match="top_block"):
+        check_targets(cfg)
 
 
 def test_no_heavy_import(tmp_path: Path) -> None:
