@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -17,7 +17,7 @@ from ..config.build import build_model, instantiate
 from ..data.catalog import get_dataset, tasks_of
 from ..data.tasks import main_metric
 from ..errors import ConfigError
-from ..evaluation.speed import Speed
+from ..evaluation.loop import detect_and_evaluate
 from ..inference.tta import tta_of, with_tta_results
 from ..runs.checkpoint import LAST, last_checkpoint, load_weights
 from ..runs.record import Record
@@ -40,7 +40,7 @@ __all__ = [
 Metrics: TypeAlias = Mapping[str, Mapping[str, float | None]]
 
 
-def evaluate(cfg: DictConfig, model: nn.Module, record: Record) -> Metrics:
+def evaluate(cfg: DictConfig, model: nn.Module, record: Record) -> tuple[Metrics, float | None]:
     """Evaluate a detector on the validation set, and log the metrics.
 
     Args:
@@ -49,16 +49,17 @@ def evaluate(cfg: DictConfig, model: nn.Module, record: Record) -> Metrics:
         record: the record of the run, which receives notes and images that cannot be read.
 
     Returns:
-        Task (``bbox``, ``segm``, ...) -> metric -> percent; empty in all but the first process.
+        Task (``bbox``, ``segm``, ...) -> metric -> percent, empty in all but the first process; and the
+        images per second of the detector alone.
     """
     loader, evaluators = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-    metrics: Metrics = inference_on_dataset(model, loader, evaluators)
+    metrics, images_per_second = detect_and_evaluate(model, loader, evaluators)
     add_bad_samples(record, Path(cfg.train.output_dir), "val", loader)
     if comm.is_main_process():
         notes = [getattr(e, "notes", []) for e in evaluators] if isinstance(evaluators, list) else []
         record.notes = list(dict.fromkeys(itertools.chain([*record.notes], *notes)))
         print_csv_format(metrics)
-    return metrics
+    return metrics, images_per_second
 
 
 def checkpoint_to_evaluate(train: DictConfig) -> str:
@@ -108,11 +109,7 @@ def measure(record: Record, cfg: DictConfig, model: nn.Module) -> tuple[Metrics,
 
     Without a validation set, there is nothing to evaluate, and no metric.
     """
-    if not has_validation(cfg):
-        return {}, None
-    with Speed(model) as speed:
-        metrics = evaluate(cfg, model, record)
-    return metrics, speed.images_per_second
+    return evaluate(cfg, model, record) if has_validation(cfg) else ({}, None)
 
 
 def store(record: Record, metrics: Metrics, images_per_second: float | None) -> None:
@@ -135,7 +132,7 @@ def finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
     if validated and OmegaConf.select(cfg, "train.tta.enabled"):
         cfg = copy.deepcopy(cfg)
         cfg.dataloader.evaluator.output_dir = str(Path(cfg.train.output_dir) / "inference_TTA")
-        augmented = evaluate(cfg, tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model), record)
+        augmented, _ = evaluate(cfg, tta_of(cfg.train.tta, cfg.dataloader.test.mapper, model), record)
         if comm.is_main_process():
             record.set_metrics(with_tta_results(record.metrics, augmented))
     if comm.is_main_process():

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from math import nan
 from pathlib import Path
 from typing import Any
 
+import hotcoco
 import numpy as np
 from detectron2.evaluation import COCOEvaluator, SemSegEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
-from faster_coco_eval import COCO, COCOeval_faster
 from tabulate import tabulate
 
 from . import matching
+from .detections import DetectionStream, ImageDetections, write_results
 
 __all__ = ["CocoEvaluator", "LvisEvaluator", "SemanticEvaluator", "keypoint_sigmas", "metric_names"]
 
@@ -26,10 +28,10 @@ OBJECTS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 KEYPOINTS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 LVIS_DETECTIONS = 300  # evaluated per image
 COCO_KEYPOINTS = 17  # keypoints of a person, for which COCO has measured the variance of annotations
-#: faster-coco-eval's names of LVIS's metrics -> ours
+#: hotcoco's names of LVIS's metrics -> ours
 LVIS = {
-    **{"AP_all": "AP", "AP_50": "AP50", "AP_75": "AP75"},
-    **{"AP_small": "APs", "AP_medium": "APm", "AP_large": "APl", "AR_all": f"AR{LVIS_DETECTIONS}"},
+    **{name: name for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+    **{f"AR@{LVIS_DETECTIONS}": f"AR{LVIS_DETECTIONS}"},
     **{name: name for name in ("APr", "APc", "APf")},
 }
 COLUMNS = 3  # classes in a row of a table
@@ -59,7 +61,7 @@ def metric_names(task: str, limit: int = 100) -> list[str]:
 
 
 class CocoEvaluator(COCOEvaluator):
-    """COCO's metrics of the images that were processed, computed by the compiled faster-coco-eval.
+    """COCO's metrics of the images that were processed, computed by hotcoco.
 
     Metrics are in percent, and NaN if these images have no object of a size or class. COCO evaluates 100
     detections of an image, or 20 with keypoints. If a detector keeps more than 100, or an image has more
@@ -91,7 +93,28 @@ class CocoEvaluator(COCOEvaluator):
     ) -> None:
         super().__init__(dataset_name, tasks, output_dir=output_dir, kpt_oks_sigmas=kpt_oks_sigmas)
         self._detections_per_image = detections_per_image
+        self._stream = DetectionStream()
         self.notes: list[str] = []
+
+    def reset(self) -> None:
+        """Discard all detections."""
+        self.close()
+        self._stream = DetectionStream()
+
+    def close(self) -> None:
+        """End the thread that encodes masks, after an error; ``evaluate`` and ``reset`` do so as well."""
+        self._stream.close()
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the detections of a batch.
+
+        Args:
+            inputs: with the ``image_id`` of each image.
+            outputs: with ``instances``, as of a detector or of ``without_pasting``.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            if "instances" in output:
+                self._stream.add(image["image_id"], output["instances"])
 
     def evaluate(self, img_ids: Sequence[int] | None = None) -> dict[str, dict[str, float]]:
         """Evaluate all processed images.
@@ -103,11 +126,20 @@ class CocoEvaluator(COCOEvaluator):
             Task -> metric -> percent; empty except in the main process. NaN if no image was processed.
         """
         self.notes = []
-        results: dict[str, dict[str, float]] = super().evaluate(img_ids)
-        if not results and comm.is_main_process():
+        comm.synchronize()
+        gathered = comm.gather(self._stream.finish(), dst=0)
+        if not comm.is_main_process():
+            return {}
+        images: list[ImageDetections] = [*itertools.chain.from_iterable(gathered)]
+        if not images:
             self._note(NO_IMAGE)
             return {task: dict.fromkeys(self._metric_names(task), nan) for task in self._tasks}
-        return results
+        if self._output_dir:
+            self._write(images, Path(self._output_dir))
+        if not any(len(image.scores) for image in images):
+            self._logger.warning("The model detected nothing.")
+        chosen = sorted({image.image_id for image in images} if img_ids is None else set(img_ids))
+        return {task: self._evaluate(images, task, chosen) for task in self._tasks}
 
     def _metric_names(self, task: str) -> list[str]:
         limit = matching.detection_limit(task, self._detections_per_image, 0)
@@ -119,38 +151,33 @@ class CocoEvaluator(COCOEvaluator):
         # the metadata is complete once the dataset was loaded
         return matching.Annotations(self._coco_api.dataset, self._metadata.thing_dataset_id_to_contiguous_id)
 
-    def _eval_predictions(
-        self, predictions: list[dict[str, Any]], img_ids: Sequence[int] | None = None
-    ) -> None:
-        detections = list(itertools.chain(*(x["instances"] for x in predictions)))
-        categories = {new: old for old, new in self._metadata.thing_dataset_id_to_contiguous_id.items()}
-        for detection in detections:
-            detection["category_id"] = categories[detection["category_id"]]
-        if self._output_dir:
-            file = Path(self._output_dir) / "coco_instances_results.json"
-            file.write_text(json.dumps([self._with_original_ids(d) for d in detections]))
-        if not detections:
-            self._logger.warning("The model detected nothing.")
-        image_ids = sorted({x["image_id"] for x in predictions} if img_ids is None else set(img_ids))
-        for task in self._tasks:
-            self._results[task] = self._evaluate(detections, task, image_ids)
+    def _write(self, images: Sequence[ImageDetections], folder: Path) -> None:
+        """Write the detections with the ids of the user's file, which may have been numbered anew."""
 
-    def _with_original_ids(self, detection: Mapping[str, Any]) -> dict[str, Any]:
-        """A detection with the ids of the user's file, which may have been numbered anew."""
-        entries = {"image_id": self._coco_api.imgs, "category_id": self._coco_api.cats}
-        ids = {key: of[detection[key]].get("original_id", detection[key]) for key, of in entries.items()}
-        return {**detection, **ids}
+        def original(entries: Mapping[int, Mapping[str, Any]], number: int) -> Any:
+            return entries[number].get("original_id", number)
+
+        folder.mkdir(parents=True, exist_ok=True)
+        categories = [original(self._coco_api.cats, number) for number in self._category_ids]
+        file = folder / "coco_instances_results.json"
+        write_results(file, images, partial(original, self._coco_api.imgs), categories)
+
+    @property
+    def _category_ids(self) -> list[int]:
+        """The dataset's ids of all classes."""
+        ids = self._metadata.thing_dataset_id_to_contiguous_id
+        return sorted(ids, key=ids.__getitem__)
 
     def _evaluate(
-        self, detections: list[dict[str, Any]], task: str, image_ids: Sequence[int]
+        self, images: Sequence[ImageDetections], task: str, image_ids: Sequence[int]
     ) -> dict[str, float]:
         """The metrics of a task."""
         keypoints = len(self._metadata.get("keypoint_names", ())) or COCO_KEYPOINTS
-        coco = self._annotations.prepared(task, keypoints)
-        found = self._annotations.numbered(detections)
-        images = [self._annotations.images[i] for i in image_ids]
-        limit = self._limit(coco, found, task, set(images))
-        evaluation = matching.match(coco, found, task, images, limit, self._kpt_oks_sigmas)
+        annotations = self._annotations.prepared(task, keypoints)
+        limit = self._limit(annotations, images, task, {self._annotations.images[i] for i in image_ids})
+        evaluation = self._annotations.match(
+            annotations, images, task, image_ids, limit, self._kpt_oks_sigmas
+        )
         results, names = matching.averages(evaluation), self._metadata.thing_classes
         recalls = {name: value for name, value in results.items() if name.startswith("AR")}
         precisions = {name: value for name, value in results.items() if name not in recalls}
@@ -162,12 +189,18 @@ class CocoEvaluator(COCOEvaluator):
             results |= classes
         return results
 
-    def _limit(self, coco: Any, detections: list[dict[str, Any]], task: str, images: set[int]) -> int:
+    def _limit(
+        self,
+        annotations: Sequence[Mapping[str, Any]],
+        images: Sequence[ImageDetections],
+        task: str,
+        chosen: set[int],
+    ) -> int:
         """The number of detections of an image that count; a note tells if COCO or the objects differ."""
         objects = [
-            a
-            for a in coco.dataset["annotations"]
-            if a["image_id"] in images and not a["iscrowd"] and (task != "keypoints" or a["num_keypoints"])
+            a["image_id"]
+            for a in annotations
+            if a["image_id"] in chosen and not a["iscrowd"] and (task != "keypoints" or a["num_keypoints"])
         ]
         kept, most_objects = self._detections_per_image, matching.most_in_an_image(objects)
         if 0 < kept < most_objects:
@@ -175,7 +208,8 @@ class CocoEvaluator(COCOEvaluator):
                 f"{task}: an image has {most_objects} objects, and the detector keeps {kept} detections; "
                 "raise detections_per_image"
             )
-        most_detections = max(kept, matching.most_in_an_image(detections))
+        made = (i for image in images for i in itertools.repeat(image.image_id, len(image.scores)))
+        most_detections = max(kept, matching.most_in_an_image(made))
         limit = matching.detection_limit(task, most_detections, most_objects)
         if limit != (usual := matching.COCO_LIMITS[task]):
             self._note(f"{task}: up to {limit} detections per image count, where COCO counts {usual}")
@@ -190,28 +224,25 @@ class LvisEvaluator(CocoEvaluator):
     """Evaluator by the rules of LVIS (Gupta et al., CVPR 2019, https://arxiv.org/abs/1908.03195).
 
     Each image is annotated for some of the classes, and its detections of other classes are ignored. Rare,
-    common and frequent classes have metrics of their own. faster-coco-eval implements these rules, and the
-    package of LVIS's authors does not run with NumPy 2.
+    common and frequent classes have metrics of their own. hotcoco implements these rules, and the package of
+    LVIS's authors does not run with NumPy 2.
     """
 
     def _metric_names(self, task: str) -> list[str]:
         return list(LVIS.values())
 
     def _evaluate(
-        self, detections: list[dict[str, Any]], task: str, image_ids: Sequence[int]
+        self, images: Sequence[ImageDetections], task: str, image_ids: Sequence[int]
     ) -> dict[str, float]:
-        # the limit applies to an image; faster-coco-eval applies it to each class of an image
-        ranked = sorted(detections, key=lambda d: (d["image_id"], -d["score"]))
-        images = itertools.groupby(ranked, key=lambda d: d["image_id"])
-        best = itertools.chain.from_iterable(itertools.islice(group, LVIS_DETECTIONS) for _, group in images)
-        # with boxes, the areas of masks would be computed from them
-        found = [{k: v for k, v in d.items() if k != "bbox"} if task == "segm" else dict(d) for d in best]
-        annotations = COCO(self._metadata.json_file)
-        evaluation = COCOeval_faster(annotations, annotations.loadRes(found), task, lvis_style=True)
-        evaluation.params.maxDets = [LVIS_DETECTIONS]
-        evaluation.params.imgIds = list(image_ids)
-        evaluation.run()
-        stats = evaluation.stats_as_dict
+        annotations = hotcoco.COCO(self._metadata.json_file)
+        same = {i: i for i in self._coco_api.imgs}
+        found = matching.load(annotations, images, task, same, self._category_ids)
+        best = found.cap_detections_per_image(LVIS_DETECTIONS)
+        evaluation = hotcoco.COCOeval(annotations, best, task, lvis_style=True)
+        evaluation.params.img_ids = [*image_ids]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.run()
+        stats = evaluation.get_results()
         results = {name: 100 * n if (n := float(stats[key])) >= 0 else nan for key, name in LVIS.items()}
         self._logger.info(f"Evaluation results for {task}:\n{create_small_table(results)}")
         return results

@@ -1,23 +1,27 @@
 """Match detections with annotations by the rules of COCO, and derive COCO's metrics.
 
-annotations and detections -> pycocotools or faster-coco-eval -> precision and recall -> metrics
+annotations and detections -> hotcoco -> precision and recall -> metrics
+
+hotcoco computes what pycocotools does, in Rust; tests compare the two.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
-from typing import Any
+from typing import Any, TypeAlias
 
+import hotcoco
 import numpy as np
-from faster_coco_eval import COCOeval_faster
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+from .detections import ImageDetections, rows, run_lengths
 
 __all__ = [
     "COCO_LIMITS",
@@ -25,9 +29,11 @@ __all__ = [
     "averages",
     "by_class",
     "detection_limit",
-    "match",
+    "load",
     "most_in_an_image",
 ]
+
+Place: TypeAlias = tuple[int, int]  # image and category
 
 #: Detections of an image that COCO evaluates
 COCO_LIMITS = {"bbox": 100, "segm": 100, "keypoints": 20}
@@ -35,6 +41,9 @@ OTHER_LIMITS = (1, 10)  # for the average recall of objects
 SUFFIXES = {"small": "s", "medium": "m", "large": "l"}  # of the metrics of objects of these sizes
 AT_50, AT_75 = 0, 5  # indices of thresholds
 ALL_SIZES, MOST = 0, -1  # indices of the size ranges and of the limits
+#: Fields of annotations that hotcoco reads, and those for a task
+READ = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+READ_FOR = {"bbox": (), "segm": ("segmentation",), "keypoints": ("keypoints", "num_keypoints")}
 TINY = 4  # pixels; the mask of a smaller object may cover the centre of no pixel
 
 
@@ -42,7 +51,7 @@ class Annotations:
     """The annotations of a dataset with the fields that the evaluation reads and that files may lack.
 
     Images, categories and annotations are numbered from 1, in the order of their ids: pycocotools treats a
-    match with the annotation 0 as no match, and faster-coco-eval does not accept negative ids.
+    match with the annotation 0 as no match, and hotcoco accepts no negative ids.
 
     Args:
         dataset: the content of a COCO file.
@@ -67,15 +76,17 @@ class Annotations:
             for annotation in dataset["annotations"]
             if annotation["image_id"] in self.images and annotation["category_id"] in self.categories
         ]
-        completed = [_complete(a, number) for number, a in enumerate(self.numbered(known), start=1)]
-        self._coco = self._indexed(completed)
+        completed = [_complete(self._numbered(a), number) for number, a in enumerate(known, start=1)]
+        self._coco = COCO()
+        self._coco.dataset = {**self._dataset, "annotations": completed}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._coco.createIndex()
 
-    def numbered(self, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Annotations or detections with the numbers of their images and categories."""
-        places = {"image_id": self.images, "category_id": self.categories}
-        return [{**e, **{key: numbers[e[key]] for key, numbers in places.items()}} for e in entries]
+    def _numbered(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
+        numbers = {"image_id": self.images, "category_id": self.categories}
+        return {**annotation, **{key: of[annotation[key]] for key, of in numbers.items()}}
 
-    def prepared(self, task: str, keypoints: int = 0) -> COCO:
+    def prepared(self, task: str, keypoints: int = 0) -> list[dict[str, Any]]:
         """The annotations for a task; objects that lack what the task evaluates are ignored, like crowds.
 
         So are the detections in the box of an object without a mask, and near the box of an object without
@@ -90,7 +101,7 @@ class Annotations:
             annotations = [self._with_mask(annotation) for annotation in annotations]
         elif task == "keypoints":
             annotations = [_with_keypoints(annotation, keypoints) for annotation in annotations]
-        return self._indexed(annotations)
+        return annotations
 
     def _with_mask(self, annotation: dict[str, Any]) -> dict[str, Any]:
         x, y, width, height = annotation["bbox"]
@@ -102,12 +113,44 @@ class Annotations:
         region = [[x, y, x + width, y, x + width, y + height, x, y + height]]
         return {**annotation, "iscrowd": 1, "segmentation": region, "has_pixels": False}
 
-    def _indexed(self, annotations: list[dict[str, Any]]) -> COCO:
-        coco = COCO()
-        coco.dataset = {**self._dataset, "annotations": annotations}
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco.createIndex()
-        return coco
+    def match(
+        self,
+        annotations: Sequence[Mapping[str, Any]],
+        detections: Sequence[ImageDetections],
+        task: str,
+        image_ids: Sequence[int],
+        limit: int,
+        sigmas: Sequence[float] = (),
+    ) -> Any:
+        """Match detections with annotations.
+
+        Args:
+            annotations: prepared for the task.
+            detections: of images of the dataset.
+            task: ``bbox``, ``segm`` or ``keypoints``.
+            image_ids: ids of the images that are evaluated.
+            limit: number of detections of a class and an image that count.
+            sigmas: of keypoints; (): COCO's sigmas of a person.
+
+        Returns:
+            hotcoco's evaluation, whose ``eval`` and ``params`` are like those of pycocotools.
+        """
+        fields = {*READ, *READ_FOR[task]}
+        read = [{key: value for key, value in a.items() if key in fields} for a in annotations]
+        coco = hotcoco.COCO({**self._dataset, "annotations": read})
+        dropped = Counter(_place(a) for a in annotations if not a.get("has_pixels", True))
+        found = load(coco, detections, task, self.images, [*self.categories.values()], dropped)
+        evaluation = hotcoco.COCOeval(coco, found, task)
+        evaluation.params.img_ids = sorted(self.images[i] for i in image_ids)
+        if task == "keypoints":
+            evaluation.params.max_dets = [limit]
+            if sigmas:
+                evaluation.params.kpt_oks_sigmas = [*sigmas]
+        else:
+            evaluation.params.max_dets = [*OTHER_LIMITS, limit]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return evaluation
 
 
 def _complete(annotation: dict[str, Any], number: int) -> dict[str, Any]:
@@ -140,70 +183,54 @@ def detection_limit(task: str, detections: int, objects: int) -> int:
     return max(detections, usual)
 
 
-def match(
-    coco: COCO,
-    detections: Sequence[Mapping[str, Any]],
+def load(
+    coco: Any,
+    detections: Sequence[ImageDetections],
     task: str,
-    image_ids: Sequence[int],
-    limit: int,
-    sigmas: Sequence[float] = (),
+    image_ids: Mapping[int, int],
+    category_ids: Sequence[int],
+    dropped: Mapping[Place, int] | None = None,
 ) -> Any:
-    """Match detections with annotations.
+    """The detections in hotcoco's class, for the evaluation of a task.
 
     Args:
-        coco: annotations, prepared for the task.
-        detections: in COCO's format of results, with the numbers of images and categories.
+        coco: the annotations in hotcoco's class.
+        detections: of images of the dataset.
         task: ``bbox``, ``segm`` or ``keypoints``.
-        image_ids: numbers of the images that are evaluated.
-        limit: number of detections of a class and an image that count.
-        sigmas: of keypoints; (): COCO's sigmas of a person.
-
-    Returns:
-        pycocotools' evaluation with its ``eval`` and ``params``.
+        image_ids: id in the dataset -> id in ``coco``.
+        category_ids: ids of all classes in ``coco``.
+        dropped: image and category in ``coco`` -> number of masks without a pixel that are left out.
     """
-    if task == "segm":
-        detections = _with_pixels(coco, detections)
-    # with boxes, the areas of masks would be computed from them; pycocotools changes the detections
-    unused = {"bbox"} if task == "segm" else set[str]()
-    own = [{key: value for key, value in d.items() if key not in unused} for d in detections]
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = coco.loadRes(own) if own else _nothing(coco)
-        if task == "keypoints":  # for which the faster one would need a COCO class of its own
-            evaluation = COCOeval(coco, found, task)
-            evaluation.params.maxDets = [limit]
-            if sigmas:
-                evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        else:
-            evaluation = COCOeval_faster(coco, found, task)
-            evaluation.params.maxDets = [*OTHER_LIMITS, limit]
-        evaluation.params.imgIds = sorted(image_ids)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
+    table = rows(detections, image_ids, category_ids)
+    if task == "bbox" or not len(table):
+        return coco.load_res(table)
+    if task == "keypoints":
+        results = (image.results(image_ids[image.image_id], category_ids) for image in detections)
+        return coco.load_res([*itertools.chain.from_iterable(results)])
+    masks = run_lengths(detections)
+    areas = hotcoco.mask.area(masks)
+    if dropped:
+        kept = _with_pixels(table, areas, dropped)
+        table, areas, masks = table[kept], areas[kept], [masks[index] for index in kept]
+    found = coco.load_res(table, segmentation=masks)
+    found.update_anns(ids=np.arange(1, len(table) + 1), area=areas)  # which were those of the boxes
+    return found
 
 
-def _with_pixels(coco: COCO, detections: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _with_pixels(table: NDArray[np.float64], areas: NDArray[Any], dropped: Mapping[Place, int]) -> list[int]:
     """Leave out one detection without a pixel for each object without a pixel, which is ignored as well."""
-    lacking = Counter(_place(a) for a in coco.dataset["annotations"] if not a.get("has_pixels", True))
-    kept = []
-    for detection in detections:
-        if lacking[_place(detection)] and not coco_mask.area(detection["segmentation"]):
-            lacking[_place(detection)] -= 1
+    left, kept = Counter(dropped), []
+    for index, area in enumerate(areas.tolist()):
+        place = (int(table[index, 0]), int(table[index, -1]))
+        if area or not left[place]:
+            kept.append(index)
         else:
-            kept.append(detection)
+            left[place] -= 1
     return kept
 
 
-def _place(entry: Mapping[str, Any]) -> tuple[int, int]:
+def _place(entry: Mapping[str, Any]) -> Place:
     return entry["image_id"], entry["category_id"]
-
-
-def _nothing(coco: COCO) -> COCO:
-    """No detections, which ``loadRes`` does not take."""
-    found = COCO()
-    found.dataset = {**coco.dataset, "annotations": []}
-    found.createIndex()
-    return found
 
 
 def averages(evaluation: Any) -> dict[str, float]:
@@ -226,7 +253,7 @@ def by_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
     """The AP of each class in percent, NaN for classes without objects.
 
     Args:
-        evaluation: the result of ``match``.
+        evaluation: the result of ``Annotations.match``.
         names: of the classes; classes of the same name get numbers.
     """
     precision, counts = evaluation.eval["precision"], Counter(names)
@@ -238,9 +265,9 @@ def by_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
     }
 
 
-def most_in_an_image(annotations: Sequence[Mapping[str, Any]]) -> int:
-    """The largest number of annotations, or of detections, in an image."""
-    return max(Counter(annotation["image_id"] for annotation in annotations).values(), default=0)
+def most_in_an_image(image_ids: Iterable[int]) -> int:
+    """The largest number of annotations, or of detections, in an image, from the image of each of them."""
+    return max(Counter(image_ids).values(), default=0)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

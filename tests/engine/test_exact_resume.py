@@ -121,14 +121,14 @@ MOMENTS = {
     "in a checkpoint": in_the_middle_of_a_file(4),
     "before a checkpoint is tagged": at_call(AtomicCheckpointer, "tag_last_checkpoint", 2),
     "before an evaluation": at_call(training.Evaluate, "after_step", 4),
-    "in an evaluation": at_call(validation, "inference_on_dataset", 1),
-    "after an evaluation": at_call(validation, "inference_on_dataset", 2, after=True),
+    "in an evaluation": at_call(validation, "detect_and_evaluate", 1),
+    "after an evaluation": at_call(validation, "detect_and_evaluate", 2, after=True),
     "before the best weights": at_call(AtomicCheckpointer, "save_weights", 1),
     "after the best weights": at_call(AtomicCheckpointer, "save_weights", 1, after=True),
     "before the record of an evaluation": at_call(Record, "try_write", 2),
     "before metrics are written": at_call(event_log._JSONWriter, "write", 2),
     "after metrics are written": at_call(event_log._JSONWriter, "write", 3, after=True),
-    "in the last evaluation": at_call(validation, "inference_on_dataset", 3),
+    "in the last evaluation": at_call(validation, "detect_and_evaluate", 3),
     "before the pictures": at_call(validation, "draw_predictions", 1),
 }
 
@@ -247,17 +247,17 @@ def test_signal_in_an_evaluation_stops_at_once(
     compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    evaluate = validation.inference_on_dataset
+    evaluate = validation.detect_and_evaluate
 
     def interrupt(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGUSR1)
         raise AssertionError("it goes on")
 
-    monkeypatch.setattr(validation, "inference_on_dataset", interrupt)
+    monkeypatch.setattr(validation, "detect_and_evaluate", interrupt)
     with pytest.raises(Interrupted):
         run(compose(folder))
     assert (read_record(folder).status, last(folder)) == ("interrupted", "model_0000003")
-    monkeypatch.setattr(validation, "inference_on_dataset", evaluate)
+    monkeypatch.setattr(validation, "detect_and_evaluate", evaluate)
     run(compose(folder), resume=True)
     assert differences(outcome(folder), uninterrupted) == []
 

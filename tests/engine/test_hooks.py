@@ -349,7 +349,7 @@ def test_resumed_run_without_improvement_stops(
     """Evaluations of both parts are counted."""
     scores = iter([7.0, 5.0, 7.0, 3.0, 9.0])
     monkeypatch.setattr(
-        "d2timm.engine.validation.evaluate", lambda cfg, model, record: {"bbox": {"AP": next(scores)}}
+        "d2timm.engine.validation.evaluate", lambda cfg, model, record: ({"bbox": {"AP": next(scores)}}, None)
     )
     patient = ["train.early_stop=3", "train.eval_period=1", "train.max_iter=9"]
     folder = tmp_path / "run"

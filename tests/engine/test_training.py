@@ -239,7 +239,7 @@ def test_best_weights_are_saved_but_not_resumed_from(
     """Over both parts of a run, whose best evaluation is the second of four."""
     scores = iter([10.0, 40.0, 30.0, 20.0])
     monkeypatch.setattr(
-        "d2timm.engine.validation.evaluate", lambda cfg, model, record: {"bbox": {"AP": next(scores)}}
+        "d2timm.engine.validation.evaluate", lambda cfg, model, record: ({"bbox": {"AP": next(scores)}}, None)
     )
     often = ["train.eval_period=1", "train.checkpointer.period=1", "train.checkpointer.max_to_keep=9"]
     run(tiny(MASK, tmp_path / "run", *often, "train.pause_at=2"))
