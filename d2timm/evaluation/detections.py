@@ -89,7 +89,7 @@ class ImageDetections(NamedTuple):
                 {"size": [*self.size], "counts": counts.decode()} for counts in self.masks
             ]
         if self.keypoints is not None:
-            fields["keypoints"] = self.keypoints.reshape(len(self.keypoints), -1).tolist()
+            fields["keypoints"] = [points.ravel().tolist() for points in self.keypoints]
         return [
             {"image_id": image_id, **dict(zip(fields, values, strict=True))}
             for values in zip(*fields.values(), strict=True)

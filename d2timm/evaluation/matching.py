@@ -69,7 +69,7 @@ class Annotations:
         self.categories = {category: index + 1 for category, index in classes.items()}
         self._dataset = {
             "images": [{**image, "id": self.images[image["id"]]} for image in dataset["images"]],
-            "categories": [{"id": number} for number in self.categories.values()],
+            "categories": [{"id": n, "name": f"{n}"} for n in self.categories.values()],
         }
         known = [
             annotation

@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 
-__all__ = ["ROI_MASKS", "without_pasting"]
+__all__ = ["ROI_MASKS", "set_masks_aside", "without_pasting"]
 
 #: Field of ``Instances``: (N, 1, M, M) probabilities of float32, 0 to 1, of a mask in its box
 ROI_MASKS = "roi_masks"
@@ -38,14 +38,14 @@ def without_pasting(model: Detector) -> Detector:
         found = model.inference(images, do_postprocess=False)
         sizes = [instances.image_size for instances in found]
         for instances in found:
-            _set_aside(instances)
+            set_masks_aside(instances)
         outputs: Sequence[Mapping[str, Any]] = GeneralizedRCNN._postprocess(found, images, sizes)
         return outputs
 
     return detect
 
 
-def _set_aside(instances: Instances) -> None:
+def set_masks_aside(instances: Instances) -> None:
     """Move the masks to a field that detectron2 does not paste, but selects with the detections."""
     masks = instances.pred_masks if instances.has("pred_masks") else None
     if isinstance(masks, torch.Tensor) and masks.dtype == torch.float32 and masks.shape[1:2] == (1,):
