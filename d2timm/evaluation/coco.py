@@ -19,6 +19,7 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from . import matching
+from .annotations import Annotations
 from .detections import DetectionStream, ImageDetections, write_results
 
 __all__ = ["CocoEvaluator", "LvisEvaluator", "SemanticEvaluator", "keypoint_sigmas", "metric_names"]
@@ -147,9 +148,9 @@ class CocoEvaluator(COCOEvaluator):
         return [*metric_names(task, limit), *(f"AP-{name}" for name in classes if len(classes) > 1)]
 
     @cached_property
-    def _annotations(self) -> matching.Annotations:
+    def _annotations(self) -> Annotations:
         # the metadata is complete once the dataset was loaded
-        return matching.Annotations(self._coco_api.dataset, self._metadata.thing_dataset_id_to_contiguous_id)
+        return Annotations(self._coco_api.dataset, self._metadata.thing_dataset_id_to_contiguous_id)
 
     def _write(self, images: Sequence[ImageDetections], folder: Path) -> None:
         """Write the detections with the ids of the user's file, which may have been numbered anew."""
@@ -175,8 +176,8 @@ class CocoEvaluator(COCOEvaluator):
         keypoints = len(self._metadata.get("keypoint_names", ())) or COCO_KEYPOINTS
         annotations = self._annotations.prepared(task, keypoints)
         limit = self._limit(annotations, images, task, {self._annotations.images[i] for i in image_ids})
-        evaluation = self._annotations.match(
-            annotations, images, task, image_ids, limit, self._kpt_oks_sigmas
+        evaluation = matching.match(
+            self._annotations, annotations, images, task, image_ids, limit, self._kpt_oks_sigmas
         )
         results, names = matching.averages(evaluation), self._metadata.thing_classes
         recalls = {name: value for name, value in results.items() if name.startswith("AR")}
@@ -234,6 +235,11 @@ class LvisEvaluator(CocoEvaluator):
     def _evaluate(
         self, images: Sequence[ImageDetections], task: str, image_ids: Sequence[int]
     ) -> dict[str, float]:
+        if not matching.has_threads():
+            raise RuntimeError(
+                "LVIS is evaluated by threads, and a process that is forked from one that has evaluated lacks "
+                "them; start it by spawn"
+            )
         annotations = hotcoco.COCO(self._metadata.json_file)
         same = {i: i for i in self._coco_api.imgs}
         found = matching.load(annotations, images, task, same, self._category_ids)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan
@@ -20,16 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from .annotations import Annotations
 from .detections import ImageDetections, rows, run_lengths
 
 __all__ = [
     "COCO_LIMITS",
-    "Annotations",
     "averages",
     "by_class",
     "detection_limit",
+    "has_threads",
     "load",
+    "match",
     "most_in_an_image",
 ]
 
@@ -41,130 +45,61 @@ OTHER_LIMITS = (1, 10)  # for the average recall of objects
 SUFFIXES = {"small": "s", "medium": "m", "large": "l"}  # of the metrics of objects of these sizes
 AT_50, AT_75 = 0, 5  # indices of thresholds
 ALL_SIZES, MOST = 0, -1  # indices of the size ranges and of the limits
-#: Fields of annotations that hotcoco reads, and those for a task
-READ = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
-READ_FOR = {"bbox": (), "segm": ("segmentation",), "keypoints": ("keypoints", "num_keypoints")}
-TINY = 4  # pixels; the mask of a smaller object may cover the centre of no pixel
+
+_processes: set[int] = set()  # the one in which hotcoco has started its threads
 
 
-class Annotations:
-    """The annotations of a dataset with the fields that the evaluation reads and that files may lack.
+def has_threads() -> bool:
+    """Whether hotcoco has threads in this process, or can start them.
 
-    Images, categories and annotations are numbered from 1, in the order of their ids: pycocotools treats a
-    match with the annotation 0 as no match, and hotcoco accepts no negative ids.
+    A process that is forked from one in which it has evaluated lacks them, and hotcoco would wait for them.
+    """
+    if not _processes:
+        _processes.add(os.getpid())
+    return os.getpid() in _processes
+
+
+def match(
+    dataset: Annotations,
+    annotations: Sequence[Mapping[str, Any]],
+    detections: Sequence[ImageDetections],
+    task: str,
+    image_ids: Sequence[int],
+    limit: int,
+    sigmas: Sequence[float] = (),
+) -> Any:
+    """Match detections with annotations.
 
     Args:
-        dataset: the content of a COCO file.
-        classes: category id -> index of the class.
+        dataset: the dataset.
+        annotations: of the dataset, prepared for the task.
+        detections: of images of the dataset.
+        task: ``bbox``, ``segm`` or ``keypoints``.
+        image_ids: ids of the images that are evaluated.
+        limit: number of detections of a class and an image that count.
+        sigmas: of keypoints; (): COCO's sigmas of a person.
 
-    Attributes:
-        images: image id -> number.
-        categories: category id -> number, the index of the class plus 1.
+    Returns:
+        hotcoco's evaluation, whose ``eval`` and ``params`` are like those of pycocotools; that of pycocotools
+        in a process that is forked from one that has evaluated.
     """
-
-    def __init__(self, dataset: Mapping[str, Any], classes: Mapping[int, int]) -> None:
-        # detections of equal scores are ranked in this order
-        ids = sorted(image["id"] for image in dataset["images"])
-        self.images = {i: number for number, i in enumerate(ids, start=1)}
-        self.categories = {category: index + 1 for category, index in classes.items()}
-        self._dataset = {
-            "images": [{**image, "id": self.images[image["id"]]} for image in dataset["images"]],
-            "categories": [{"id": n, "name": f"{n}"} for n in self.categories.values()],
-        }
-        known = [
-            annotation
-            for annotation in dataset["annotations"]
-            if annotation["image_id"] in self.images and annotation["category_id"] in self.categories
-        ]
-        completed = [_complete(self._numbered(a), number) for number, a in enumerate(known, start=1)]
-        self._coco = COCO()
-        self._coco.dataset = {**self._dataset, "annotations": completed}
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._coco.createIndex()
-
-    def _numbered(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
-        numbers = {"image_id": self.images, "category_id": self.categories}
-        return {**annotation, **{key: of[annotation[key]] for key, of in numbers.items()}}
-
-    def prepared(self, task: str, keypoints: int = 0) -> list[dict[str, Any]]:
-        """The annotations for a task; objects that lack what the task evaluates are ignored, like crowds.
-
-        So are the detections in the box of an object without a mask, and near the box of an object without
-        keypoints, as COCO defines it.
-
-        Args:
-            task: ``bbox``, ``segm`` or ``keypoints``.
-            keypoints: the number of keypoints of an object.
-        """
-        annotations: list[dict[str, Any]] = self._coco.dataset["annotations"]
-        if task == "segm":
-            annotations = [self._with_mask(annotation) for annotation in annotations]
-        elif task == "keypoints":
-            annotations = [_with_keypoints(annotation, keypoints) for annotation in annotations]
-        return annotations
-
-    def _with_mask(self, annotation: dict[str, Any]) -> dict[str, Any]:
-        x, y, width, height = annotation["bbox"]
-        has_pixels = bool(annotation.get("segmentation"))
-        if has_pixels and (min(width, height) < TINY or annotation["area"] < TINY**2):
-            has_pixels = bool(coco_mask.area(self._coco.annToRLE(annotation)))
-        if has_pixels:
-            return annotation
-        region = [[x, y, x + width, y, x + width, y + height, x, y + height]]
-        return {**annotation, "iscrowd": 1, "segmentation": region, "has_pixels": False}
-
-    def match(
-        self,
-        annotations: Sequence[Mapping[str, Any]],
-        detections: Sequence[ImageDetections],
-        task: str,
-        image_ids: Sequence[int],
-        limit: int,
-        sigmas: Sequence[float] = (),
-    ) -> Any:
-        """Match detections with annotations.
-
-        Args:
-            annotations: prepared for the task.
-            detections: of images of the dataset.
-            task: ``bbox``, ``segm`` or ``keypoints``.
-            image_ids: ids of the images that are evaluated.
-            limit: number of detections of a class and an image that count.
-            sigmas: of keypoints; (): COCO's sigmas of a person.
-
-        Returns:
-            hotcoco's evaluation, whose ``eval`` and ``params`` are like those of pycocotools.
-        """
-        fields = {*READ, *READ_FOR[task]}
-        read = [{key: value for key, value in a.items() if key in fields} for a in annotations]
-        coco = hotcoco.COCO({**self._dataset, "annotations": read})
-        dropped = Counter(_place(a) for a in annotations if not a.get("has_pixels", True))
-        found = load(coco, detections, task, self.images, [*self.categories.values()], dropped)
-        evaluation = hotcoco.COCOeval(coco, found, task)
-        evaluation.params.img_ids = sorted(self.images[i] for i in image_ids)
-        if task == "keypoints":
-            evaluation.params.max_dets = [limit]
-            if sigmas:
-                evaluation.params.kpt_oks_sigmas = [*sigmas]
-        else:
-            evaluation.params.max_dets = [*OTHER_LIMITS, limit]
+    content = dataset.content(annotations, task)
+    places = dataset.images, [*dataset.categories.values()]
+    dropped = Counter(_place(a) for a in annotations if not a.get("has_pixels", True))
+    evaluation: Any
+    if has_threads():
+        coco = hotcoco.COCO(content)
+        evaluation = hotcoco.COCOeval(coco, load(coco, detections, task, *places, dropped), task)
+    else:
+        evaluation = _of_pycocotools(content, detections, task, *places, dropped)
+    evaluation.params.imgIds = sorted(dataset.images[i] for i in image_ids)
+    evaluation.params.maxDets = [limit] if task == "keypoints" else [*OTHER_LIMITS, limit]
+    if sigmas:
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
-        return evaluation
-
-
-def _complete(annotation: dict[str, Any], number: int) -> dict[str, Any]:
-    width, height = annotation["bbox"][2:]
-    labelled = sum(visibility > 0 for visibility in (annotation.get("keypoints") or [])[2::3])
-    defaults = {"iscrowd": 0, "area": width * height, "num_keypoints": labelled}
-    lacking = {key: value for key, value in defaults.items() if annotation.get(key) is None}
-    return {**annotation, **lacking, "id": number}
-
-
-def _with_keypoints(annotation: dict[str, Any], count: int) -> dict[str, Any]:
-    if annotation.get("keypoints"):
-        return annotation
-    return {**annotation, "iscrowd": 1, "keypoints": [0] * 3 * count, "num_keypoints": 0}
+    return evaluation
 
 
 def detection_limit(task: str, detections: int, objects: int) -> int:
@@ -210,22 +145,46 @@ def load(
     masks = run_lengths(detections)
     areas = hotcoco.mask.area(masks)
     if dropped:
-        kept = _with_pixels(table, areas, dropped)
+        kept = _with_pixels(table[:, [0, -1]], areas, dropped)
         table, areas, masks = table[kept], areas[kept], [masks[index] for index in kept]
     found = coco.load_res(table, segmentation=masks)
     found.update_anns(ids=np.arange(1, len(table) + 1), area=areas)  # which were those of the boxes
     return found
 
 
-def _with_pixels(table: NDArray[np.float64], areas: NDArray[Any], dropped: Mapping[Place, int]) -> list[int]:
+def _of_pycocotools(
+    content: dict[str, Any],
+    detections: Sequence[ImageDetections],
+    task: str,
+    image_ids: Mapping[int, int],
+    category_ids: Sequence[int],
+    dropped: Mapping[Place, int],
+) -> COCOeval:
+    """The evaluation by pycocotools, slower and equal; see ``load`` for the arguments."""
+    results = [r for image in detections for r in image.results(image_ids[image.image_id], category_ids)]
+    if task == "segm":
+        areas = np.array([coco_mask.area(result["segmentation"]) for result in results])
+        places = np.array([_place(result) for result in results]).reshape(-1, 2)
+        results = [results[index] for index in _with_pixels(places, areas, dropped)]
+        for result in results:
+            del result["bbox"]  # with it, the areas of masks would be those of the boxes
+    coco, found = COCO(), COCO()
+    coco.dataset = content
+    found.dataset = {**content, "annotations": []}
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        found.createIndex()
+        return COCOeval(coco, coco.loadRes(results) if results else found, task)
+
+
+def _with_pixels(places: NDArray[Any], areas: NDArray[Any], dropped: Mapping[Place, int]) -> list[int]:
     """Leave out one detection without a pixel for each object without a pixel, which is ignored as well."""
     left, kept = Counter(dropped), []
-    for index, area in enumerate(areas.tolist()):
-        place = (int(table[index, 0]), int(table[index, -1]))
-        if area or not left[place]:
+    for index, ((image, category), area) in enumerate(zip(places.tolist(), areas.tolist(), strict=True)):
+        if area or not left[image, category]:
             kept.append(index)
         else:
-            left[place] -= 1
+            left[image, category] -= 1
     return kept
 
 
@@ -253,7 +212,7 @@ def by_class(evaluation: Any, names: Sequence[str]) -> dict[str, float]:
     """The AP of each class in percent, NaN for classes without objects.
 
     Args:
-        evaluation: the result of ``Annotations.match``.
+        evaluation: the result of ``match``.
         names: of the classes; classes of the same name get numbers.
     """
     precision, counts = evaluation.eval["precision"], Counter(names)

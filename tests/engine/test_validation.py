@@ -119,7 +119,7 @@ def test_evaluations_use_averaged_weights(averaged: Path, tiny: Callable[..., An
         cfg = tiny(MASK, averaged.parent / key)
         model = build_model(cfg)
         model.load_state_dict(state[key])
-        scores[key] = evaluate(cfg, model, Record())["bbox"]
+        scores[key] = evaluate(cfg, model, Record())[0]["bbox"]
     result = read_record(averaged)
     finite = {key: value for key, value in result.metrics["bbox"].items() if value is not None}
     assert finite == {key: scores["ema"][key] for key in finite}

@@ -13,7 +13,8 @@ from helpers.evaluation import Coco, as_detections, evaluator_of, process
 
 from d2timm.data.datasets import shapes
 from d2timm.data.datasets.shapes_dataset import write_shapes
-from d2timm.evaluation.matching import Annotations, detection_limit, most_in_an_image
+from d2timm.evaluation.annotations import Annotations
+from d2timm.evaluation.matching import detection_limit, most_in_an_image
 
 TASKS = ("bbox", "segm", "keypoints")
 NAMES = ["left", "right", "top"]  # of keypoints

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
+from d2timm.evaluation import matching
+from d2timm.evaluation.annotations import Annotations
 from d2timm.evaluation.coco import LVIS, LVIS_DETECTIONS, LvisEvaluator
 from d2timm.evaluation.detections import ImageDetections
-from d2timm.evaluation.matching import Annotations
 
 SIZE = (90, 120)  # (H, W)
 CLASSES = {2: 0, 5: 1, 9: 2, 11: 3}  # the last one has no object
@@ -124,7 +126,7 @@ def by_pycocotools(coco: Coco, found: list[ImageDetections], task: str, images: 
     ("seed", "images", "count", "limit"), [(0, 30, 20, 100), (1, 8, 160, 100), (2, 8, 160, 300)]
 )
 def test_precision_and_recall_equal_those_of_pycocotools(
-    task: str, seed: int, images: int, count: int, limit: int
+    task: str, seed: int, images: int, count: int, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(seed)
     coco = dataset(rng, images, 12)
@@ -133,12 +135,36 @@ def test_precision_and_recall_equal_those_of_pycocotools(
     limit = 20 if task == "keypoints" and limit == 100 else limit
     expected = by_pycocotools(coco, found, task, chosen, limit)
     annotations = Annotations(coco, CLASSES)
-    evaluation = annotations.match(annotations.prepared(task, KEYPOINTS), found, task, chosen, limit)
+    evaluation = matching.match(
+        annotations, annotations.prepared(task, KEYPOINTS), found, task, chosen, limit
+    )
+    monkeypatch.setattr(matching, "has_threads", lambda: False)
+    forked = matching.match(annotations, annotations.prepared(task, KEYPOINTS), found, task, chosen, limit)
     for name in ("precision", "recall", "scores"):
         assert np.array_equal(evaluation.eval[name], expected.eval[name]), name
+        assert np.array_equal(evaluation.eval[name], forked.eval[name]), name
     assert [*evaluation.params.area_rng_lbl] == expected.params.areaRngLbl
     average = expected.eval["precision"][..., 0, -1]
     assert 0 < average[average > -1].mean() < 1
+
+
+def test_forked_process_evaluates_like_its_parent(tmp_path: Path) -> None:
+    coco = dataset(rng := np.random.default_rng(0), 6, 6)
+    coco["annotations"][0]["segmentation"] = [[1, 1, 1.1, 1, 1.1, 1.1, 1, 1.1]]  # without a pixel
+    coco["annotations"][0] |= {"bbox": [1, 1, 0.1, 0.1], "area": 0.01}
+    found = detections(coco, rng, 12)
+
+    def evaluated() -> Any:
+        annotations = Annotations(coco, CLASSES)
+        objects, ids = annotations.prepared("segm"), [*annotations.images]
+        return matching.averages(matching.match(annotations, objects, found, "segm", ids, 100))
+
+    expected, context = evaluated(), multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=lambda: results.put(evaluated()))
+    process.start()
+    np.testing.assert_equal(results.get(timeout=60), expected)
+    process.join(60)
 
 
 def lvis(rng: np.random.Generator) -> Coco:
