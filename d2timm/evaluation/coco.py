@@ -237,8 +237,8 @@ class LvisEvaluator(CocoEvaluator):
     ) -> dict[str, float]:
         if not matching.has_threads():
             raise RuntimeError(
-                "LVIS is evaluated by threads, and a process that is forked from one that has evaluated lacks "
-                "them; start it by spawn"
+                "LVIS is evaluated by threads, which this process lacks: it was forked from one that has "
+                "evaluated; start it by spawn"
             )
         annotations = hotcoco.COCO(self._metadata.json_file)
         same = {i: i for i in self._coco_api.imgs}
