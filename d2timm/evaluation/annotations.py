@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 __all__ = ["Annotations"]
 
 TINY = 4  # pixels; the mask of a smaller object may cover the centre of no pixel
+SIZE = ("height", "width")
 #: Fields of annotations that an evaluation reads, and those for a task
 READ = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
 READ_FOR = {"bbox": (), "segm": ("segmentation",), "keypoints": ("keypoints", "num_keypoints")}
@@ -39,7 +40,10 @@ class Annotations:
         self.images = {i: number for number, i in enumerate(ids, start=1)}
         self.categories = {category: index + 1 for category, index in classes.items()}
         self._dataset = {
-            "images": [{**image, "id": self.images[image["id"]]} for image in dataset["images"]],
+            "images": [
+                {**{key: image[key] for key in SIZE if key in image}, "id": self.images[image["id"]]}
+                for image in dataset["images"]
+            ],
             "categories": [{"id": n, "name": f"{n}"} for n in self.categories.values()],
         }
         known = [

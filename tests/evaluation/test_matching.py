@@ -122,6 +122,14 @@ def test_annotations_score_100(coco: Coco, limit: int, tmp_path: Path) -> None:
         assert all(math.isnan(value) or value == pytest.approx(100, abs=1e-9) for value in others), task
 
 
+def test_other_fields_of_images_are_not_read(tmp_path: Path) -> None:
+    coco = dataset(5)
+    for image in coco["images"]:
+        image |= {"file_name": 7, "license": -1, "original_id": 10**400}
+    metrics, _ = evaluated(coco, tmp_path)
+    assert {values["AP"] for values in metrics.values()} == {pytest.approx(100, abs=1e-9)}
+
+
 def test_embedded_dataset_scores_100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "COUNTS", {"val": 8})
     write_shapes(tmp_path)
