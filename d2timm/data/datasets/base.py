@@ -155,7 +155,7 @@ class LabelledDataset(Dataset):
         return []
 
 
-def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> str:
+def register(name: str, load: Callable[[], Sequence[dict[str, Any]]], **metadata: Any) -> str:
     """Add a split to detectron2's catalogs, unless it is there, and return its name.
 
     Args:
@@ -170,7 +170,7 @@ def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: An
     return name
 
 
-def _load(load: Callable[[], list[dict[str, Any]]], name: str) -> list[dict[str, Any]]:
+def _load(load: Callable[[], Sequence[dict[str, Any]]], name: str) -> Sequence[dict[str, Any]]:
     """Load a split; readers of published files take them for whole, and raise whatever comes."""
     try:
         return load()

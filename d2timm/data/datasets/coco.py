@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
 from ...errors import ConfigError
 from ..checks.clean import CleanSplit
 from ..checks.findings import SKIPPED, STOP, Findings
+from ..checks.structure import summary_of
+from ..coco_columns import open_columns
+from ..columns import Columns
+from ..entries import ColumnEntries, Entries
 from ..formats import coco_file
 from ..paths import COCO, PUBLISHED_HINT, Split, coco_2017
 from . import panoptic
@@ -80,7 +83,7 @@ class CocoDataset(Dataset):
             name, partial(self.load, split, name, tasks), thing_classes=self.classes(), **metadata
         )
 
-    def load(self, split: str, name: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    def load(self, split: str, name: str, tasks: Sequence[str]) -> Entries:
         """Read a split into detectron2's format.
 
         Args:
@@ -89,13 +92,22 @@ class CocoDataset(Dataset):
             tasks: the tasks of the detector.
         """
         files = self.files(split)
-        dicts: list[dict[str, Any]] = load_coco_json(str(files.json), str(files.images), name)
+        columns = self.columns(files)
+        ids = {category["id"]: index for index, category in enumerate(columns.categories)}
+        MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id = ids
+        segments = None
         if "sem_seg" in tasks:
-            panoptic.add_segments(dicts, files, self.classes(), self.semantic_classes(tasks))
-        if "bbox" not in tasks:
-            for entry in dicts:  # otherwise detectron2 would leave out images without objects
-                entry.pop("annotations")
-        return dicts
+            segments = panoptic.PanopticSegments(files, self.classes(), self.semantic_classes(tasks))
+            segments.check(columns.image_ids)
+        # without objects, no image is left out for a lack of them
+        return ColumnEntries(columns, str(files.images), "bbox" in tasks, segments)
+
+    def columns(self, files: Split) -> Columns:
+        """The annotations of a split."""
+        columns, classes = open_columns(files.json), self.classes()
+        if (names := [category["name"] for category in columns.categories]) != classes:
+            raise ConfigError(f"{files.json}: its classes are {summary_of(names)}, not {summary_of(classes)}")
+        return columns
 
     def evaluators(
         self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
