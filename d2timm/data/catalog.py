@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.targets import config_target, instantiate
 from ..utils.values import check_fields, check_value
+from .checks.clean import CleanSplit
 from .checks.findings import Findings
 from .datasets import base
 from .datasets.base import Dataset, LabelledDataset
@@ -33,8 +34,8 @@ from .tasks import Task
 
 __all__ = [
     "check_split",
+    "checked_split",
     "class_names",
-    "content_of",
     "dataset_dicts",
     "dataset_name",
     "evaluators",
@@ -182,9 +183,9 @@ def findings_of(data: Mapping[str, Any], split: str) -> Findings:
     return get_dataset(data).findings(split)
 
 
-def content_of(data: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
-    """The checked content of a split in COCO's format; None for published datasets."""
-    return get_dataset(data).content(split)
+def checked_split(data: Mapping[str, Any], split: str) -> CleanSplit | None:
+    """A split whose annotations are checked; None for published datasets."""
+    return get_dataset(data).checked(split)
 
 
 def note_of(data: Mapping[str, Any], split: str) -> str:

@@ -124,12 +124,8 @@ def _trained_categories(settings: Mapping[str, Any]) -> Sequence[Mapping[str, An
         train = _source(settings, "train")
     except ConfigError:  # the check of the training split raises it again
         return None
-    if train is None:
-        return None
-    categories: Sequence[Mapping[str, Any]] = clean(
-        train, settings["pixels"], within=_folders(settings, "train")
-    ).coco["categories"]
-    return categories
+    opened = _open(tuple(settings.items()), "train") if train is not None else None
+    return None if opened is None else opened.about["categories"]
 
 
 def _folders(settings: Mapping[str, Any], split: str) -> Sequence[Path] | None:

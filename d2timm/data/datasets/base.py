@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import ConfigError
 from ...utils.text import one_line
+from ..checks.clean import CleanSplit
 from ..checks.findings import Findings
 from ..paths import SPLITS
 
@@ -51,8 +52,8 @@ class Dataset(ABC):
         """What was found while a split was read; published datasets are taken as they are."""
         return Findings()
 
-    def content(self, split: str) -> Mapping[str, Any] | None:
-        """The checked content of a split in COCO's format; None for published datasets."""
+    def checked(self, split: str) -> CleanSplit | None:
+        """A split whose annotations are checked; None for published datasets."""
         return None
 
     def note(self, split: str) -> str:

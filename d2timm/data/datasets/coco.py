@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -217,9 +217,9 @@ class CustomDataset(CocoDataset):
         """What was found while a split was read."""
         return self.split(split).findings
 
-    def content(self, split: str) -> Mapping[str, Any]:
-        """The checked content of a split in COCO's format, with absolute file names."""
-        return self.split(split).coco
+    def checked(self, split: str) -> CleanSplit:
+        """A split, whose annotations are checked."""
+        return self.split(split)
 
     def note(self, split: str) -> str:
         """How a split was found or made; "" if the user has named it."""
@@ -227,34 +227,34 @@ class CustomDataset(CocoDataset):
 
     def classes(self) -> list[str]:
         """Names of the classes in the training split, or in the validation split if there is no other."""
-        return coco_file.categories(self._reference().coco)
+        return coco_file.categories(self._reference().about)
 
     def keypoints(self) -> list[str]:
         """Names of the keypoints of every object."""
         reference = self._reference()
-        return coco_file.keypoint_names(reference.coco, reference.label)
+        return coco_file.keypoint_names(reference.about, reference.label)
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
         """Check that a split can be used for these tasks, and describe it in one line."""
         opened = self.split(split)
-        coco, findings = opened.coco, opened.findings
+        columns, findings = opened.columns, opened.findings
         label = f"{opened.label} ({opened.note})" if opened.note else opened.label
         left_out = findings.lines(SKIPPED, tasks=tasks)
         if stops := findings.lines(STOP, tasks=tasks):
             raise ConfigError(f"{label}: {'; '.join([*stops, *left_out])}")
         if left_out and self._on_error == "stop":
             raise ConfigError(f"{label}: {'; '.join(left_out)}; data.on_error=skip leaves them out")
-        objects = [a for a in coco["annotations"] if not a["iscrowd"]]
-        if "segm" in tasks and not any("segmentation" in a for a in objects):
+        objects = ~columns.crowds
+        if "segm" in tasks and not columns.has_mask[objects].any():
             reasons = "".join(f"; {line}" for line in findings.lines(SKIPPED, task="segm"))
             raise ConfigError(f"{label} has boxes but no usable segmentation: {coco_file.BOX_HEADS}{reasons}")
         if "keypoints" in tasks:
-            coco_file.keypoint_names(coco, label)
-            if not any(a["num_keypoints"] for a in objects):
+            coco_file.keypoint_names(opened.about, label)
+            if not columns.visible[objects].any():
                 raise ConfigError(f"{label} has no object with keypoints: {coco_file.BOX_HEADS}")
         return (
-            f"{self.name} {split}: {len(coco['images'])} images, {len(objects)} objects, "
-            f"{len(coco['categories'])} classes"
+            f"{self.name} {split}: {len(columns)} images, {objects.sum()} objects, "
+            f"{len(columns.categories)} classes"
         )
 
     def _reference(self) -> CleanSplit:
