@@ -89,6 +89,8 @@ def _read(file: Path, lvis: bool) -> Content:
     for number, count in zip(order, counts, strict=True):
         image = images[number]
         name = "/".join(image.coco_url.split("/")[-2:]) if lvis else image.file_name
+        if not name:
+            raise ValueError(f"image {number} has no {'coco_url' if lvis else 'file_name'}")
         packer.add_image(number, name, image.height, image.width)
         for annotation in itertools.islice(annotations, count):
             if annotation.ignore:
@@ -102,7 +104,7 @@ def _grouped(
     annotations: Sequence[Any], order: Sequence[int], file: Path
 ) -> tuple[list[int], Iterator[_Annotation]]:
     """The number of annotations of each image, and the annotations in the order of the images."""
-    references = [r for block in _blocks(annotations) for r in _decode(block, _Reference)]
+    references = [r for block in _blocks(annotations) for r in _decode(block, list[_Reference])]
     ids = np.array([reference.id for reference in references], np.int64)
     of = np.array([reference.image_id for reference in references], np.int64)
     places = {number: place for place, number in enumerate(order)}
@@ -117,7 +119,7 @@ def _grouped(
     sequence = used[np.argsort(ranks[used], kind="stable")].tolist()
     counts = np.bincount(ranks[used], minlength=len(order)).tolist()
     blocks = _blocks([annotations[index] for index in sequence])
-    return counts, (annotation for block in blocks for annotation in _decode(block, _Annotation))
+    return counts, (annotation for block in blocks for annotation in _decode(block, list[_Annotation]))
 
 
 def _content(file: Path) -> _Content:
@@ -136,7 +138,8 @@ def _blocks(annotations: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield annotations[start : start + BLOCK]
 
 
-def _decode(block: Sequence[Any], kind: type[_T]) -> list[_T]:
+def _decode(block: Sequence[Any], kind: type[_T]) -> _T:
+    """Annotations, each a JSON text or parsed by Python's reader, as a list of this kind."""
     if isinstance(block[0], msgspec.Raw):
-        return msgspec.json.decode(b"[" + b",".join(block) + b"]", type=list[kind])
-    return msgspec.convert(block, list[kind])
+        return msgspec.json.decode(b"[" + b",".join(block) + b"]", type=kind)
+    return msgspec.convert(block, kind)

@@ -40,10 +40,10 @@ class Object(Protocol):
         keypoints: x, y and visibility of each; None if it has no such key.
     """
 
-    bbox: Sequence[float]
+    bbox: list[float]
     iscrowd: int | None
     segmentation: Any
-    keypoints: Sequence[float] | None
+    keypoints: list[float] | None
 
 
 class ColumnsPacker:
@@ -192,8 +192,8 @@ class Columns:
     @property
     def images_of_objects(self) -> NDArray[np.int64]:
         """(M) index of the image of each object."""
-        counts = np.diff(self.firsts.astype(np.int64))
-        return np.repeat(np.arange(len(self)), counts)
+        firsts = self.firsts.astype(np.int64)
+        return np.repeat(np.arange(len(self)), firsts[1:] - firsts[:-1])
 
     def image(self, index: int) -> Entry:
         """An image without its objects, in detectron2's format but for the folder of its file."""

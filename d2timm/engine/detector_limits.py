@@ -35,7 +35,8 @@ def add_beyond_limits(findings: Findings, cfg: DictConfig, columns: Columns, fol
 
     objects, images = ~columns.crowds, columns.images_of_objects
     counts = np.bincount(images[objects], minlength=len(columns))
-    crowded = np.flatnonzero(counts > cfg.data.settings[cfg.data.name].detections_per_image)
+    limit = cfg.data.settings[cfg.data.name].detections_per_image
+    crowded = np.flatnonzero(counts > limit).tolist()
     findings.add_first("crowded_image", len(crowded), (f"{name(i)}: {counts[i]} objects" for i in crowded))
     anchor = _smallest_anchor(cfg)
     if anchor is None:
@@ -43,7 +44,7 @@ def add_beyond_limits(findings: Findings, cfg: DictConfig, columns: Columns, fol
     sides = np.sqrt(columns.boxes[:, 2:].prod(axis=1))
     scales = _scales(columns, *test_size(cfg.dataloader.test.mapper))
     tiny = np.flatnonzero(objects & (2 * sides * scales[images] < anchor))
-    samples = (f"{sides[number]:.0f} pixels in {name(images[number])}" for number in tiny)
+    samples = (f"{sides[number]:.0f} pixels in {name(int(images[number]))}" for number in tiny)
     findings.add_first("tiny_object", len(tiny), samples)
 
 

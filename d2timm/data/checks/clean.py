@@ -190,7 +190,7 @@ def _is_current(file: Path) -> bool:
 def _is_whole(file: Path) -> bool:
     """Whether a file and what is known about it are there, and as long as they were written."""
     try:
-        return file.stat().st_size == _read_about(file)["size"]
+        return bool(file.stat().st_size == _read_about(file)["size"])
     except (OSError, ConfigError, LookupError, TypeError):
         return False
 
