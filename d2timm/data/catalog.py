@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.targets import config_target, instantiate
 from ..utils.values import check_fields, check_value
-from .checks.clean import CleanSplit
+from .checks.clean_split import CleanSplit
 from .checks.findings import Findings
 from .datasets import base
 from .datasets.base import Dataset, LabelledDataset

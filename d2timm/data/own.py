@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..utils.pillow import MAX_PIXELS
-from .checks.clean import CleanSplit, clean, divide
+from .checks.clean import clean, divide
+from .checks.clean_split import CleanSplit
 from .checks.partition import Part
 from .datasets.base import Dataset
 from .datasets.coco import CocoDataset, CocoKeypointsDataset, CustomDataset

@@ -13,6 +13,7 @@ from d2timm.utils.arrays import map_arrays, smallest, write_arrays
 from d2timm.utils.packing import DecimalPacker, Decimals, Texts, pack_texts
 
 FLOATS = st.floats(allow_nan=False)
+DECIMALS = st.decimals(-(10**6), 10**6, places=2).map(float)
 
 
 @given(

@@ -10,7 +10,6 @@ a small file of its own, ``about-….json``.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections import Counter
@@ -19,13 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError
-from ...utils.files import atomic_write, cache_root
-from ...utils.json_file import encode_json, parse_json, read_json, without_collector
+from ...utils.files import cache_root
+from ...utils.json_file import without_collector
 from ...utils.pillow import pillow_state
-from ..coco_columns import open_columns
-from ..columns import Columns
 from ..formats.base import Source
+from .clean_split import CleanSplit, is_whole, read_about, write_split
 from .finder import Finder, is_within
 from .findings import Findings
 from .headers import Header, file_state, read_headers
@@ -34,50 +31,10 @@ from .objects import check_objects, find_other_conventions
 from .partition import Part, select
 from .structure import Structure, name_with_id, summary_of
 
-__all__ = ["CleanSplit", "clean", "divide"]
+__all__ = ["clean", "divide"]
 
 VERSION = 3  # increase it when the same files are read differently
 RARE = 10  # objects of a class, with which a detector hardly learns anything
-
-
-@dataclass(frozen=True)
-class CleanSplit:
-    """A split whose annotations are checked and cleaned.
-
-    Attributes:
-        file: the COCO file in the cache, without what cannot be used.
-        label: the setting that selects the annotations and its value, for messages.
-        note: how the split was found or made; "" if the user has named it.
-    """
-
-    file: Path
-    label: str
-    note: str = ""
-
-    @property
-    def columns(self) -> Columns:
-        """The annotations, whose images have absolute file names."""
-        return open_columns(self.file)
-
-    @property
-    def coco(self) -> dict[str, Any]:
-        """The content of the file, parsed at each call."""
-        content: dict[str, Any] = read_json(self.file)
-        return content
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """What is known beside the annotations.
-
-        ``categories`` in the order of the class indices, ``findings``, ``folder`` of the images, and
-        ``files``, the absolute paths of all images that the annotations list.
-        """
-        return _read_about(self.file)
-
-    @property
-    def findings(self) -> Findings:
-        """What was found while the split was read."""
-        return Findings.from_dict(self.about["findings"])
 
 
 @dataclass
@@ -127,7 +84,7 @@ def clean(
     with without_collector():
         coco, about = _clean(source, max_pixels, categories, within)
     file = cache_root() / f"{name}-{about['state'][:16]}.json"
-    _write(file, coco, about)
+    write_split(file, coco, about)
     return CleanSplit(file, source.label, source.note)
 
 
@@ -139,13 +96,15 @@ def divide(whole: CleanSplit, part: Part) -> CleanSplit:
         part: the part.
     """
     file = _part_file(whole, part)
-    if not _is_whole(file):
+    if not is_whole(file):
         with without_collector():
             coco = whole.coco
             for held_out in (part.held_out, not part.held_out):
                 other = replace(part, held_out=held_out)
                 findings = {} if held_out else whole.about["findings"]
-                _write(_part_file(whole, other), select(coco, other), {**whole.about, "findings": findings})
+                write_split(
+                    _part_file(whole, other), select(coco, other), {**whole.about, "findings": findings}
+                )
     note = f"{part.share:.0%} of the images, held out by data.val_share" if part.held_out else whole.note
     return CleanSplit(file, whole.label, note)
 
@@ -153,21 +112,6 @@ def divide(whole: CleanSplit, part: Part) -> CleanSplit:
 def _part_file(whole: CleanSplit, part: Part) -> Path:
     digest = hashlib.sha256(f"{part} {whole.file.name}".encode()).hexdigest()[:16]
     return whole.file.with_name(f"part-{digest}.json")
-
-
-def _about_file(file: Path) -> Path:
-    return file.with_name(f"about-{file.name}")
-
-
-def _read_about(file: Path) -> Mapping[str, Any]:
-    about = _about_file(file)
-    return _read(about, about.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _read(file: Path, mtime_ns: int) -> Mapping[str, Any]:
-    content: Mapping[str, Any] = parse_json(file.read_bytes(), str(file))
-    return content
 
 
 def _latest(name: str) -> Path | None:
@@ -179,19 +123,11 @@ def _latest(name: str) -> Path | None:
 def _is_current(file: Path) -> bool:
     """Whether no image has changed, and none is missing that may be somewhere by now."""
     try:
-        if not _is_whole(file):
+        if not is_whole(file):
             return False
-        about = _read_about(file)
+        about = read_about(file)
         return "missing_image" not in about["findings"] and about["state"] == _state_of(about["files"])
     except (LookupError, TypeError):  # what is known about the file is damaged
-        return False
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a file and what is known about it are there, and as long as they were written."""
-    try:
-        return bool(file.stat().st_size == _read_about(file)["size"])
-    except (OSError, ConfigError, LookupError, TypeError):
         return False
 
 
@@ -200,20 +136,6 @@ def _state_of(files: Iterable[str]) -> str:
     for name in files:
         digest.update(f"{name} {file_state(name)}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
-
-
-def _write(file: Path, coco: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    encoded = encode_json(coco)
-    about = {**about, "categories": coco["categories"], "size": len(encoded)}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in ((file, encoded), (_about_file(file), encode_json(about))):
-            with atomic_write(path) as partial:
-                partial.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(
-            f"{file} cannot be written ({error.strerror}): set D2TIMM_CACHE to a folder that can be written"
-        ) from None
 
 
 def _clean(

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import ConfigError
 from ...utils.text import one_line
-from ..checks.clean import CleanSplit
+from ..checks.clean_split import CleanSplit
 from ..checks.findings import Findings
 from ..paths import SPLITS
 

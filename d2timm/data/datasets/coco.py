@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 
 from ...errors import ConfigError
-from ..checks.clean import CleanSplit
+from ..checks.clean_split import CleanSplit
 from ..checks.findings import SKIPPED, STOP, Findings
 from ..checks.structure import summary_of
 from ..coco_columns import open_columns

@@ -13,7 +13,8 @@ from helpers.reading import write_image
 
 from d2timm import ConfigError
 from d2timm.data.checks import clean as module
-from d2timm.data.checks.clean import CleanSplit, clean, divide
+from d2timm.data.checks.clean import clean, divide
+from d2timm.data.checks.clean_split import CleanSplit
 from d2timm.data.checks.partition import Part
 from d2timm.data.formats.base import Source
 
