@@ -35,7 +35,7 @@ import d2timm
 from d2timm import ConfigError, get_config
 from d2timm.cli import main
 from d2timm.config.overrides import apply_overrides
-from d2timm.data.catalog import check_split, content_of, findings_of, forget
+from d2timm.data.catalog import check_split, checked_split, findings_of, forget
 from d2timm.data.checks.findings import SKIPPED
 from d2timm.runs.record import FILE, Record
 from d2timm.runs.status import read_runs
@@ -185,8 +185,9 @@ def data_of(files: CocoFiles) -> Any:
 def check_dataset(data: Any, raw_objects: int) -> None:
     """Each object of a file is learnt or reported, and so is each box that leaves its image."""
     check_split(data, "train", ("bbox",))
-    content, findings = content_of(data, "train"), findings_of(data, "train")
-    assert content is not None
+    checked, findings = checked_split(data, "train"), findings_of(data, "train")
+    assert checked is not None
+    content = checked.coco
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     beyond = 0
     for annotation in content["annotations"]:

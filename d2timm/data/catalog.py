@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog
 
 from ..errors import ConfigError
 from ..utils.checks import suggest
 from ..utils.targets import config_target, instantiate
 from ..utils.values import check_fields, check_value
+from .checks.clean_split import CleanSplit
 from .checks.findings import Findings
 from .datasets import base
 from .datasets.base import Dataset, LabelledDataset
@@ -23,16 +24,18 @@ from .datasets.coco import CocoDataset, CocoKeypointsDataset, CocoPanopticDatase
 from .datasets.lvis import LvisDataset
 from .datasets.shapes_dataset import ShapesDataset
 from .datasets.voc import PascalVocDataset
+from .entries import Entries, as_entries
 from .formats import folder_formats
 from .options import DataOptions, DatasetSettings
 from .own import CUSTOM, PATHS, forget_own, name_of_root, own_dataset
 from .paths import default_dataset
+from .selection import log_class_counts, with_annotations
 from .tasks import Task
 
 __all__ = [
     "check_split",
+    "checked_split",
     "class_names",
-    "content_of",
     "dataset_dicts",
     "dataset_name",
     "evaluators",
@@ -154,15 +157,20 @@ def dataset_name(data: Mapping[str, Any], split: str) -> str:
 
 
 @config_target
-def dataset_dicts(data: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+def dataset_dicts(data: Mapping[str, Any], split: str) -> Entries:
     """A split in detectron2's format; training images without annotations for the tasks are left out."""
-    train = split == "train"
-    dicts: list[dict[str, Any]] = get_detection_dataset_dicts(
-        dataset_name(data, split),
-        filter_empty=train,
-        min_keypoints=1 if train and "keypoints" in tasks_of(data) else 0,
-    )
-    return dicts
+    name = dataset_name(data, split)
+    loaded = DatasetCatalog.get(name)
+    if not len(loaded):
+        raise ConfigError(f"{name} has no images")
+    entries = as_entries(loaded)
+    if split == "train" and entries.has_objects:
+        entries = with_annotations(entries, keypoints="keypoints" in tasks_of(data))
+        if not len(entries):
+            raise ConfigError(f"{name} has no image with annotations for {', '.join(tasks_of(data))}")
+    if entries.has_objects:
+        log_class_counts(entries, class_names(data))
+    return entries
 
 
 def splits_of(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -175,9 +183,9 @@ def findings_of(data: Mapping[str, Any], split: str) -> Findings:
     return get_dataset(data).findings(split)
 
 
-def content_of(data: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
-    """The checked content of a split in COCO's format; None for published datasets."""
-    return get_dataset(data).content(split)
+def checked_split(data: Mapping[str, Any], split: str) -> CleanSplit | None:
+    """A split whose annotations are checked; None for published datasets."""
+    return get_dataset(data).checked(split)
 
 
 def note_of(data: Mapping[str, Any], split: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data import MapDataset
 from detectron2.data.build import trivial_batch_collator
-from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,7 +19,8 @@ from ..utils.bounds import Bounds
 from ..utils.seeds import seeded
 from ..utils.targets import config_target
 from .bad_samples import BadSample, Guarded, Readable
-from .sampling import Draw, TrainingBatches
+from .entries import Entries, Entry, as_entries
+from .sampling import Draw, TrainingBatches, repeat_factors
 from .workers import ignore_signals, replacing_workers
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Entry: TypeAlias = dict[str, Any]
 OnError: TypeAlias = Literal["skip", "stop"]
 Workers: TypeAlias = Annotated[int, Bounds(at_least=0, at_most=1024)]
 
@@ -42,16 +42,15 @@ class _Samples(Dataset[list[Any]]):
     """The images of a training by their place in its order; each has its own random numbers.
 
     Args:
-        dataset: images and annotations in detectron2's format.
+        dataset: images and annotations in detectron2's format, whose memory worker processes share.
         mapper: turns an entry of the dataset into the input of the detector, or a ``BadSample``.
         batches: the order, and the seed of the run.
     """
 
     def __init__(
-        self, dataset: list[Entry], mapper: Callable[[Entry], Entry | BadSample], batches: TrainingBatches
+        self, dataset: Entries, mapper: Callable[[Entry], Entry | BadSample], batches: TrainingBatches
     ) -> None:
-        self.dataset = DatasetFromList(dataset, copy=False)  # serialized: worker processes share its memory
-        self.mapper, self.batches = mapper, batches
+        self.dataset, self.mapper, self.batches = dataset, mapper, batches
 
     def __getitem__(self, draw: Draw) -> list[Entry | BadSample]:
         """An image; if it is unreadable, it and random others up to the first that is not."""
@@ -85,17 +84,18 @@ class TrainLoader(Readable):
 
     def __init__(
         self,
-        dataset: list[Entry],
+        dataset: Iterable[Entry],
         mapper: Callable[[Entry], Entry],
         batches: TrainingBatches,
         num_workers: int,
         on_error: str,
     ) -> None:
         super().__init__(on_error)
-        self.samples = _Samples(dataset, Guarded(mapper), batches)
+        entries = as_entries(dataset)
+        self.samples = _Samples(entries, Guarded(mapper), batches)
         self.batches, self.num_workers = batches, num_workers
         self.position = 0
-        sizes = [(entry["height"], entry["width"]) for entry in dataset]
+        sizes = list(zip(entries.heights.tolist(), entries.widths.tolist(), strict=True))
         self._dataset = f"{len(sizes)} images ({hashlib.sha1(repr(sizes).encode()).hexdigest()[:12]})"
 
     def __iter__(self) -> Iterator[list[Entry]]:
@@ -157,11 +157,12 @@ class ReadableBatches(Readable):
     """
 
     def __init__(
-        self, dataset: list[Entry], mapper: Callable[[Entry], Entry], num_workers: int, on_error: str
+        self, dataset: Iterable[Entry], mapper: Callable[[Entry], Entry], num_workers: int, on_error: str
     ) -> None:
         super().__init__(on_error)
-        self.samples = MapDataset(DatasetFromList(dataset, copy=False), Guarded(mapper))
-        self.indices = [*InferenceSampler(len(dataset))]
+        entries = as_entries(dataset)
+        self.samples = MapDataset(entries, Guarded(mapper))
+        self.indices = [*InferenceSampler(len(entries))]
         self.num_workers = num_workers
 
     def __len__(self) -> int:
@@ -188,8 +189,8 @@ class ReadableBatches(Readable):
 
 @config_target
 def build_train_loader(
-    dataset: list[dict[str, Any]],
-    mapper: Callable[[dict[str, Any]], dict[str, Any]],
+    dataset: Iterable[Entry],
+    mapper: Callable[[Entry], Entry],
     total_batch_size: Annotated[int, Bounds(at_least=1)],
     num_workers: Workers = 0,
     repeat_threshold: float = 0.0,
@@ -217,32 +218,30 @@ def build_train_loader(
         raise ConfigError(
             f"repeat_threshold={repeat_threshold} is not a fraction of the images: use 0 (off) to 1"
         )
-    repeats = None
+    entries, repeats = as_entries(dataset), None
     if repeat_threshold:
-        if any("annotations" not in entry for entry in dataset):
+        if not entries.has_objects:
             raise ConfigError(
                 f"repeat_threshold={repeat_threshold} counts object classes, and this detector only predicts "
                 "pixel classes: use 0"
             )
-        repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dataset, repeat_threshold
-        )
+        repeats = repeat_factors(entries, repeat_threshold)
     if total_batch_size < 1 or total_batch_size % comm.get_world_size():
         raise ConfigError(
             f"total_batch_size={total_batch_size} cannot be divided among {comm.get_world_size()} process(es)"
         )
     batches = TrainingBatches(
-        [entry["width"] > entry["height"] for entry in dataset],
+        (entries.widths > entries.heights).tolist(),
         total_batch_size // comm.get_world_size(),
         comm.shared_random_seed() if seed is None or seed < 0 else seed,
         repeats,
     )
-    return TrainLoader(dataset, mapper, batches, num_workers, on_error)
+    return TrainLoader(entries, mapper, batches, num_workers, on_error)
 
 
 @config_target
 def build_test_loader(
-    dataset: list[Entry],
+    dataset: Iterable[Entry],
     mapper: Callable[[Entry], Entry],
     num_workers: Workers = 0,
     on_error: OnError = "stop",

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..utils.pillow import MAX_PIXELS
-from .checks.clean import CleanSplit, clean, divide
+from .checks.clean import clean, divide
+from .checks.clean_split import CleanSplit
 from .checks.partition import Part
 from .datasets.base import Dataset
 from .datasets.coco import CocoDataset, CocoKeypointsDataset, CustomDataset
@@ -124,12 +125,8 @@ def _trained_categories(settings: Mapping[str, Any]) -> Sequence[Mapping[str, An
         train = _source(settings, "train")
     except ConfigError:  # the check of the training split raises it again
         return None
-    if train is None:
-        return None
-    categories: Sequence[Mapping[str, Any]] = clean(
-        train, settings["pixels"], within=_folders(settings, "train")
-    ).coco["categories"]
-    return categories
+    opened = _open(tuple(settings.items()), "train") if train is not None else None
+    return None if opened is None else opened.about["categories"]
 
 
 def _folders(settings: Mapping[str, Any], split: str) -> Sequence[Path] | None:

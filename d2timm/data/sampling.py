@@ -6,13 +6,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from detectron2.utils import comm
 from torch import Tensor
 
 from ..utils.seeds import derive_seed
+from .entries import Entries
 
-__all__ = ["Draw", "TrainingBatches"]
+__all__ = ["Draw", "TrainingBatches", "repeat_factors"]
 
 
 class Draw(NamedTuple):
@@ -77,3 +79,21 @@ class TrainingBatches:
             indices = indices.repeat_interleave(self.repeats.long() + extra.long())
         order: list[int] = indices[torch.randperm(len(indices), generator=generator)].tolist()
         return order
+
+
+def repeat_factors(entries: Entries, threshold: float) -> Tensor:
+    """How often each image occurs in an epoch on average, (N), >= 1, by its rarest class.
+
+    The factors are those of LVIS and of detectron2's ``RepeatFactorTrainingSampler``.
+
+    Args:
+        entries: the images.
+        threshold: 0 to 1, the fraction of the images below which a class is rare.
+    """
+    objects = entries.objects()
+    pairs = np.unique(np.stack([objects.images, objects.classes.astype(np.int64)]), axis=1)
+    images, classes = pairs
+    frequencies = np.bincount(classes) / len(entries)
+    factors = np.ones(len(entries))
+    np.maximum.at(factors, images, np.sqrt(threshold / frequencies[classes]))
+    return torch.from_numpy(factors).float()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from tabulate import tabulate
 
@@ -47,11 +47,11 @@ class DataCheck:
         self.data, self.tasks = cfg.data, tasks_of(cfg.data)
         self.dataset = checkable(get_dataset(cfg.data))
         self.findings = {split: self.dataset.findings(split) for split in self.dataset.splits()}
-        files = [file for split in self.findings for file in self.dataset.split(split).coco["files"]]
+        files = [file for split in self.findings for file in self.dataset.split(split).about["files"]]
         self._root = common_folder(files)
         self.stops = self._stops()
         for split, findings in self.findings.items():
-            add_beyond_limits(findings, cfg, self.dataset.split(split).coco, self._root)
+            add_beyond_limits(findings, cfg, self.dataset.split(split).columns, self._root)
         self._look_across(duplicates)
 
     @property
@@ -89,13 +89,13 @@ class DataCheck:
 
     def _look_across(self, duplicates: bool) -> None:
         """Report files that no split lists, and images that both splits have."""
-        contents = {split: self.dataset.split(split).coco for split in self.findings}
-        folders = {coco["folder"] for coco in contents.values()}
-        used = [file for coco in contents.values() for file in coco["files"]]
+        splits = {split: self.dataset.split(split) for split in self.findings}
+        folders = {opened.about["folder"] for opened in splits.values()}
+        used = [file for opened in splits.values() for file in opened.about["files"]]
         unlabelled = map(self._short, unlabelled_files(folders, used))
         next(iter(self.findings.values())).add("unlabelled_file", *unlabelled)
-        if duplicates and len(contents) == len(SPLITS):
-            train, val = ([image["file_name"] for image in contents[split]["images"]] for split in SPLITS)
+        if duplicates and len(splits) == len(SPLITS):
+            train, val = (list(splits[split].columns.names) for split in SPLITS)
             pairs = ((self._short(file), self._short(other)) for file, other in near_duplicates(train, val))
             self.findings["val"].add("near_duplicate", *(f"{file} and {other}" for file, other in pairs))
 
@@ -104,18 +104,18 @@ class DataCheck:
         return os.path.relpath(file, self._root)
 
     def _counts(self, split: str) -> dict[str, Any]:
-        coco = self.dataset.split(split).coco
-        objects = [annotation for annotation in coco["annotations"] if not annotation["iscrowd"]]
-        per_class = Counter(annotation["category_id"] for annotation in objects)
-        per_image = Counter(annotation["image_id"] for annotation in objects)
+        columns = self.dataset.split(split).columns
+        objects, names = ~columns.crowds, [category["name"] for category in columns.categories]
+        per_class = np.bincount(columns.classes[objects], minlength=len(names)).tolist()
+        per_image = np.bincount(columns.images_of_objects[objects], minlength=len(columns))
         return {
-            "images": len(coco["images"]),
-            "images with objects": len(per_image),
-            "objects": len(objects),
-            "objects with masks": sum("segmentation" in annotation for annotation in objects),
-            "objects with keypoints": sum(annotation.get("num_keypoints", 0) > 0 for annotation in objects),
-            "most objects in an image": max(per_image.values(), default=0),
-            "classes": {c["name"]: per_class[c["id"]] for c in coco["categories"]},
+            "images": len(columns),
+            "images with objects": int((per_image > 0).sum()),
+            "objects": int(objects.sum()),
+            "objects with masks": int(columns.has_mask[objects].sum()),
+            "objects with keypoints": int((columns.visible[objects] > 0).sum()),
+            "most objects in an image": int(per_image.max(initial=0)),
+            "classes": dict(zip(names, per_class, strict=True)),
         }
 
     def _sources(self) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.build import instantiate
 from ..data.checks.findings import Findings
+from ..data.columns import Columns
 from ..data.mapper import test_size
 
 __all__ = ["add_beyond_limits", "common_folder"]
@@ -20,31 +20,32 @@ __all__ = ["add_beyond_limits", "common_folder"]
 ANCHORS = ("model.proposal_generator.anchor_generator", "model.anchor_generator")
 
 
-def add_beyond_limits(findings: Findings, cfg: DictConfig, coco: Mapping[str, Any], folder: str) -> None:
+def add_beyond_limits(findings: Findings, cfg: DictConfig, columns: Columns, folder: str) -> None:
     """Add crowded images, and objects that are small beside the anchors.
 
     Args:
         findings: of the split.
         cfg: the tree, its dataset resolved.
-        coco: the clean content of the split, whose images have absolute file names.
+        columns: the clean annotations of the split, whose images have absolute file names.
         folder: that file names are relative to.
     """
-    names = {image["id"]: os.path.relpath(image["file_name"], folder) for image in coco["images"]}
-    objects = [annotation for annotation in coco["annotations"] if not annotation["iscrowd"]]
+
+    def name(image: int) -> str:
+        return os.path.relpath(columns.names[image], folder)
+
+    objects, images = ~columns.crowds, columns.images_of_objects
+    counts = np.bincount(images[objects], minlength=len(columns))
     limit = cfg.data.settings[cfg.data.name].detections_per_image
-    counts = Counter(annotation["image_id"] for annotation in objects)
-    findings.add(
-        "crowded_image", *(f"{names[i]}: {count} objects" for i, count in counts.items() if count > limit)
-    )
+    crowded = np.flatnonzero(counts > limit).tolist()
+    findings.add_first("crowded_image", len(crowded), (f"{name(i)}: {counts[i]} objects" for i in crowded))
     anchor = _smallest_anchor(cfg)
     if anchor is None:
         return
-    size = test_size(cfg.dataloader.test.mapper)
-    scales = {image["id"]: _scale(image, *size) for image in coco["images"]}
-    for annotation in objects:
-        side = math.sqrt(annotation["bbox"][2] * annotation["bbox"][3])
-        if 2 * side * scales[annotation["image_id"]] < anchor:
-            findings.add("tiny_object", f"{side:.0f} pixels in {names[annotation['image_id']]}")
+    sides = np.sqrt(columns.boxes[:, 2:].prod(axis=1))
+    scales = _scales(columns, *test_size(cfg.dataloader.test.mapper))
+    tiny = np.flatnonzero(objects & (2 * sides * scales[images] < anchor))
+    samples = (f"{sides[number]:.0f} pixels in {name(int(images[number]))}" for number in tiny)
+    findings.add_first("tiny_object", len(tiny), samples)
 
 
 def common_folder(files: Iterable[str]) -> str:
@@ -62,7 +63,7 @@ def _smallest_anchor(cfg: DictConfig) -> float | None:
     return float((corners[:, 2:] - corners[:, :2]).prod(dim=1).sqrt().min())
 
 
-def _scale(image: Mapping[str, Any], short_edge: int, max_size: int) -> float:
-    """The factor by which an image is resized in evaluation."""
-    short, long = sorted((image["width"], image["height"]))
-    return float(min(short_edge / short, max_size / long))
+def _scales(columns: Columns, short_edge: int, max_size: int) -> NDArray[np.float64]:
+    """The factor by which each image is resized in evaluation, (N)."""
+    short, long = (side(columns.heights, columns.widths) for side in (np.minimum, np.maximum))
+    return np.asarray(np.minimum(short_edge / short, max_size / long))

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from ..data.bad_samples import bad_samples
-from ..data.catalog import check_split, content_of, findings_of, note_of, splits_of, tasks_of
+from ..data.catalog import check_split, checked_split, findings_of, note_of, splits_of, tasks_of
 from ..data.checks.findings import NOTE, REPAIRED, SKIPPED, Findings
 from ..errors import ConfigError
 from ..runs.record import Record
@@ -49,8 +49,8 @@ def describe_split(cfg: DictConfig, split: str) -> list[str]:
     data, tasks = cfg.data, tasks_of(cfg.data)
     summary, note = check_split(data, split, tasks), note_of(data, split)
     findings = findings_of(data, split)
-    if (coco := content_of(data, split)) is not None:
-        add_beyond_limits(findings, cfg, coco, common_folder(coco["files"]))
+    if (checked := checked_split(data, split)) is not None:
+        add_beyond_limits(findings, cfg, checked.columns, common_folder(checked.about["files"]))
     lines = findings.lines(SKIPPED, REPAIRED, NOTE, tasks=tasks)
     return [f"{summary} ({note})" if note else summary, *(f"  {line}" for line in lines)]
 

@@ -284,7 +284,7 @@ def test_relative_and_home_paths_name_the_same_folder(yolo: Data, monkeypatch: p
     monkeypatch.setenv("HOME", str(root.parent))
     monkeypatch.chdir(root.parent)
     contents = [
-        catalog.dataset_dicts({**yolo, "root": path}, "train")
+        list(catalog.dataset_dicts({**yolo, "root": path}, "train"))
         for path in (str(root), root.name, f"~/{root.name}")
     ]
     assert contents[0] == contents[1] == contents[2]

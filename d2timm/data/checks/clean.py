@@ -4,24 +4,25 @@
 
 Training and evaluation read the file in the cache: integer ids, sizes of the images as they are shown, boxes
 with an area, masks and keypoints only where they are valid. When a source file or an image changes, another
-file is made, so that runs in progress still read the same.
+file is made, so that runs in progress still read the same. What a start needs beside the annotations lies in
+a small file of its own, ``about-….json``.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError
-from ...utils.files import atomic_write, cache_root
+from ...utils.files import cache_root
+from ...utils.json_file import without_collector
 from ...utils.pillow import pillow_state
 from ..formats.base import Source
+from .clean_split import CleanSplit, is_whole, read_about, write_split
 from .finder import Finder, is_within
 from .findings import Findings
 from .headers import Header, file_state, read_headers
@@ -30,35 +31,10 @@ from .objects import check_objects, find_other_conventions
 from .partition import Part, select
 from .structure import Structure, name_with_id, summary_of
 
-__all__ = ["CleanSplit", "clean", "divide", "read_clean"]
+__all__ = ["clean", "divide"]
 
-VERSION = 2  # increase it when the same files are read differently
+VERSION = 3  # increase it when the same files are read differently
 RARE = 10  # objects of a class, with which a detector hardly learns anything
-
-
-@dataclass(frozen=True)
-class CleanSplit:
-    """A split whose annotations are checked and cleaned.
-
-    Attributes:
-        file: the COCO file in the cache, without what cannot be used.
-        label: the setting that selects the annotations and its value, for messages.
-        note: how the split was found or made; "" if the user has named it.
-    """
-
-    file: Path
-    label: str
-    note: str = ""
-
-    @property
-    def coco(self) -> Mapping[str, Any]:
-        """The content of the file, whose images have absolute file names."""
-        return read_clean(self.file)
-
-    @property
-    def findings(self) -> Findings:
-        """What was found while the split was read."""
-        return Findings.from_dict(self.coco["findings"])
 
 
 @dataclass
@@ -105,37 +81,37 @@ def clean(
     latest = _latest(name)
     if latest is not None and _is_current(latest):
         return CleanSplit(latest, source.label, source.note)
-    content = _clean(source, max_pixels, categories, within)
-    file = cache_root() / f"{name}-{content['state'][:16]}.json"
-    _write(file, content)
+    with without_collector():
+        coco, about = _clean(source, max_pixels, categories, within)
+    file = cache_root() / f"{name}-{about['state'][:16]}.json"
+    write_split(file, coco, about)
     return CleanSplit(file, source.label, source.note)
 
 
 def divide(whole: CleanSplit, part: Part) -> CleanSplit:
-    """Write a part of a split as a COCO file in the cache, unless it is there.
+    """Write a part of a split and the rest as COCO files in the cache, unless the part is there.
 
     Args:
         whole: all images; what was found in them belongs to the part that is not held out.
         part: the part.
     """
-    digest = hashlib.sha256(f"{part} {whole.file.name}".encode()).hexdigest()[:16]
-    file = whole.file.with_name(f"part-{digest}.json")
-    if not file.is_file():
-        findings = {} if part.held_out else whole.coco["findings"]
-        _write(file, {**select(whole.coco, part), "findings": findings})
+    file = _part_file(whole, part)
+    if not is_whole(file):
+        with without_collector():
+            coco = whole.coco
+            for held_out in (part.held_out, not part.held_out):
+                other = replace(part, held_out=held_out)
+                findings = {} if held_out else whole.about["findings"]
+                write_split(
+                    _part_file(whole, other), select(coco, other), {**whole.about, "findings": findings}
+                )
     note = f"{part.share:.0%} of the images, held out by data.val_share" if part.held_out else whole.note
     return CleanSplit(file, whole.label, note)
 
 
-def read_clean(file: Path) -> dict[str, Any]:
-    """The content of a file that ``clean`` has written; an unchanged file is read once."""
-    return _read(file, file.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4)
-def _read(file: Path, mtime_ns: int) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_bytes())
-    return content
+def _part_file(whole: CleanSplit, part: Part) -> Path:
+    digest = hashlib.sha256(f"{part} {whole.file.name}".encode()).hexdigest()[:16]
+    return whole.file.with_name(f"part-{digest}.json")
 
 
 def _latest(name: str) -> Path | None:
@@ -147,28 +123,19 @@ def _latest(name: str) -> Path | None:
 def _is_current(file: Path) -> bool:
     """Whether no image has changed, and none is missing that may be somewhere by now."""
     try:
-        content = read_clean(file)
-        return "missing_image" not in content["findings"] and content["state"] == _state_of(content["files"])
-    except (ValueError, LookupError, TypeError):  # the file is damaged
+        if not is_whole(file):
+            return False
+        about = read_about(file)
+        return "missing_image" not in about["findings"] and about["state"] == _state_of(about["files"])
+    except (LookupError, TypeError):  # what is known about the file is damaged
         return False
 
 
 def _state_of(files: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name in files:
-        digest.update(f"{name} {file_state(Path(name))}\n".encode(errors="surrogatepass"))
+        digest.update(f"{name} {file_state(name)}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as partial:
-            partial.write_text(json.dumps(content))
-    except OSError as error:
-        raise ConfigError(
-            f"{file} cannot be written ({error.strerror}): set D2TIMM_CACHE to a folder that can be written"
-        ) from None
 
 
 def _clean(
@@ -176,8 +143,8 @@ def _clean(
     max_pixels: int,
     categories: Sequence[Mapping[str, Any]] | None,
     within: Sequence[Path] | None,
-) -> dict[str, Any]:
-    """The content of the clean file: that of a COCO file, and the findings and the state of the images."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of the clean COCO file, and what is known beside it."""
     reading = _Reading()
     findings = reading.findings
     structure = Structure(source.read(reading), source.label, findings)
@@ -201,8 +168,7 @@ def _clean(
     _judge(structure, coco, findings)
     files = [str(file.absolute()) for file, _ in found if file not in outside]
     _count_classes(coco, findings, reference=categories is None)
-    return {
-        **coco,
+    return coco, {
         "findings": findings.as_dict(),
         "folder": str(source.images.absolute()),
         "files": files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,6 +178,12 @@ class Findings:
         room = len(samples) if KINDS[kind].severity == SKIPPED else EXAMPLES - len(listed)
         listed.extend(printable(str(sample)) for sample in samples[: max(room, 0)])
         self.counts[kind] = self.counts.get(kind, 0) + len(samples)
+
+    def add_first(self, kind: str, count: int, samples: Iterable[str]) -> None:
+        """Add ``count`` samples of a kind that is not left out; only those that are listed are described."""
+        self.add(kind, *itertools.islice(samples, EXAMPLES))
+        if count:
+            self.counts[kind] += max(count - EXAMPLES, 0)
 
     def of(self, *severities: str, tasks: Iterable[str] | None = None) -> list[str]:
         """The kinds of these severities that were found, in the order of ``KINDS``.

@@ -98,7 +98,7 @@ def read_headers(files: Iterable[Path], progress: str = "Reading image headers")
     return headers
 
 
-def file_state(file: Path) -> State:
+def file_state(file: Path | str) -> State:
     """Time and size of a file, which differ once it is changed."""
     try:
         state = os.stat(file)

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import ConfigError
 from ...utils.text import one_line
+from ..checks.clean_split import CleanSplit
 from ..checks.findings import Findings
 from ..paths import SPLITS
 
@@ -51,8 +52,8 @@ class Dataset(ABC):
         """What was found while a split was read; published datasets are taken as they are."""
         return Findings()
 
-    def content(self, split: str) -> Mapping[str, Any] | None:
-        """The checked content of a split in COCO's format; None for published datasets."""
+    def checked(self, split: str) -> CleanSplit | None:
+        """A split whose annotations are checked; None for published datasets."""
         return None
 
     def note(self, split: str) -> str:
@@ -155,7 +156,7 @@ class LabelledDataset(Dataset):
         return []
 
 
-def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> str:
+def register(name: str, load: Callable[[], Sequence[dict[str, Any]]], **metadata: Any) -> str:
     """Add a split to detectron2's catalogs, unless it is there, and return its name.
 
     Args:
@@ -170,7 +171,7 @@ def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: An
     return name
 
 
-def _load(load: Callable[[], list[dict[str, Any]]], name: str) -> list[dict[str, Any]]:
+def _load(load: Callable[[], Sequence[dict[str, Any]]], name: str) -> Sequence[dict[str, Any]]:
     """Load a split; readers of published files take them for whole, and raise whatever comes."""
     try:
         return load()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
 from ...errors import ConfigError
-from ..checks.clean import CleanSplit
+from ..checks.clean_split import CleanSplit
 from ..checks.findings import SKIPPED, STOP, Findings
+from ..checks.structure import summary_of
+from ..coco_columns import open_columns
+from ..columns import Columns
+from ..entries import ColumnEntries, Entries
 from ..formats import coco_file
 from ..paths import COCO, PUBLISHED_HINT, Split, coco_2017
 from . import panoptic
@@ -80,7 +83,7 @@ class CocoDataset(Dataset):
             name, partial(self.load, split, name, tasks), thing_classes=self.classes(), **metadata
         )
 
-    def load(self, split: str, name: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    def load(self, split: str, name: str, tasks: Sequence[str]) -> Entries:
         """Read a split into detectron2's format.
 
         Args:
@@ -89,13 +92,22 @@ class CocoDataset(Dataset):
             tasks: the tasks of the detector.
         """
         files = self.files(split)
-        dicts: list[dict[str, Any]] = load_coco_json(str(files.json), str(files.images), name)
+        columns = self.columns(files)
+        ids = {category["id"]: index for index, category in enumerate(columns.categories)}
+        MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id = ids
+        segments = None
         if "sem_seg" in tasks:
-            panoptic.add_segments(dicts, files, self.classes(), self.semantic_classes(tasks))
-        if "bbox" not in tasks:
-            for entry in dicts:  # otherwise detectron2 would leave out images without objects
-                entry.pop("annotations")
-        return dicts
+            segments = panoptic.PanopticSegments(files, self.classes(), self.semantic_classes(tasks))
+            segments.check(columns.image_ids)
+        # without objects, no image is left out for a lack of them
+        return ColumnEntries(columns, str(files.images), "bbox" in tasks, segments)
+
+    def columns(self, files: Split) -> Columns:
+        """The annotations of a split."""
+        columns, classes = open_columns(files.json), self.classes()
+        if (names := [category["name"] for category in columns.categories]) != classes:
+            raise ConfigError(f"{files.json}: its classes are {summary_of(names)}, not {summary_of(classes)}")
+        return columns
 
     def evaluators(
         self, name: str, tasks: Sequence[str], folder: str, detections_per_image: int = 0
@@ -205,9 +217,9 @@ class CustomDataset(CocoDataset):
         """What was found while a split was read."""
         return self.split(split).findings
 
-    def content(self, split: str) -> Mapping[str, Any]:
-        """The checked content of a split in COCO's format, with absolute file names."""
-        return self.split(split).coco
+    def checked(self, split: str) -> CleanSplit:
+        """A split, whose annotations are checked."""
+        return self.split(split)
 
     def note(self, split: str) -> str:
         """How a split was found or made; "" if the user has named it."""
@@ -215,34 +227,34 @@ class CustomDataset(CocoDataset):
 
     def classes(self) -> list[str]:
         """Names of the classes in the training split, or in the validation split if there is no other."""
-        return coco_file.categories(self._reference().coco)
+        return coco_file.categories(self._reference().about)
 
     def keypoints(self) -> list[str]:
         """Names of the keypoints of every object."""
         reference = self._reference()
-        return coco_file.keypoint_names(reference.coco, reference.label)
+        return coco_file.keypoint_names(reference.about, reference.label)
 
     def check(self, split: str, tasks: Sequence[str]) -> str:
         """Check that a split can be used for these tasks, and describe it in one line."""
         opened = self.split(split)
-        coco, findings = opened.coco, opened.findings
+        columns, findings = opened.columns, opened.findings
         label = f"{opened.label} ({opened.note})" if opened.note else opened.label
         left_out = findings.lines(SKIPPED, tasks=tasks)
         if stops := findings.lines(STOP, tasks=tasks):
             raise ConfigError(f"{label}: {'; '.join([*stops, *left_out])}")
         if left_out and self._on_error == "stop":
             raise ConfigError(f"{label}: {'; '.join(left_out)}; data.on_error=skip leaves them out")
-        objects = [a for a in coco["annotations"] if not a["iscrowd"]]
-        if "segm" in tasks and not any("segmentation" in a for a in objects):
+        objects = ~columns.crowds
+        if "segm" in tasks and not columns.has_mask[objects].any():
             reasons = "".join(f"; {line}" for line in findings.lines(SKIPPED, task="segm"))
             raise ConfigError(f"{label} has boxes but no usable segmentation: {coco_file.BOX_HEADS}{reasons}")
         if "keypoints" in tasks:
-            coco_file.keypoint_names(coco, label)
-            if not any(a["num_keypoints"] for a in objects):
+            coco_file.keypoint_names(opened.about, label)
+            if not columns.visible[objects].any():
                 raise ConfigError(f"{label} has no object with keypoints: {coco_file.BOX_HEADS}")
         return (
-            f"{self.name} {split}: {len(coco['images'])} images, {len(objects)} objects, "
-            f"{len(coco['categories'])} classes"
+            f"{self.name} {split}: {len(columns)} images, {objects.sum()} objects, "
+            f"{len(columns.categories)} classes"
         )
 
     def _reference(self) -> CleanSplit:

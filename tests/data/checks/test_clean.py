@@ -13,7 +13,8 @@ from helpers.reading import write_image
 
 from d2timm import ConfigError
 from d2timm.data.checks import clean as module
-from d2timm.data.checks.clean import CleanSplit, clean, divide
+from d2timm.data.checks.clean import clean, divide
+from d2timm.data.checks.clean_split import CleanSplit
 from d2timm.data.checks.partition import Part
 from d2timm.data.formats.base import Source
 
@@ -75,7 +76,7 @@ def test_content_of_the_file(source: Callable[..., Source], tmp_path: Path) -> N
     first = {"id": 1, "image_id": 1, "category_id": 10, "bbox": [1, 2, 5, 5], "area": 25, "iscrowd": 0}
     assert split.coco["annotations"][0] == first
     assert [a["id"] for a in split.coco["annotations"]] == [1, 2]
-    assert (split.coco["folder"], split.coco["files"]) == (str(tmp_path / "images"), [image])
+    assert (split.about["folder"], split.about["files"]) == (str(tmp_path / "images"), [image])
     assert set(split.findings.counts) == {"rare_category"}
     assert (split.label, split.note) == ("data.train_json=a.json", "")
 
@@ -146,7 +147,7 @@ def test_image_that_is_repaired_is_used(source: Callable[..., Source], tmp_path:
         file.unlink()
     first = clean(source(content(3)), LARGE)
     assert len(first.coco["images"]) == 2
-    assert str(file) in first.coco["files"]
+    assert str(file) in first.about["files"]
     write_image(file)
     assert len(clean(source(), LARGE).coco["images"]) == 3
 
@@ -309,11 +310,11 @@ def test_parts_of_a_split(source: Callable[..., Source], cache: Path) -> None:
     assert [len(part.coco["images"]) for part in (left, held_out)] == [3, 1]
     assert left.findings == whole.findings
     assert held_out.findings.counts == {}
-    assert left.coco["files"] == held_out.coco["files"] == whole.coco["files"]
+    assert left.about["files"] == held_out.about["files"] == whole.about["files"]
     assert (left.note, held_out.note) == ("found", "25% of the images, held out by data.val_share")
     assert divide(whole, Part(0.25, 0, True)) == held_out
     assert len({divide(whole, Part(0.25, seed, True)).file for seed in (0, 1, 2)}) == 3
-    assert [len([*cache.glob(name)]) for name in ("coco-*.json", "part-*.json")] == [1, 4]
+    assert [len([*cache.glob(name)]) for name in ("coco-*.json", "part-*.json")] == [1, 6]
 
 
 def test_part_is_made_again_with_its_split(source: Callable[..., Source], tmp_path: Path) -> None:

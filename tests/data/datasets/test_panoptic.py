@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from helpers import published
 from d2timm import ConfigError
 from d2timm.data.datasets.base import IGNORED
 from d2timm.data.datasets.coco import CocoPanopticDataset
-from d2timm.data.datasets.panoptic import add_segments, read_segments, read_semantic
+from d2timm.data.datasets.panoptic import PanopticSegments, read_segments, read_semantic
 from d2timm.data.paths import Split
 
 PANOPTIC = ["bbox", "segm", "sem_seg", "panoptic_seg"]
@@ -31,9 +32,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Split:
 
 
 def entries(files: Split, tasks: list[str]) -> list[dict[str, Any]]:
-    dicts = [{"image_id": image["id"]} for image in json.loads(files.json.read_text())["images"]]
-    add_segments(dicts, files, CocoPanopticDataset().classes(), CocoPanopticDataset().semantic_classes(tasks))
-    return dicts
+    dataset = CocoPanopticDataset()
+    ids = [image["id"] for image in json.loads(files.json.read_text())["images"]]
+    segments = PanopticSegments(files, dataset.classes(), dataset.semantic_classes(tasks))
+    segments.check(np.array(ids))
+    copied = pickle.loads(pickle.dumps(segments))  # as for a worker process
+    return [{"image_id": number, **copied.of(number)} for number in ids]
 
 
 def test_colour_encodes_the_segment_id(tmp_path: Path) -> None:
@@ -96,10 +100,10 @@ def test_label_maps_are_converted_to_classes(tmp_path: Path) -> None:
     ("change", "named"),
     [
         (lambda content: content["annotations"].pop(), "image 103 has no panoptic map"),
-        (lambda content: content.pop("categories"), "KeyError('categories')"),
+        (lambda content: content.pop("categories"), "`categories`"),
         (lambda content: content["categories"][90].update(name="tree house"), "'tree house' is not in list"),
         (lambda content: content["annotations"][0]["segments_info"][0].update(category_id=999), "999"),
-        (lambda content: content["annotations"][0].pop("file_name"), "KeyError('file_name')"),
+        (lambda content: content["annotations"][0].pop("file_name"), "`file_name`"),
     ],
 )
 def test_invalid_content(files: Split, change: Callable[[Any], Any], named: str) -> None:
