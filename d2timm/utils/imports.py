@@ -22,9 +22,9 @@ COMPILER = "torch._dynamo"
 def import_quickly(*modules: str) -> None:
     """Import modules, and with them torch, torchvision, timm and detectron2, in less time.
 
-    The garbage collector is off meanwhile, because modules leave little garbage, but each of its passes visits
-    all of them. timm does not find ``wandb``, with which it could log; whoever imports it later gets it. This
-    is for commands, not for programs that use timm otherwise.
+    The garbage collector is off meanwhile, because modules leave little garbage, but each of its passes
+    visits all of them. timm does not find ``wandb``, with which it could log; whoever imports it later gets
+    it. This is for commands, not for programs that use timm otherwise.
 
     Args:
         modules: their full names.
@@ -89,9 +89,7 @@ class _Deferred(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and (name, self.__name__) != ("__path__", COMPILER):
-            raise AttributeError(
-                name
-            )  # whoever asks looks through all modules; only the compiler is a package
+            raise AttributeError(name)  # of a package only the path matters; ``inspect`` asks for the others
         _forget_deferred()
         return getattr(importlib.import_module(self.__name__), name)
 
