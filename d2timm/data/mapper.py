@@ -171,7 +171,8 @@ class Mapper(DatasetMapper):
             instances.gt_has_mask = masked
         if self.tight_boxes and any(isinstance(t, CropTransform) for t in transforms.transforms):
             instances.gt_boxes.tensor[masked] = instances.gt_masks.get_bounding_boxes().tensor[masked]
-        return instances[instances.gt_boxes.nonempty(MIN_SIDE) & (instances.gt_masks.nonempty() | ~masked)]
+        kept = instances.gt_boxes.nonempty(MIN_SIDE) & (instances.gt_masks.nonempty() | ~masked)
+        return instances if kept.all() else instances[kept]
 
     def _is_used(self, annotation: Mapping[str, Any]) -> bool:
         lacks_mask = self.use_instance_mask and not annotation.get("segmentation")

@@ -58,16 +58,18 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (C, height, width) uint8.
     """
-    return F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+    # a batch of one whose strides say that channels are last, where they are: torch is twice as fast then
+    span = max(length * stride for length, stride in zip(image.shape, image.stride(), strict=True))
+    batch = image.as_strided((1, *image.shape), (span, *image.stride()))
+    return F.interpolate(batch, size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def to_tensor(image: NDArray[Any]) -> Tensor:
     """Convert pixels (H, W, C) to a contiguous tensor (C, H, W); fast for views that mirror an image."""
     mirrored = [axis for axis, stride in enumerate(image.strides) if stride < 0]
     upright = image[tuple(slice(None, None, -1 if axis in mirrored else 1) for axis in range(image.ndim))]
-    tensor = _view(upright)
-    axes = [(axis + 1) % 3 for axis in mirrored]  # of (C, H, W)
-    return tensor.flip(axes).contiguous() if axes else tensor.contiguous()
+    tensor = _view(upright).contiguous()
+    return tensor.flip([(axis + 1) % 3 for axis in mirrored]) if mirrored else tensor
 
 
 def _view(image: NDArray[Any]) -> Tensor:
