@@ -3,9 +3,9 @@
 
     python benchmarks/mapper.py [--repeats 40] [--objects 7] [--images FOLDER]
 
-Images are photographs of a folder, or a drawn one, saved as JPEG at 640x480 and 1920x1080, each with polygons. Both
-mappers take turns in one process, with one thread and the same random numbers. Prints JSON: for each size and mapper
-the median milliseconds of CPU time per image with the quartiles, and the images per second of one core.
+Images are photographs of a folder, or a drawn one, saved as JPEG at 640x480 and 1920x1080, with polygons. Both
+mappers take turns in one process, with one thread and the same random numbers. Prints JSON: for each size and
+mapper the median milliseconds of CPU time per image, its quartiles, and the images per second of one core.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ def annotations(width: int, height: int, objects: int) -> list[dict[str, Any]]:
     return found
 
 
-def entries(
-    pictures: Iterable[Image.Image], size: tuple[int, int], objects: int, folder: Path
-) -> list[Any]:
+def entries(pictures: Iterable[Image.Image], size: tuple[int, int], objects: int, folder: Path) -> list[Any]:
     made = []
     for number, picture in enumerate(pictures):
         file = folder / f"{size[0]}_{number}.jpg"

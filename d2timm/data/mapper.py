@@ -97,7 +97,12 @@ class Mapper(DatasetMapper):
         partial_masks: whether objects without a mask are kept for the box head, although the tasks include
             masks. Their masks are empty, and ``gt_has_mask`` says which objects have one.
         max_pixels: larger images are not read.
+
+    Attributes:
+        aug_input: what augments an image, and resizes it; prediction uses it as well.
     """
+
+    aug_input: type[T.AugInput] = AugInput
 
     def __init__(
         self,
@@ -138,7 +143,7 @@ class Mapper(DatasetMapper):
         image = read_image(entry["file_name"], self.image_format, self.max_pixels)
         detection_utils.check_image_size(entry, image)
         semantic = read_semantic(entry).astype(np.uint8) if self.use_semantic else None
-        aug_input = AugInput(image, sem_seg=semantic)
+        aug_input = self.aug_input(image, sem_seg=semantic)
         transforms = self.augmentations(aug_input)
         image, semantic = aug_input.image, aug_input.sem_seg
         entry["image"] = to_tensor(image)
