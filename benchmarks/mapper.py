@@ -3,9 +3,9 @@
 
     python benchmarks/mapper.py [--repeats 40] [--objects 7] [--images FOLDER]
 
-Images are photographs of a folder, or a drawn one, saved as JPEG at 640x480 and 1920x1080, with polygons. Both
-mappers take turns in one process, with one thread and the same random numbers. Prints JSON: for each size and
-mapper the median milliseconds of CPU time per image, its quartiles, and the images per second of one core.
+Images are photographs of a folder, or a drawn one, saved as JPEG at 640x480 and 1920x1080, with polygons.
+Both mappers take turns in one process, with one thread and the same random numbers. Prints JSON: for each
+size and mapper the median milliseconds of CPU time per image, quartiles, and images per second of one core.
 """
 
 from __future__ import annotations

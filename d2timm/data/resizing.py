@@ -49,7 +49,8 @@ class _Resize(T.ResizeTransform):
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize an image: bilinear, with a filter that widens when it shrinks, as Pillow does.
 
-    torch rounds the weights of the filter to 16 bits, Pillow to 32. A few pixels in 1000 differ, by 1.
+    torch rounds the weights of the filter to 16 bits, Pillow to 32. In a photograph, a few of 1000 pixels
+    differ, by 1.
 
     Args:
         image: (C, H, W) uint8.
