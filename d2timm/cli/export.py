@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    from ..utils.imports import import_quickly
+
+    import_quickly("d2timm.export.export")
     from ..export.export import export_run
 
     lines = export_run(

@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns 1 if some inputs could not be read."""
+    from ..utils.imports import import_quickly
+
+    import_quickly("d2timm.inference.predict")
     from ..inference.predict import predict
 
     return predict(**vars(options))

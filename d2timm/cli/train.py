@@ -59,9 +59,13 @@ def run(options: argparse.Namespace) -> int:
     from ..config.lazy import find_config, load
     from ..config.overrides import apply_overrides
     from ..engine.run import start
+    from ..utils.imports import import_quickly
     from ..utils.targets import trusted
 
-    cfg = apply_overrides(load(find_config(options.config_file)), options.overrides)
+    file = find_config(options.config_file)
+    if file.suffix == ".py" and file.is_file():
+        import_quickly("d2timm.engine.process")  # most of which the config would import, in more time
+    cfg = apply_overrides(load(file), options.overrides)
     flags = [f"--trust={package}" for package in trusted()]
     command = ["d2timm", "train", "--config-file", options.config_file, *flags, *options.overrides]
     start(cfg, options, command)

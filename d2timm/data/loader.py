@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
+import torch
 from detectron2.data import MapDataset
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
@@ -21,7 +22,7 @@ from ..utils.targets import config_target
 from .bad_samples import BadSample, Guarded, Readable
 from .entries import Entries, Entry, as_entries
 from .sampling import Draw, TrainingBatches, repeat_factors
-from .workers import ignore_signals, replacing_workers
+from .workers import Workers, count_workers, ignore_signals, replacing_workers
 
 __all__ = [
     "ReadableBatches",
@@ -33,7 +34,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 OnError: TypeAlias = Literal["skip", "stop"]
-Workers: TypeAlias = Annotated[int, Bounds(at_least=0, at_most=1024)]
 
 LIMIT = 100  # unreadable images in a row, after which something else must be wrong
 
@@ -110,6 +110,7 @@ class TrainLoader(Readable):
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
             worker_init_fn=ignore_signals,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def _readable(self, samples: list[Entry | BadSample]) -> Entry:
@@ -184,6 +185,7 @@ class ReadableBatches(Readable):
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
             worker_init_fn=ignore_signals,
+            pin_memory=torch.cuda.is_available(),
         )
 
 
@@ -203,7 +205,8 @@ def build_train_loader(
         dataset: images and annotations in detectron2's format.
         mapper: turns one entry of ``dataset`` into the input of the detector.
         total_batch_size: number of images per iteration, over all processes.
-        num_workers: number of processes that read images; 0: the training process reads them itself.
+        num_workers: number of processes that read images; 0: the training process reads them itself; auto:
+            see ``count_workers``.
         repeat_threshold: 0 to 1; classes that occur in a smaller fraction of the images are sampled more
             often (the repeat factor sampling of LVIS, https://arxiv.org/abs/1908.03195, which uses 0.001); 0:
             off.
@@ -236,7 +239,7 @@ def build_train_loader(
         comm.shared_random_seed() if seed is None or seed < 0 else seed,
         repeats,
     )
-    return TrainLoader(entries, mapper, batches, num_workers, on_error)
+    return TrainLoader(entries, mapper, batches, count_workers(num_workers), on_error)
 
 
 @config_target
@@ -251,7 +254,8 @@ def build_test_loader(
     Args:
         dataset: images in detectron2's format.
         mapper: turns one entry of ``dataset`` into the input of the detector.
-        num_workers: number of processes that read images; 0: the evaluating process reads them itself.
+        num_workers: number of processes that read images; 0: the evaluating process reads them itself; auto:
+            see ``count_workers``.
         on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
     """
-    return ReadableBatches(dataset, mapper, num_workers, on_error)
+    return ReadableBatches(dataset, mapper, count_workers(num_workers), on_error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,8 @@ from ..utils.targets import UNSUITABLE, config_target, instantiate
 from ..utils.text import one_line
 from .datasets.base import flip_indices
 from .datasets.panoptic import read_semantic
+from .objects import transform_objects
+from .resizing import AugInput, to_tensor
 
 __all__ = ["Mapper", "check_augmentations", "mask_format", "test_size"]
 
@@ -96,7 +97,12 @@ class Mapper(DatasetMapper):
         partial_masks: whether objects without a mask are kept for the box head, although the tasks include
             masks. Their masks are empty, and ``gt_has_mask`` says which objects have one.
         max_pixels: larger images are not read.
+
+    Attributes:
+        aug_input: what augments an image, and resizes it; prediction uses it as well.
     """
+
+    aug_input: type[T.AugInput] = AugInput
 
     def __init__(
         self,
@@ -133,14 +139,14 @@ class Mapper(DatasetMapper):
             The entry with ``image``, (C, H, W), 0 to 255; in training also with ``instances`` and
             ``sem_seg``, (H, W) class indices, if the tasks need them.
         """
-        entry = copy.deepcopy(dataset_dict)
+        entry = dict(dataset_dict)
         image = read_image(entry["file_name"], self.image_format, self.max_pixels)
         detection_utils.check_image_size(entry, image)
         semantic = read_semantic(entry).astype(np.uint8) if self.use_semantic else None
-        aug_input = T.AugInput(image, sem_seg=semantic)
+        aug_input = self.aug_input(image, sem_seg=semantic)
         transforms = self.augmentations(aug_input)
         image, semantic = aug_input.image, aug_input.sem_seg
-        entry["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        entry["image"] = to_tensor(image)
         if not self.is_train:
             entry.pop("annotations", None)
             return entry
@@ -154,18 +160,12 @@ class Mapper(DatasetMapper):
         self, annotations: Sequence[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
     ) -> Instances:
         """The objects of an image after its transforms, which give it the size (H, W)."""
-        objects, has_mask = [], []
-        for annotation in filter(self._is_used, annotations):
-            transformed = detection_utils.transform_instance_annotations(
-                self._completed(annotation),
-                transforms,
-                size,
-                keypoint_hflip_indices=self.keypoint_hflip_indices,
-            )
+        used = [self._completed(annotation) for annotation in annotations if self._is_used(annotation)]
+        has_mask = [bool(annotation.get("segmentation")) for annotation in used]
+        objects = transform_objects(used, transforms, size, self.keypoint_hflip_indices)
+        for transformed in objects:
             if isinstance(mask := transformed.get("segmentation"), np.ndarray):  # decoded run lengths
                 transformed["segmentation"] = mask == 1  # crops are padded with another value
-            objects.append(transformed)
-            has_mask.append(bool(annotation.get("segmentation")))
         has_bitmasks = any(isinstance(o.get("segmentation"), np.ndarray) for o in objects)
         mask_format = "bitmask" if has_bitmasks else self.instance_mask_format
         instances = detection_utils.annotations_to_instances(objects, size, mask_format)
@@ -176,7 +176,8 @@ class Mapper(DatasetMapper):
             instances.gt_has_mask = masked
         if self.tight_boxes and any(isinstance(t, CropTransform) for t in transforms.transforms):
             instances.gt_boxes.tensor[masked] = instances.gt_masks.get_bounding_boxes().tensor[masked]
-        return instances[instances.gt_boxes.nonempty(MIN_SIDE) & (instances.gt_masks.nonempty() | ~masked)]
+        kept = instances.gt_boxes.nonempty(MIN_SIDE) & (instances.gt_masks.nonempty() | ~masked)
+        return instances if kept.all() else instances[kept]
 
     def _is_used(self, annotation: Mapping[str, Any]) -> bool:
         lacks_mask = self.use_instance_mask and not annotation.get("segmentation")

@@ -34,7 +34,7 @@ class DatasetSettings:
     warmup: Share
     eval_period: Count
     checkpoint_period: Positive
-    workers: Count
+    workers: Count | Literal["auto"]
     repeat_threshold: Share
 
 

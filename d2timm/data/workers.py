@@ -6,17 +6,40 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
+import torch
+from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from ..utils.bounds import Bounds
+from ..utils.cores import count_cores
 from ..utils.signals import STOP_SIGNALS
 
-__all__ = ["ignore_signals", "replacing_workers"]
+__all__ = ["Workers", "count_workers", "ignore_signals", "replacing_workers"]
 
 logger = logging.getLogger(__name__)
 
+#: A number of processes that read images; ``auto``: see ``count_workers``
+Workers: TypeAlias = Annotated[int, Bounds(at_least=0, at_most=1024)] | Literal["auto"]
+
+#: As many as a step needs that a GPU computes, or this machine: a core reads 50 to 150 images per second
+MOST_FOR_GPU, MOST_FOR_CPU = 8, 2
 MOST_DEATHS = 3  # of workers without a batch in between, after which something else must be wrong
+
+
+def count_workers(workers: int | str) -> int:
+    """The number of processes that read images for this process.
+
+    Args:
+        workers: their number; ``auto``: the cores of this machine, or those that a sweep leaves to this run,
+            divided among the run's processes on it; at least 1, and not more than a training step needs.
+    """
+    if workers != "auto":
+        return int(workers)
+    most = MOST_FOR_GPU if torch.cuda.is_available() else MOST_FOR_CPU
+    processes: int = comm.get_local_size()
+    return min(max(count_cores() // processes, 1), most)
 
 
 def replacing_workers(open_at: Callable[[int], DataLoader[Any]], position: int) -> Iterator[Any]:

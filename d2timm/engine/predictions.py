@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from ..errors import ConfigError
 from ..inference.predictor import on_cpu
 from ..utils.images import read_image
 from ..utils.pillow import MAX_PIXELS
-from ..visualize.image_grid import stack_pictures
-from ..visualize.visualizer import STUFF, DetectionVisualizer, write_picture
+
+if TYPE_CHECKING:  # matplotlib, which it imports, is needed at the end of a run only
+    from ..visualize.visualizer import DetectionVisualizer
 
 __all__ = ["draw_predictions"]
 
@@ -45,6 +46,9 @@ def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, image
         file: the PNG to write.
         images: number of images, evenly spaced in the validation set; all of a smaller set.
     """
+    from ..visualize.image_grid import stack_pictures
+    from ..visualize.visualizer import DetectionVisualizer, write_picture
+
     mapper = instantiate(dataloader.test.mapper)
     dataset = instantiate(dataloader.test.dataset)
     metadata = _metadata(dataloader.evaluator)
@@ -80,6 +84,8 @@ def _draw_ground_truth(
     visualizer: DetectionVisualizer, entry: Mapping[str, Any], output: Mapping[str, Any]
 ) -> None:
     """Draw the annotations of a dataset dict that correspond to the parts of a detector's output."""
+    from ..visualize.visualizer import STUFF
+
     if "panoptic_seg" in output:
         segments = torch.from_numpy(read_segments(entry["pan_seg_file_name"]))
         visualizer.draw_panoptic_seg(segments, entry["segments_info"], **STUFF)

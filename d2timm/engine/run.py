@@ -18,6 +18,7 @@ from ..data.paths import COCO
 from ..errors import ConfigError
 from ..runs.aside import check_folder
 from ..runs.record import Record, is_held_by_another, record_failure
+from ..utils.imports import import_quickly
 from ..utils.targets import check_targets
 from ..utils.values import check_fields
 
@@ -46,6 +47,7 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     check_parts(cfg, "train", "data", built=BUILT)
     check_compatibility(cfg)
 
+    import_quickly("d2timm.engine.process")
     from ..config.build import build_on_meta, resolve_dataset
     from ..data.catalog import tasks_of
     from ..data.mapper import check_augmentations, test_size

@@ -1,4 +1,4 @@
-"""Turn an image of any size into a detector's input: Pillow's resizing and padding as tensor operations."""
+"""Turn an image of any size into a detector's input: torch's resizing of bytes and padding as operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ..utils.sizes import ceil_div, round_up
 
 __all__ = ["Prepared", "prepare", "resample", "resized_shape", "scalar"]
 
-PRECISION = 2**22  # Pillow's weights for 8-bit images are multiples of 1 / PRECISION
+#: torch's weights for bytes have 16 bits: the largest weight times the scale is less than LIMIT
+LIMIT, MOST_BITS = 2**15, 22
 #: Example height and width of padded images, as multiples of ``divisibility``. Layers that branch on a size,
 #: such as whether a map is empty, are traced for these; the traced program asserts that the branch is taken.
 EXAMPLE = (9, 11)
@@ -54,9 +55,10 @@ def resized_shape(height: Tensor, width: Tensor, short_edge: int, max_size: int)
 
 
 def resample(x: Tensor, size: int) -> Tensor:
-    """Resize the first dimension like Pillow: bilinear, with a filter that widens when it shrinks.
+    """Resize the first dimension like ``d2timm.data.resizing.resize``, in operators that ONNX has.
 
-    Reproduces the integer arithmetic of Pillow (``libImaging/Resample.c``) in float64, with equal results.
+    Reproduces torch's integer arithmetic for bytes (``aten/src/ATen/native/cpu/UpSampleKernel.cpp``) in
+    float64, with equal results.
 
     Args:
         x: (L, A, B) uint8.
@@ -77,10 +79,14 @@ def resample(x: Tensor, size: int) -> Tensor:
     taken = first[:, None] + torch.arange(taps, dtype=torch.float64)  # (size, taps)
     weights = (1 - ((taken - centers[:, None] + 0.5) / reach).abs()).clamp(min=0)
     weights = torch.where((taken >= 0) & (taken < length), weights, 0.0)
-    weights = (weights / weights.sum(dim=1, keepdim=True) * PRECISION + 0.5).floor()
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    scales = 2.0 ** torch.arange(1, MOST_BITS + 1, dtype=torch.float64)
+    bits = ((weights.max() * scales + 0.5).floor() < LIMIT).sum()
+    precision = 2.0 ** bits.double()
+    weights = (weights * precision + 0.5).floor()
     rows = x.flatten(1)[taken.clamp(min=0).minimum(length - 1).long()]  # (size, taps, A B)
     sums = torch.matmul(weights[:, None], rows.double())[:, 0]
-    pixels = (sums / PRECISION + 0.5).floor().clamp(0, 255)
+    pixels = (sums / precision + 0.5).floor().clamp(0, 255)
     return pixels.to(torch.uint8).reshape(size, *x.shape[1:])
 
 
@@ -110,7 +116,7 @@ def prepare(
     else:
         shape = resized_shape(scalar(height), scalar(width), short_edge, max_size)
         rows, columns = (_to_size(side) for side in shape)
-    # columns first, like Pillow
+    # columns first, like torch
     image = resample(image.transpose(0, 1), columns).transpose(0, 1)
     image = resample(image, rows)
     x = (image.permute(2, 0, 1) - mean) / std

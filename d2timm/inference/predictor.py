@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config.build import instantiate
+from ..data.resizing import to_tensor
 from ..errors import ConfigError
 from ..utils.pillow import MAX_PIXELS
 from ..utils.text import one_line
@@ -112,6 +113,8 @@ class Predictor:
             )
         self.image_format: str = mapper.image_format
         self._augmentations: T.AugmentationList = mapper.augmentations
+        # what resizes images in evaluation: the mapper's own, or detectron2's
+        self._aug_input: type[T.AugInput] = getattr(mapper, "aug_input", T.AugInput)
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Instances | list[Instances]:
         """Detect objects.
@@ -157,15 +160,14 @@ class Predictor:
             the original image.
         """
         pixels = pixels_of(image, self.image_format, self.max_pixels)
-        augmented = T.AugInput(pixels)
+        augmented = self._aug_input(pixels)
         with _explained("resize images"):
             try:
                 self._augmentations(augmented)
             except ValueError:  # a side shorter than a pixel
                 size = f"{pixels.shape[1]}x{pixels.shape[0]}"
                 raise ConfigError(f"an image of {size} pixels is too narrow to be resized") from None
-        resized = torch.from_numpy(np.array(augmented.image.transpose(2, 0, 1), order="C"))
-        return {"image": resized, "height": pixels.shape[0], "width": pixels.shape[1]}
+        return {"image": to_tensor(augmented.image), "height": pixels.shape[0], "width": pixels.shape[1]}
 
     def run(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Run the model on entries that ``prepare`` returned; see ``outputs`` for the result."""

@@ -11,15 +11,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
-from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
+from detectron2.data import transforms as T
 from detectron2.layers import batched_nms
-from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNN, GeneralizedRCNNWithTTA
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.modeling.meta_arch import PanopticFPN, SemanticSegmentor
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Instances
@@ -29,6 +28,7 @@ from torch import nn
 
 from ..config.build import instantiate
 from ..data.mapper import test_size
+from ..data.resizing import AugInput, to_tensor
 from ..errors import ConfigError
 from ..utils.images import read_image
 
@@ -111,7 +111,7 @@ def with_tta_results(
 
 
 class Views:
-    """Makes the views of an image, like detectron2's ``DatasetMapperTTA``.
+    """Makes the views of an image, like detectron2's ``DatasetMapperTTA``, resized as in evaluation.
 
     Args:
         sizes: (short edge, max size) of each view in pixels.
@@ -120,10 +120,7 @@ class Views:
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], flip: bool, image_format: str) -> None:
-        self.mappers = [
-            DatasetMapperTTA(min_sizes=[short], max_size=long, flip=flip) for short, long in sizes
-        ]
-        self.image_format = image_format
+        self.sizes, self.flip, self.image_format = sizes, flip, image_format
 
     def __call__(self, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Make the views.
@@ -135,13 +132,22 @@ class Views:
         Returns:
             One dataset dict per view, with ``image`` and the ``transforms`` from the original image to it.
         """
-        image = entry.get("image")
         if "file_name" in entry:  # entry["image"] may be resized already; resizing it again loses detail
             pixels = read_image(entry["file_name"], self.image_format, sys.maxsize)  # the mapper has read it
             detection_utils.check_image_size(dict(entry), pixels)
-            image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        plain = {"image": image, "height": entry["height"], "width": entry["width"]}
-        return list(chain.from_iterable(mapper(plain) for mapper in self.mappers))
+        else:
+            pixels = entry["image"].permute(1, 2, 0).numpy()
+        size, given = (entry["height"], entry["width"]), pixels.shape[:2]
+        before = T.NoOpTransform() if size == given else T.ResizeTransform(*size, *given)
+        views = []
+        for short, long in self.sizes:
+            resize = T.ResizeShortestEdge(short, long)
+            for steps in ([resize], [resize, T.RandomFlip(prob=1.0)])[: 1 + self.flip]:
+                view = AugInput(pixels)
+                transforms = T.AugmentationList(steps)(view)
+                made = {"image": to_tensor(view.image), "transforms": before + transforms}
+                views.append({**made, "height": entry["height"], "width": entry["width"]})
+        return views
 
 
 def _yacs(model: GeneralizedRCNN) -> CfgNode:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ..utils.cores import SHARE, count_cores
 from ..utils.files import try_lock
 
 __all__ = ["count_slots", "share", "slot"]
@@ -35,27 +36,23 @@ def slot(folder: Path, count: int) -> Iterator[int]:
 
 def count_slots(jobs: int) -> int:
     """The number of slots for joblib's ``n_jobs``: -1 is one per core, -2 one fewer."""
-    return jobs if jobs > 0 else max(1, _cores() + 1 + jobs)
+    return jobs if jobs > 0 else max(1, count_cores() + 1 + jobs)
 
 
 def share(number: int, count: int) -> dict[str, str]:
-    """Environment variables that give a slot its share of the threads and GPUs of this machine.
+    """Environment variables that give a slot its share of the cores and GPUs of this machine.
 
     Args:
         number: the number of the slot, 0 <= number < count.
         count: the number of slots.
     """
-    threads = str(max(1, _cores() // count))
-    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    threads = str(max(1, count_cores() // count))
+    variables = dict.fromkeys((SHARE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     gpus = _gpus()
     if gpus:
         own = gpus[number::count] or [gpus[number % len(gpus)]]  # with more runs than GPUs, several share one
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     return variables
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 #: (H, W, C), values 0 to 255
 Picture: TypeAlias = NDArray[np.uint8]
 
+COLOURS = ("RGB", "BGR")
 STRIP = 2**24  # pixels that are converted at a time, so that a large image takes little further memory
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,6 +72,11 @@ def read_image(file: str | os.PathLike[str], image_format: str, max_pixels: int 
                 logger.warning(
                     "%s: only the first image of the file is read; further files like it are not logged", file
                 )
+            if image_format in COLOURS and image.format == "JPEG" and orientation_of(image) == 1:
+                from .jpeg import decode  # it needs torch
+
+                if (pixels := decode(path, image)) is not None:
+                    return pixels[..., ::-1] if image_format == "BGR" else pixels
             return pixels_of_pil(DeepTiff(path) if is_misread(image) else image, image_format, str(file))
     except ConfigError:
         raise  # it is one of BROKEN, as a ValueError

@@ -17,7 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from helpers.reading import write_image
 
 from d2timm import ConfigError
-from d2timm.data import Mapper
+from d2timm.data import Mapper, workers
 from d2timm.data.bad_samples import BadSample, bad_samples
 from d2timm.data.loader import LIMIT, TrainLoader, build_test_loader, build_train_loader
 
@@ -232,6 +232,27 @@ def test_loading_does_not_change_the_random_numbers_of_the_process() -> None:
     found = [random.random()]
     take(build_train_loader(dataset(), numbered, 4, seed=3), 3)
     assert [*found, random.random()] == expected
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cores", "processes", "expected"),
+    [
+        (True, 2, 1, 2),
+        (True, 16, 1, 8),
+        (True, 16, 4, 4),
+        (True, 4, 8, 1),
+        (False, 64, 1, 2),
+        (False, 1, 1, 1),
+    ],
+)
+def test_workers_are_chosen_by_the_cores(
+    gpu: bool, cores: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("D2TIMM_CORES", str(cores))
+    monkeypatch.setattr(workers.comm, "get_local_size", lambda: processes)
+    monkeypatch.setattr(workers.torch.cuda, "is_available", lambda: gpu)
+    assert workers.count_workers("auto") == expected
+    assert [workers.count_workers(number) for number in (0, 3)] == [0, 3]
 
 
 class Deadly:

@@ -521,7 +521,7 @@ def test_runs_at_the_same_time_share_the_machine(
 ) -> None:
     monkeypatch.setenv(jobs.JOBS_AT_ONCE, "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    monkeypatch.setattr("d2timm.sweep.slots._cores", lambda: 6)
+    monkeypatch.setattr("d2timm.sweep.slots.count_cores", lambda: 6)
     done = json.dumps({**DONE, "pid": 1, "host": "here"})
     separate(f"echo $OMP_NUM_THREADS $CUDA_VISIBLE_DEVICES; echo '{done}' > {folder}/result.json")
     run_job(tree, folder)

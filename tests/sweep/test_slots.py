@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from d2timm.sweep.slots import count_slots, share, slot
 
 FORK = multiprocessing.get_context("fork")  # locks belong to a process, so threads would share one
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREADS = ("D2TIMM_CORES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def take(folder: Path, count: int, taken: Any, seconds: float) -> None:
@@ -97,7 +97,7 @@ def test_each_sweep_has_its_own_slots(tmp_path: Path, processes: list[Any]) -> N
 def test_slots_are_counted_as_in_joblib(
     cores: int, jobs: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2timm.sweep.slots._cores", lambda: cores)
+    monkeypatch.setattr("d2timm.sweep.slots.count_cores", lambda: cores)
     assert count_slots(jobs) == expected
 
 
@@ -105,7 +105,7 @@ def test_slots_are_counted_as_in_joblib(
     ("cores", "count", "threads"), [(8, 2, 4), (8, 3, 2), (2, 2, 1), (2, 5, 1), (1, 1, 1)]
 )
 def test_threads_are_divided(cores: int, count: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d2timm.sweep.slots._cores", lambda: cores)
+    monkeypatch.setattr("d2timm.sweep.slots.count_cores", lambda: cores)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for number in range(count):
         assert share(number, count) == dict.fromkeys(THREADS, str(threads))

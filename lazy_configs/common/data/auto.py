@@ -33,7 +33,7 @@ _coco = dict(
     warmup=0.01,
     eval_period=5000,
     checkpoint_period=5000,
-    workers=4,
+    workers="auto",  # processes that read images, by the cores of this machine; or their number
     repeat_threshold=0.0,  # classes in a smaller share of the images are sampled more often
 )
 _own = {
@@ -45,7 +45,6 @@ _own = {
     "warmup": 0.05,
     "eval_period": 500,
     "checkpoint_period": 500,
-    "workers": 2,
 }
 
 data = dict(
