@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -10,6 +11,8 @@ from torch import nn
 
 from ..data.catalog import get_dataset, resolve_name, tasks_of
 from ..errors import ConfigError
+from ..modeling.folding import fold_norms
+from ..modeling.roi_align import use_fast_roi_align
 from ..utils.targets import instantiate
 
 __all__ = ["build_model", "build_on_meta", "check_classes", "instantiate", "resolve_dataset"]
@@ -26,7 +29,7 @@ def resolve_dataset(cfg: DictConfig) -> None:
 
 
 def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
-    """Build the detector on the device ``train.device``.
+    """Build the detector on the device ``train.device``, with layers that compute the same in less time.
 
     Args:
         cfg: the tree.
@@ -35,8 +38,11 @@ def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
     if not weights:
         cfg = copy.deepcopy(cfg)
         cfg.model.backbone.bottom_up.update(pretrained=False, checkpoint_path=None)
-    model: nn.Module = instantiate(cfg.model)
-    return model.to(cfg.train.device)
+    model: Any = instantiate(cfg.model)
+    bottom_up = model.backbone.bottom_up
+    fold_norms(bottom_up, bottom_up.spec.channels)
+    use_fast_roi_align(model)
+    return model.to(cfg.train.device)  # type: ignore[no-any-return]
 
 
 def build_on_meta(cfg: DictConfig) -> nn.Module:

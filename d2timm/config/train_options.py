@@ -67,6 +67,10 @@ class TrainOptions:
     accumulate: Positive
     reference_batch_size: Positive | None
     amp: _Amp
+    tune: str
+    channels_last: bool | None
+    compile: bool | None
+    fused: bool | None
     ema: _Ema
     ddp: _Ddp
     checkpointer: _Checkpointer

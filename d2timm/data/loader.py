@@ -103,6 +103,18 @@ class TrainLoader(Readable):
             self.position += 1
             yield [self._readable(samples) for samples in batch]
 
+    def batch(self, number: int) -> list[Entry]:
+        """Read one batch in this process, for a trial: it does not count as yielded.
+
+        Args:
+            number: number of the batch, >= 0.
+
+        Raises:
+            ConfigError: its images, and others in their place, cannot be read.
+        """
+        draws = next(self.batches.starting_at(number))
+        return [self._readable(self.samples[draw]) for draw in draws]
+
     def _open(self, position: int) -> DataLoader[Any]:
         return DataLoader(
             self.samples,

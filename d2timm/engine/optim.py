@@ -150,6 +150,7 @@ def create_optimizer(
     lr: NotNegative = 1e-4,
     weight_decay: NotNegative = 0.05,
     clip_norm: Positive | None = 1.0,
+    fused: bool | None = None,
     **options: Any,
 ) -> torch.optim.Optimizer:
     """Create a timm optimizer.
@@ -161,6 +162,8 @@ def create_optimizer(
         weight_decay: weight decay of groups without their own, >= 0.
         clip_norm: before each step, the norm of all gradients together is clipped to this, > 0; None: no
             clipping.
+        fused: update all parameters in one kernel, which takes about a third of the time; None: where the
+            optimizer can.
         options: further arguments of the optimizer, such as ``betas``; None: the default value.
 
     Raises:
@@ -171,7 +174,11 @@ def create_optimizer(
         for key, value in options.items()
         if value is not None
     }
+    if fused:
+        options["fused"] = True
     _check_optimizer(opt, options)
+    if fused is None and "fused" in _takes(opt) and all(map(_has_fused_kernels, _parameters(params))):
+        options["fused"] = True
     try:
         optimizer = create_optimizer_v2(params, opt=opt, lr=lr, weight_decay=weight_decay, **options)
     except (TypeError, ValueError) as error:
@@ -181,12 +188,21 @@ def create_optimizer(
     return optimizer
 
 
+def _parameters(groups: list[dict[str, Any]]) -> list[torch.Tensor]:
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def _has_fused_kernels(parameter: torch.Tensor) -> bool:
+    return parameter.device.type in ("cpu", "cuda") and parameter.is_floating_point()
+
+
 def _clip_before_steps(optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
     """Clip gradients in a hook of the step, because a gradient scaler unscales them right before the step."""
 
     def clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, clip_norm)
+        scale = getattr(optimizer, "grad_scale", None)  # fused optimizers unscale gradients in their step
+        limit: Any = clip_norm if scale is None else clip_norm * scale
+        nn.utils.clip_grad_norm_(_parameters(optimizer.param_groups), limit)
 
     # timm's Lookahead wraps an optimizer, and its own step calls the step of that one
     getattr(optimizer, "_base_optimizer", optimizer).register_step_pre_hook(clip)
@@ -273,13 +289,18 @@ def _check_optimizer(opt: str, options: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"optimizer.opt={opt} needs second derivatives, which are not available for detectors"
         )
-    try:
-        kind = get_optimizer_class(name, bind_defaults=False)
-    except (AssertionError, ImportError) as error:  # timm says which package is missing
-        raise ConfigError(f"optimizer.opt={opt}: {error}") from None
-    takes = [*inspect.signature(kind).parameters][1:]
+    takes = _takes(opt)
     for key in options:
         if key not in takes:
             raise ConfigError(
                 f"optimizer.{key}={options[key]}: remove it or set it to null; {opt} takes {', '.join(takes)}"
             )
+
+
+def _takes(opt: str) -> list[str]:
+    """The names of the arguments of an optimizer that timm has, except for the parameters."""
+    try:
+        kind = get_optimizer_class(opt.lower().removeprefix("lookahead_"), bind_defaults=False)
+    except (AssertionError, ImportError) as error:  # timm says which package is missing
+        raise ConfigError(f"optimizer.opt={opt}: {error}") from None
+    return [*inspect.signature(kind).parameters][1:]

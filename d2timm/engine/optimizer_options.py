@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,7 +38,17 @@ def apply_changed_options(
             if old is not None:
                 changes[key] = f"{key}={value} instead of {old[index].get(key)}"
             group[key] = value
+            if key == "fused":
+                _move_counters(optimizer, group, bool(value))
             if key == "lr":
                 group["initial_lr"] = value  # from which schedules compute the rate
     if changes:
         logger.info("The optimizer continues with %s", ", ".join(changes.values()))
+
+
+def _move_counters(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], fused: bool) -> None:
+    """Move the steps counted by Adam to where its kernels read them: fused ones, from the device."""
+    for parameter in group["params"]:
+        state = optimizer.state.get(parameter, {})
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].to(parameter.device if fused else "cpu")

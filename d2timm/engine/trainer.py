@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,8 @@ from ..data.loader import TrainLoader
 from ..errors import ConfigError
 from ..runs.memory import peak_memory
 from ..utils.seeds import seed_generators
-from .agreement import any_process
+from ..utils.text import one_line
+from .losses import LossReader
 from .optimizer_options import apply_changed_options, options_of
 
 __all__ = [
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 #: Parts of the errors by which torch and oneDNN say that the memory of the CPU does not suffice
 CPU_MEMORY = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory")
+ADVICE = "lower optimizer.lr, or see train.on_nan; the last checkpoint is from before"
 #: Name in a config -> data type of matrix products under automatic mixed precision
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -85,6 +87,8 @@ class Trainer(SimpleTrainer):
         seed: seed of dropout, of sampled proposals and of all else that is random in a step, >= 0; None: a
             random one.
         max_skipped: number of steps of the run that may be left out because a loss is not finite.
+        read_period: steps after which losses are read from the device; until then nobody knows whether they
+            are finite. 1 if steps may be left out, and on the CPU, where reading costs nothing.
         split_on_oom: whether a batch that does not fit into the memory of the GPU is divided into two, whose
             gradients are accumulated; in a single process only.
 
@@ -105,6 +109,7 @@ class Trainer(SimpleTrainer):
         seed: int | None = None,
         max_skipped: int = 0,
         split_on_oom: bool = False,
+        read_period: int = 1,
     ) -> None:
         super().__init__(model, loader, optimizer)
         self.seed, self.given_seed = comm.shared_random_seed() if seed is None else seed, seed
@@ -114,6 +119,8 @@ class Trainer(SimpleTrainer):
         self.accumulate = accumulate
         self.precision = precision
         self.device_type = next(model.parameters()).device.type
+        self.read_period = 1 if self.device_type == "cpu" or max_skipped else read_period
+        self.losses = LossReader()
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
 
     def before_train(self) -> None:
@@ -137,38 +144,50 @@ class Trainer(SimpleTrainer):
             images += batch
             seed_generators(self.seed, self.iter, index, comm.get_rank())
             with self._exchange(last=index == self.accumulate - 1):
-                for name, loss in self._backward(batch).items():
+                for name, loss in self._losses(batch).items():
                     losses[name].append(loss.detach())
         self.after_backward()
         means = {name: torch.stack(each).mean() for name, each in losses.items()}
-        if self._leaves_out_step(means, images):
+        self.losses.add(self.iter, means, seconds, images)
+        if (self.iter + 1) % self.read_period == 0 and not self.read_losses():
             return
-        self._write_metrics(means, seconds)
         # Unscale before the step: fused optimizers would unscale after the gradients are clipped
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _leaves_out_step(self, losses: Mapping[str, Tensor], images: Sequence[Any]) -> bool:
-        """Whether a step is left out, in all processes, because a loss of one of them is not finite.
+    def _losses(self, batch: Any) -> dict[str, Tensor]:
+        """Add the gradients of a batch; return the losses.
 
         Raises:
-            NotFiniteError: no more steps may be left out.
+            NotFiniteError: the detector has no boxes or scores that are finite numbers.
         """
-        finite = bool(torch.stack([*losses.values()]).isfinite().all())
-        if not any_process(not finite):
-            return False
-        values = ", ".join(f"{name}={float(value):g}" for name, value in losses.items())
-        ids = [image.get("image_id", image.get("file_name")) for image in images if isinstance(image, dict)]
-        parts: list[str] = comm.all_gather("" if finite else f"{values} for the images {ids}")
-        problem = f"a loss is not finite at iteration {self.iter}: {' and '.join(filter(None, parts))}"
+        try:
+            return self._backward(batch)
+        except FloatingPointError as error:  # of detectron2
+            if comm.get_world_size() == 1:
+                self.read_losses()  # which raises if an earlier step was the cause
+            raise NotFiniteError(f"{one_line(error)} (iteration {self.iter}); {ADVICE}") from error
+
+    def read_losses(self) -> bool:
+        """Read and log the losses of the latest steps; call it in all processes.
+
+        Returns:
+            Whether they are finite in all processes; if not, the present step is left out.
+
+        Raises:
+            NotFiniteError: they are not, and no more steps may be left out.
+        """
+        not_finite = self.losses.read(self.storage)
+        if not_finite is None:
+            return True
         if self.skipped >= self.max_skipped:
-            raise NotFiniteError(
-                f"{problem}; lower optimizer.lr, or see train.on_nan; the last checkpoint is from before"
-            )
+            raise NotFiniteError(f"{not_finite.problem}; {ADVICE}")
         self.skipped += 1
-        logger.warning("%s; this step is left out, number %d of %d", problem, self.skipped, self.max_skipped)
-        return True
+        logger.warning(
+            "%s; this step is left out, number %d of %d", not_finite.problem, self.skipped, self.max_skipped
+        )
+        return False
 
     def _backward(self, batch: Any, share: float = 1.0) -> dict[str, Tensor]:
         """Add the gradients of a batch, divided by the number of batches; return the losses."""
@@ -250,6 +269,7 @@ def build_trainer(
         seed,
         on_nan(train).skip,
         bool(train.get("split_on_oom")),
+        train.get("log_period", 1),
     )
 
 

@@ -45,6 +45,7 @@ from .left_out import add_bad_samples
 from .optim import build_optimizer
 from .schedules import counts_epochs, images_per_step, in_iterations
 from .trainer import NotFiniteError, build_trainer, on_nan, out_of_memory_explained
+from .tuning import choose_ways
 from .validation import Metrics, describe_model, finish, measure, metric_of, store
 from .writers import build_writers
 
@@ -96,8 +97,9 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
         in_iterations(cfg.train, len(instantiate(cfg.dataloader.train.dataset)), images_per_step(cfg))
     model = build_model(cfg, weights=not resume)
     describe_model(record, cfg, model)
-    optimizer = build_optimizer(cfg, model, on_nan(cfg.train).lr_factor ** record.times_back)
     loader = instantiate(cfg.dataloader.train)
+    choose_ways(cfg, model, loader, record)
+    optimizer = build_optimizer(cfg, model, on_nan(cfg.train).lr_factor ** record.times_back)
     parallel = create_ddp_model(model, **_ddp_options(cfg.train))
     trainer = build_trainer(cfg.train, parallel, loader, optimizer)
     average = _average(cfg.train, model)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Lock
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from ..errors import ConfigError
 from ..utils.files import atomic_write, remove_leftovers, try_lock
@@ -57,6 +57,7 @@ class Record:
         skipped: split -> kind of finding -> number of samples of the dataset that were left out; the samples
             are listed in ``skipped.json``.
         notes: what a reader of the metrics should know.
+        tuning: how the steps are computed (``ways``), and what was measured to choose it.
         times_back: how often the run went back to a checkpoint with a lower learning rate.
         stopped: why the run ended before its schedule did.
         error: why the run failed.
@@ -82,6 +83,7 @@ class Record:
     best_iterations: int | None = None
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    tuning: dict[str, Any] = field(default_factory=dict)
     times_back: int = 0
     stopped: str | None = None
     error: str | None = None
@@ -171,7 +173,7 @@ class Record:
     def continue_from(self, earlier: Record) -> None:
         """Copy progress and scores of the part of this run before a resume."""
         self.train_seconds, self.iterations = earlier.train_seconds, earlier.iterations
-        self.times_back = earlier.times_back
+        self.times_back, self.tuning = earlier.times_back, earlier.tuning
         self.peak_memory_bytes = earlier.peak_memory_bytes
         self.metrics, self.scores = earlier.metrics, earlier.scores
         self.best_score, self.best_iterations = earlier.best_score, earlier.best_iterations

@@ -261,15 +261,64 @@ def test_gradients_below_the_limit_or_without_a_limit_are_unchanged(
     assert together(parameter.grad) == pytest.approx(norm)
 
 
-def test_gradients_are_clipped_after_they_are_unscaled() -> None:
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("slope", "norm"), [(0.5, 1.0), (5.0, 2.0)])
+def test_gradients_are_clipped_as_if_they_were_unscaled(fused: bool, slope: float, norm: float) -> None:
     parameter = nn.Parameter(torch.zeros(4))
     groups = [{"params": [parameter], "weight_decay": 0.0}]
-    optimizer = create_optimizer(groups, opt="momentum", lr=1.0, clip_norm=2.0)
+    optimizer = create_optimizer(groups, opt="momentum", lr=1.0, clip_norm=2.0, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale((0.5 * parameter).sum()).backward()  # a gradient of norm 1, below the limit
+    scaler.scale((slope * parameter).sum()).backward()
     scaler.step(optimizer)
-    assert together(parameter.data) == pytest.approx(1.0)
-    assert together(parameter.grad) == pytest.approx(1.0)
+    assert together(parameter.data) == pytest.approx(norm, rel=1e-4)
+
+
+# Fused kernels
+
+
+@pytest.mark.parametrize(
+    ("opt", "has"), [("adamw", True), ("sgd", True), ("lookahead_adamw", True), ("lion", False)]
+)
+def test_optimizers_are_fused_where_they_can_be(opt: str, has: bool) -> None:
+    def build(fused: bool | None) -> Any:
+        optimizer: Any = create_optimizer([{"params": [with_gradient(1.0)]}], opt=opt, fused=fused)
+        return getattr(optimizer, "_base_optimizer", optimizer).defaults.get("fused")
+
+    assert bool(build(None)) == has
+    assert not build(False)
+    if not has:
+        with pytest.raises(ConfigError, match="fused"):
+            build(True)
+
+
+@pytest.mark.parametrize("opt", ["adamw", "sgd", "momentum"])
+def test_fused_steps_are_the_same(opt: str) -> None:
+    results = []
+    for fused in (True, False):
+        parameter = with_gradient(3.0)
+        optimizer = create_optimizer([{"params": [parameter]}], opt=opt, lr=0.1, fused=fused)
+        for _ in range(3):
+            optimizer.step()
+        results.append(parameter.detach())
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("earlier", [None, True])
+def test_run_continues_with_other_kernels(earlier: bool | None) -> None:
+    from d2timm.engine.optimizer_options import apply_changed_options, options_of
+
+    first, second = with_gradient(3.0), with_gradient(3.0)
+    old = create_optimizer([{"params": [first]}], opt="adamw", lr=0.1, fused=bool(earlier))
+    new = create_optimizer([{"params": [second]}], opt="adamw", lr=0.1, fused=not earlier)
+    given = options_of(old), options_of(new)
+    old.step()
+    second.data.copy_(first.data)
+    new.load_state_dict(old.state_dict())
+    apply_changed_options(new, *given)
+    assert bool(new.param_groups[0]["fused"]) == (not earlier)
+    old.step()
+    new.step()
+    torch.testing.assert_close(second, first)
 
 
 # By name

@@ -370,10 +370,10 @@ def test_diverging_run_fails_its_job(
     run_job(tree, folder)
     record = result(folder)
     assert record.status == "failed"
-    assert str(record.error).startswith("FloatingPointError: ")
+    assert "Inf/NaN" in str(record.error)
     assert record.model_name == "test_efficientnet"
     assert record.max_iter == 4
-    assert "Traceback" in capsys.readouterr().err
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

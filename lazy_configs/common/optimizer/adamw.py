@@ -14,5 +14,6 @@ optimizer = L(create_optimizer)(
     lr="${data.settings.${data.name}.lr}",
     weight_decay=0.05,
     clip_norm=1.0,
+    fused="${oc.select:train.fused,null}",
     betas=None,  # None: the default of the optimizer, (0.9, 0.999) for AdamW
 )

@@ -10,6 +10,10 @@ train = dict(
     accumulate=1,  # batches per step of the optimizer, which counts as one iteration
     reference_batch_size=None,  # images per step for which optimizer.lr is meant, and from which it is scaled
     amp=dict(enabled=_gpu, precision="fp16"),  # automatic mixed precision; bf16 on recent GPUs and the CPU
+    tune="auto",  # measure what is faster on this machine; off; or the folder of a run that has measured it
+    channels_last=None,  # memory format NHWC of all maps; None: as tuned, else NCHW
+    compile=None,  # compile backbone and neck by torch.compile; None: as tuned, else not
+    fused=None,  # update all parameters in one kernel; None: where the optimizer can
     ema=dict(
         enabled=False,  # evaluate an exponential moving average of the weights
         decay=0.999,  # per step

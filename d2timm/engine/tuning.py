@@ -1,0 +1,200 @@
+"""``train.tune``: measure in which way the steps of a run are fastest on this machine.
+
+A run that is long enough takes the images of its first batch, times a copy of the detector in each way that
+may be faster, and keeps what is faster and gives the same losses. It spends a small share of the run on this,
+once for each machine, detector, image size and version: later runs read the result from the cache. A run that
+continues computes as before.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig, OmegaConf
+
+from .. import __version__
+from ..data.loader import TrainLoader
+from ..errors import ConfigError
+from ..runs.record import Record
+from ..utils.files import atomic_write, cache_root
+from ..utils.seeds import seeded
+from ..utils.text import one_line
+from .trainer import PRECISIONS
+from .ways import Ways, apply_ways, compiler_is_missing
+
+__all__ = ["choose_ways"]
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.03  # of the time of a run, which measurements take at most
+STEPS = 4  # of a measurement; the first one is not counted
+GAIN = 0.98  # a way must take less than this share of the time
+TOLERANCE = 0.01  # relative difference of the sum of the losses
+COMPILE_SECONDS = 240.0  # that a compilation is expected to take
+
+
+def choose_ways(cfg: DictConfig, model: Any, loader: Any, record: Record) -> None:
+    """Choose in which ways the steps of a run are computed, apply them, and note them in the record.
+
+    Args:
+        cfg: the tree; ``train.channels_last`` and ``train.compile`` are applied as they are if they are set.
+        model: the detector, on its device; in place.
+        loader: the batches of the training, a ``TrainLoader``; its position stays as it is.
+        record: the record of the run; if it has a result, as that of a run that continues, this is used.
+
+    Raises:
+        ConfigError: ``train.tune`` is not valid, or ``train.compile`` needs a compiler that is missing.
+    """
+    given = {name: cfg.train.get(name) for name in Ways().to_dict()}
+    given = {name: value for name, value in given.items() if value is not None}
+    missing = compiler_is_missing(cfg.train.device)
+    if given.get("compile") and missing:
+        raise ConfigError(f"train.compile=True: {missing}; use train.compile=False")
+    tuned = record.tuning or _tuned(cfg, model, loader, given, missing)
+    ways = Ways.from_dict({**_ways(tuned), **given})
+    record.tuning = {**tuned, "ways": ways.to_dict()}
+    if tuned.get("reason"):
+        logger.info("Steps are computed with %s: %s", ways, tuned["reason"])
+    apply_ways(model, ways)
+
+
+def _ways(tuned: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ways of a result, which may come from a file that somebody has edited."""
+    ways = tuned.get("ways")
+    return ways if isinstance(ways, Mapping) else {}
+
+
+def _tuned(
+    cfg: DictConfig, model: Any, loader: Any, given: Mapping[str, bool], missing: str | None
+) -> dict[str, Any]:
+    """The result of measurements: of another run, from the cache, or new ones."""
+    tune = str(cfg.train.get("tune", "off"))  # configs of earlier versions do not have it
+    if tune == "off":
+        return {}
+    if tune != "auto":
+        return _of_run(Path(tune))
+    if not isinstance(loader, TrainLoader):
+        return {}  # a user's own, which may not give a batch again
+    file = cache_root() / "tuning" / f"{_key(cfg, given)}.json"
+    cached = comm.all_gather(_read(file))[0]
+    if cached:
+        return {**cached, "reason": f"measured before, in {file}"}
+    if SHARE * cfg.train.max_iter < 2 * STEPS:  # for this way and one other
+        return {}
+    measured = _measure(cfg, model, loader, given, missing)
+    if comm.is_main_process():
+        with suppress(OSError):  # a full disk or a read-only home costs later runs a measurement
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as partial:
+                partial.write_text(json.dumps(measured, indent=2))
+    return {**measured, "reason": "measured"}
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """The result that a run has recorded."""
+    record = Record.read(folder) if folder.is_dir() else None
+    if record is None or not record.tuning:
+        raise ConfigError(
+            f"train.tune={folder}: must be auto, off, or the folder of a run whose result.json has a 'tuning'"
+        )
+    return {"ways": _ways(record.tuning), "reason": f"as in {folder}"}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The result in a file of the cache; empty if there is none."""
+    with suppress(OSError, ValueError):
+        content = json.loads(file.read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _key(cfg: DictConfig, given: Mapping[str, bool]) -> str:
+    """All that the speed of a step depends on, as the name of a file."""
+    parts = [
+        (__version__, torch.__version__, torch.get_num_threads(), comm.get_world_size()),
+        torch.cuda.get_device_name() if cfg.train.device != "cpu" else _processor(),
+        OmegaConf.to_container(cfg.model, resolve=True),
+        OmegaConf.to_container(cfg.dataloader.train.mapper, resolve=True),
+        (cfg.dataloader.train.total_batch_size, cfg.train.device, dict(cfg.train.amp), dict(given)),
+    ]
+    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The model of the CPU, and the number of cores of this process."""
+    names = [platform.machine(), platform.processor()]
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names += sorted({line for line in lines if line.startswith(("model name", "flags"))})
+    return f"{names} {len(os.sched_getaffinity(0))}"
+
+
+def _measure(
+    cfg: DictConfig, model: Any, loader: TrainLoader, given: Mapping[str, bool], missing: str | None
+) -> dict[str, Any]:
+    """Time a copy of the detector in each way, and keep those that help."""
+    start = time.perf_counter()
+    batch = loader.batch(0)
+    best = Ways.from_dict(given)
+    seconds, loss = _time(cfg, model, batch, best)
+    trials: list[dict[str, Any]] = [{**best.to_dict(), "seconds": seconds, "loss": loss}]
+    allowed = SHARE * seconds * cfg.train.max_iter
+    for name, expected in (("channels_last", 0.0), ("compile", COMPILE_SECONDS)):
+        left = allowed - (time.perf_counter() - start)
+        if name in given or comm.all_gather(left)[0] < expected + STEPS * seconds:
+            continue
+        if name == "compile" and missing:
+            logger.info("Nothing is compiled: %s", missing)
+            continue
+        ways = replace(best, **{name: True})
+        try:
+            tried, value = _time(cfg, model, batch, ways)
+        except (RuntimeError, NotImplementedError) as error:
+            trials.append({**ways.to_dict(), "error": one_line(error, with_type=True)})
+            continue
+        trials.append({**ways.to_dict(), "seconds": tried, "loss": value})
+        logger.info("A step with %s takes %.3f s, with %s %.3f s", ways, tried, best, seconds)
+        if tried < GAIN * seconds and abs(value - loss) <= TOLERANCE * abs(loss):
+            best, seconds = ways, tried
+    return {"ways": best.to_dict(), "trials": trials, "cost_seconds": time.perf_counter() - start}
+
+
+def _time(cfg: DictConfig, model: Any, batch: Any, ways: Ways) -> tuple[float, float]:
+    """Seconds of a step without the optimizer, and the sum of its losses; means over the processes."""
+    trial = copy.deepcopy(model).train()
+    apply_ways(trial, ways)
+    precision = cfg.train.amp.get("precision", "fp16") if cfg.train.amp.enabled else None
+    dtype = PRECISIONS[precision] if precision else None
+    device = torch.device(cfg.train.device)
+    seconds = []
+    loss = torch.zeros(())
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        with seeded(0), EventStorage():
+            if device.type == "cuda":
+                torch.cuda.manual_seed_all(0)  # each step of the training seeds it as well
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                losses: dict[str, torch.Tensor] = trial(batch)
+            loss = torch.stack([*losses.values()]).sum()
+            loss.backward()
+        value = float(loss)  # waits for the device
+        seconds.append(time.perf_counter() - start)
+        trial.zero_grad()
+    own = (statistics.median(seconds[1:]), value)
+    means = [statistics.fmean(each) for each in zip(*comm.all_gather(own), strict=True)]
+    return means[0], means[1]
