@@ -38,7 +38,10 @@ def as_numbers(values: Any) -> list[float] | None:
         values = [as_number(value) for value in values]
         if None in values:
             return None
-    return [float(v) for v in values] if all(-LARGEST < v < LARGEST for v in values) else None
+    if values and not (min(values) > -LARGEST and max(values) < LARGEST):
+        return None
+    numbers = [*map(float, values)]
+    return numbers if isfinite(sum(numbers)) else None  # min and max do not see each NaN
 
 
 def as_flag(value: Any) -> bool | None:
