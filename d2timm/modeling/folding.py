@@ -107,11 +107,13 @@ def fold_norms(module: nn.Module, channels: int = 3) -> int:
 
 def _pairs(module: nn.Module, channels: int) -> list[tuple[Any, Any]]:
     """Each convolution whose only reader is a norm, and this norm, whose only source it is."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensors, so that no id is used twice
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensors, so that their ids are not used again
+    reads = _Reads()
     sources: dict[nn.Module, list[nn.Module | None]] = defaultdict(list)
 
     def note_output(conv: nn.Module, inputs: Any, output: Tensor) -> None:
         made[id(output)] = (conv, output)
+        reads.counts[id(output)] = 0  # those of an earlier tensor, which had the same id
 
     def note_input(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         sources[norm].append(made[id(inputs[0])][0] if id(inputs[0]) in made else None)
@@ -120,7 +122,6 @@ def _pairs(module: nn.Module, channels: int) -> list[tuple[Any, Any]]:
     hooks += [m.register_forward_pre_hook(note_input) for m in module.modules() if type(m) in FOLDED]
     training, parameter = module.training, next(module.parameters())
     image = parameter.new_zeros(1, channels, TRIAL_SIDE, TRIAL_SIDE)
-    reads = _Reads()
     try:
         with torch.no_grad(), reads:
             module.eval()(image)

@@ -88,6 +88,15 @@ def test_outputs_and_gradients_stay_the_same(model_name: str, norm: str) -> None
             torch.testing.assert_close(b, a)
 
 
+@pytest.mark.parametrize(
+    ("model_name", "kept"), [("resnet50", 0), ("test_efficientnet", 0), ("resnetv2_18", 8)]
+)
+def test_all_norms_behind_a_convolution_are_folded(model_name: str, kept: int) -> None:
+    backbone = TimmBackbone(model_name)
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert fold_norms(backbone) == len(norms) - kept
+
+
 def test_names_and_values_of_the_state_stay_the_same() -> None:
     plain = with_statistics(TimmBackbone("test_resnet"))
     folded = copy.deepcopy(plain)
