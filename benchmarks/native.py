@@ -58,16 +58,20 @@ def _name(name: str) -> str:
     return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
-def batch(images: int, height: int, width: int, objects: int = 8) -> list[dict[str, Any]]:
-    """Random images with boxes and rectangular masks of 20 to 120 pixels."""
+def batch(
+    images: int, height: int, width: int, objects: int = 8, classes: int = CLASSES
+) -> list[dict[str, Any]]:
+    """Random images with boxes and rectangular masks, of 1/32 to 1/4 of the shorter side."""
+    side = min(height, width)
     random = np.random.RandomState(0)
     entries = []
     for _ in range(images):
-        low = random.randint(0, (width - 130, height - 130), (objects, 2))
-        boxes = np.concatenate([low, low + random.randint(20, 120, (objects, 2))], 1).astype(np.float32)
+        low = random.randint(0, (width - side // 4, height - side // 4), (objects, 2))
+        sizes = random.randint(side // 32, side // 4, (objects, 2))
+        boxes = np.concatenate([low, low + sizes], 1).astype(np.float32)
         corners = [np.float64([x0, y0, x1, y0, x1, y1, x0, y1]) for x0, y0, x1, y1 in boxes]
         instances = Instances((height, width), gt_boxes=Boxes(Tensor(boxes)))
-        instances.gt_classes = torch.tensor(random.randint(0, CLASSES, objects))
+        instances.gt_classes = torch.tensor(random.randint(0, classes, objects))
         instances.gt_masks = PolygonMasks([[polygon] for polygon in corners])
         pixels = torch.tensor(random.randint(0, 255, (3, height, width)), dtype=torch.uint8)
         entries.append({"image": pixels, "instances": instances, "height": height, "width": width})

@@ -56,6 +56,7 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
         "best_iterations": None,
         "skipped": {},
         "notes": [],
+        "tuning": {},
         "times_back": 0,
         "stopped": None,
         "error": None,
