@@ -27,14 +27,16 @@ from d2timm.engine.optim import build_optimizer
 from d2timm.engine.trainer import PRECISIONS, build_trainer
 from d2timm.engine.ways import Ways, apply_ways
 from d2timm.utils.quiet import silence
+from d2timm.utils.seeds import seed_generators
+
+SEED = 0
 
 
 def trainers(options: argparse.Namespace) -> dict[str, SimpleTrainer]:
     cfg, ours, native = both(options.device)
-    cfg.train.amp.enabled, cfg.train.amp.precision = (
-        options.precision is not None,
-        options.precision or "fp16",
-    )
+    cfg.train.seed = SEED
+    cfg.train.amp.enabled = options.precision is not None
+    cfg.train.amp.precision = options.precision or "fp16"
     apply_ways(ours, Ways(options.channels_last, options.compile))
     data = batch(options.images, *options.size)
     rate = cfg.optimizer.lr * options.images / cfg.train.reference_batch_size
@@ -53,7 +55,7 @@ def step(trainer: SimpleTrainer, number: int, device: str) -> float:
     trainer.iter = trainer.storage.iter = number
     start = time.perf_counter()
     with trainer.storage:
-        torch.manual_seed(number)
+        seed_generators(SEED, number, 0, 0)  # as our trainer does: both sample the same proposals
         trainer.run_step()
     if device != "cpu":
         torch.cuda.synchronize()
