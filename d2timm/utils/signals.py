@@ -55,7 +55,6 @@ class StopSignals:
         self.received: int | None = None
         self._since = 0.0
         self._held = 0
-        self._process = 0
         self._on_signal: Callable[[int], None] | None = None
 
     @contextmanager
@@ -81,15 +80,12 @@ class StopSignals:
 
     def install(self) -> None:
         """Install the handlers, once more after other code has replaced or blocked them."""
-        self._process = os.getpid()
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            _end(number)
-        elif self.received is None:
+        if self.received is None:
             self.received, self._since = number, time.monotonic()
             if self._on_signal:
                 self._on_signal(number)
@@ -129,6 +125,20 @@ class StopSignals:
             self._held -= 1
             raise
         self.release()
+
+
+def _forget_handlers() -> None:
+    """Let signals end a process that was forked while they were handled.
+
+    A handler in Python would not do: that of a signal just before a process waits for a lock, as the workers
+    of a pool do, runs after the wait, which may never end.
+    """
+    for number in STOP_SIGNALS:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), StopSignals):
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget_handlers)
 
 
 def _end(number: int) -> None:

@@ -44,6 +44,17 @@ def test_held_part_is_completed() -> None:
     assert signals.received == signal.SIGTERM
 
 
+def test_forked_process_has_no_handler_that_a_wait_could_delay() -> None:
+    def check() -> None:
+        sys.exit(any(signal.getsignal(number) != signal.SIG_DFL for number in STOP_SIGNALS))
+
+    with StopSignals().handled():
+        process = multiprocessing.get_context("fork").Process(target=check)
+        process.start()
+        process.join(30)
+    assert process.exitcode == 0
+
+
 def test_forked_process_ends_as_without_a_handler() -> None:
     signals = StopSignals()
     with signals.handled(), signals.held():
