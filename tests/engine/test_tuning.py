@@ -89,11 +89,14 @@ def test_the_faster_way_with_the_same_losses_is_taken(
 
 
 def test_compilation_is_tried_in_long_runs_only(
-    compose: Compose, timed: Callable[[Times], Timed], monkeypatch: pytest.MonkeyPatch
+    compose: Compose,
+    timed: Callable[[Times], Timed],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     times = {SLOW: (1.0, 3.0), NHWC: (1.2, 3.0), COMPILED: (0.7, 3.0)}
     for iterations, expected in ((1000, SLOW), (100_000, COMPILED)):
-        monkeypatch.setenv("D2TIMM_CACHE", str(iterations))
+        monkeypatch.setenv("D2TIMM_CACHE", str(tmp_path / str(iterations)))
         timed(times)
         assert ways_of(tune(compose(iterations=iterations))) == expected
 
