@@ -39,8 +39,7 @@ def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
         cfg = copy.deepcopy(cfg)
         cfg.model.backbone.bottom_up.update(pretrained=False, checkpoint_path=None)
     model: Any = instantiate(cfg.model)
-    bottom_up = model.backbone.bottom_up
-    fold_norms(bottom_up, bottom_up.spec.channels)
+    fold_norms(model.backbone.bottom_up, len(model.pixel_mean))
     use_fast_roi_align(model)
     return model.to(cfg.train.device)  # type: ignore[no-any-return]
 

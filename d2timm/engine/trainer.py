@@ -32,6 +32,7 @@ __all__ = [
     "build_trainer",
     "on_nan",
     "out_of_memory_explained",
+    "precision_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -258,19 +259,23 @@ def build_trainer(
     train: DictConfig, model: nn.Module, loader: Iterable[Any], optimizer: torch.optim.Optimizer
 ) -> Trainer:
     """Build the trainer that the node ``train`` configures."""
-    precision = train.amp.get("precision", "fp16") if train.amp.enabled else None
     seed = None if train.seed is None or train.seed < 0 else train.seed
     return Trainer(
         model,
         loader,
         optimizer,
         train.get("accumulate", 1),
-        precision,
+        precision_of(train),
         seed,
         on_nan(train).skip,
         bool(train.get("split_on_oom")),
         train.get("log_period", 1),
     )
+
+
+def precision_of(train: DictConfig) -> str | None:
+    """One of ``PRECISIONS``, or None for float32; configs of version 0.1 know fp16 only."""
+    return train.amp.get("precision", "fp16") if train.amp.enabled else None
 
 
 def on_nan(train: DictConfig) -> OnNan:

@@ -99,6 +99,8 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
     describe_model(record, cfg, model)
     loader = instantiate(cfg.dataloader.train)
     choose_ways(cfg, model, loader, record)
+    if main:
+        record.try_write(folder)  # before any checkpoint, so that a run that continues computes as before
     optimizer = build_optimizer(cfg, model, on_nan(cfg.train).lr_factor ** record.times_back)
     parallel = create_ddp_model(model, **_ddp_options(cfg.train))
     trainer = build_trainer(cfg.train, parallel, loader, optimizer)

@@ -34,7 +34,7 @@ from ..runs.record import Record
 from ..utils.files import atomic_write, cache_root
 from ..utils.seeds import seeded
 from ..utils.text import one_line
-from .trainer import PRECISIONS
+from .trainer import PRECISIONS, precision_of
 from .ways import Ways, apply_ways, compiler_is_missing
 
 __all__ = ["choose_ways"]
@@ -178,7 +178,7 @@ def _time(cfg: DictConfig, model: Any, batch: Any, ways: Ways) -> tuple[float, f
     """Seconds of a step without the optimizer, and the sum of its losses; means over the processes."""
     trial = copy.deepcopy(model).train()
     apply_ways(trial, ways)
-    precision = cfg.train.amp.get("precision", "fp16") if cfg.train.amp.enabled else None
+    precision = precision_of(cfg.train)
     dtype = PRECISIONS[precision] if precision else None
     device = torch.device(cfg.train.device)
     seconds = []

@@ -166,6 +166,23 @@ def test_folder_of_a_run_gives_its_ways(compose: Compose, tmp_path: Path) -> Non
             tune(compose(f"train.tune={wrong}"))
 
 
+def test_ways_are_recorded_before_the_first_step(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from d2timm.engine.trainer import Trainer
+
+    class Killed(BaseException):
+        pass
+
+    def kill(self: Any) -> None:
+        raise Killed(json.loads((tmp_path / "run" / "result.json").read_text())["tuning"]["ways"])
+
+    monkeypatch.setattr(Trainer, "run_step", kill)
+    with pytest.raises(Killed) as killed:
+        run(compose("train.channels_last=True", iterations=2))
+    assert killed.value.args[0] == NHWC.to_dict()
+
+
 def test_measurement_leaves_the_run_as_it_was(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
