@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     silence()
     _, ours, native = both(options.device)
-    apply_ways(ours, Ways(options.channels_last))
+    apply_ways(ours, Ways(options.channels_last), max(options.size))
     image = batch(1, *options.size)
     rounds = []
     with torch.inference_mode():

@@ -78,7 +78,7 @@ def detector(name: str, ways: Ways, options: argparse.Namespace) -> dict[str, An
     torch.manual_seed(0)
     cfg = config(name, options)
     model: Any = build_model(cfg)
-    apply_ways(model, ways)
+    apply_ways(model, ways, max(options.size))
     data = batch(options.images, *options.size)
     trainer = build_trainer(cfg.train, model, itertools.repeat(data), build_optimizer(cfg, model))
     trainer.storage = EventStorage()

@@ -37,7 +37,7 @@ def trainers(options: argparse.Namespace) -> dict[str, SimpleTrainer]:
     cfg.train.seed = SEED
     cfg.train.amp.enabled = options.precision is not None
     cfg.train.amp.precision = options.precision or "fp16"
-    apply_ways(ours, Ways(options.channels_last, options.compile))
+    apply_ways(ours, Ways(options.channels_last, options.compile), max(options.size))
     data = batch(options.images, *options.size)
     rate = cfg.optimizer.lr * options.images / cfg.train.reference_batch_size
     cfg.train.reference_batch_size, cfg.optimizer.lr = None, rate

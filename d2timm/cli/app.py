@@ -95,6 +95,7 @@ def _main(arguments: list[str], prog: str | None) -> int:
 
 
 def _run(command: ModuleType, options: argparse.Namespace) -> int:
+    from ..utils.imports import without_compiler
     from ..utils.quiet import silence
 
     silence()
@@ -103,7 +104,7 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
 
         trust(*packages)
     try:
-        with StopSignals().handled():
+        with StopSignals().handled(), without_compiler():
             return int(command.run(options))
     except ConfigError as error:
         for note in getattr(error, "__notes__", []):

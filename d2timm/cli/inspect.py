@@ -44,13 +44,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from ..utils.imports import import_quickly, without_compiler
+    from ..utils.imports import import_quickly
 
-    with without_compiler():
-        import_quickly("d2timm.backbone.description")
-        from ..backbone.description import describe, on_meta
+    import_quickly("d2timm.backbone.description")
+    from ..backbone.description import describe, on_meta
 
-        description = describe(on_meta(options.name), options.size)
+    description = describe(on_meta(options.name), options.size)
     print(json.dumps(dataclasses.asdict(description), indent=2) if options.json else description)
     return 0
 

@@ -23,7 +23,7 @@ from .datasets.panoptic import read_semantic
 from .objects import transform_objects
 from .resizing import AugInput, to_tensor
 
-__all__ = ["Mapper", "check_augmentations", "mask_format", "test_size"]
+__all__ = ["Mapper", "check_augmentations", "largest_size", "mask_format"]
 
 HEIGHT, WIDTH = 480, 640  # pixels of an image, where any will do
 MIN_SIDE = 1e-5  # pixels; smaller boxes are empty, as in detectron2
@@ -66,12 +66,12 @@ def check_augmentations(mapper: Any, place: str) -> None:
         ) from error
 
 
-def test_size(mapper: Any) -> tuple[int, int]:
-    """Short and long side, in pixels, of the largest image in evaluation.
+def largest_size(mapper: Any) -> tuple[int, int]:
+    """Short and long side, in pixels, of the largest image that a mapper gives.
 
     Args:
-        mapper: the node ``dataloader.test.mapper`` of a config; if its first augmentation does not resize
-            images, their size is unknown, and a usual one is returned.
+        mapper: a node such as ``dataloader.test.mapper``; if its first augmentation does not resize images,
+            their size is unknown, and a usual one is returned.
     """
     resize: Any = mapper.augmentations[0] if mapper.augmentations else {}
     edges = resize.get("short_edge_length") or 0

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config.build import instantiate
 from ..data.checks.findings import Findings
 from ..data.columns import Columns
-from ..data.mapper import test_size
+from ..data.mapper import largest_size
 
 __all__ = ["add_beyond_limits", "common_folder"]
 
@@ -42,7 +42,7 @@ def add_beyond_limits(findings: Findings, cfg: DictConfig, columns: Columns, fol
     if anchor is None:
         return
     sides = np.sqrt(columns.boxes[:, 2:].prod(axis=1))
-    scales = _scales(columns, *test_size(cfg.dataloader.test.mapper))
+    scales = _scales(columns, *largest_size(cfg.dataloader.test.mapper))
     tiny = np.flatnonzero(objects & (2 * sides * scales[images] < anchor))
     samples = (f"{sides[number]:.0f} pixels in {name(int(images[number]))}" for number in tiny)
     findings.add_first("tiny_object", len(tiny), samples)

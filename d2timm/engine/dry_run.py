@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from ..backbone.description import count_parameters, levels, multiply_adds, table_of_levels
 from ..data.catalog import resolve_name, splits_of
-from ..data.mapper import test_size
+from ..data.mapper import largest_size
 from ..data.paths import SPLITS
 from ..errors import ConfigError
 from ..utils.sizes import Size, round_up
@@ -37,7 +37,7 @@ def summarize(cfg: DictConfig, model: Any) -> str:
         [
             f"{spec.model_name}, native size {native}, route: {spec.input_spec}",
             table_of_levels(levels(model.backbone.bottom_up)),
-            _table_of_parts(model, test_size(cfg.dataloader.test.mapper)),
+            _table_of_parts(model, largest_size(cfg.dataloader.test.mapper)),
             "\n  ".join(["data", *_data(cfg)]),
             "\n  ".join(["schedule", *_schedule(cfg)]),
         ]

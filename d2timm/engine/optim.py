@@ -11,13 +11,6 @@ from typing import Annotated, Any, TypeAlias
 
 import torch
 from omegaconf import DictConfig
-from timm.optim import (
-    create_optimizer_v2,
-    get_optimizer_class,
-    get_optimizer_info,
-    list_optimizers,
-    param_groups_weight_decay,
-)
 from torch import nn
 
 from ..backbone.timm_backbone import TimmBackbone
@@ -25,9 +18,19 @@ from ..config.build import instantiate
 from ..errors import ConfigError
 from ..utils.bounds import Bounds
 from ..utils.checks import suggest
+from ..utils.imports import hidden
 from ..utils.targets import config_target
 from ..utils.text import one_line
 from .schedules import images_per_step
+
+with hidden("torch.distributed.tensor"):  # Muon knows it, and it imports SymPy, which takes long
+    from timm.optim import (
+        create_optimizer_v2,
+        get_optimizer_class,
+        get_optimizer_info,
+        list_optimizers,
+        param_groups_weight_decay,
+    )
 
 __all__ = [
     "build_optimizer",

@@ -50,7 +50,7 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     import_quickly("d2timm.engine.process")
     from ..config.build import build_on_meta, resolve_dataset
     from ..data.catalog import tasks_of
-    from ..data.mapper import check_augmentations, test_size
+    from ..data.mapper import check_augmentations, largest_size
     from .batch_norms import check_batch_norms
     from .dry_run import summarize, trial_image
     from .launch import is_first_process, launch, num_processes
@@ -67,7 +67,7 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
         model = build_on_meta(cfg)
         print(summarize(cfg, model))
         if not options.eval_only:
-            image = trial_image(test_size(cfg.dataloader.test.mapper), model)
+            image = trial_image(largest_size(cfg.dataloader.test.mapper), model)
             check_batch_norms(cfg, model, image, num_processes(options))
         return
     check_folder(Path(cfg.train.output_dir), "train.output_dir")
@@ -93,7 +93,7 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
     import torch
 
     from ..backbone.description import multiply_adds
-    from ..data.mapper import test_size
+    from ..data.mapper import largest_size
     from ..inference.tta import tta_of
     from .batch_norms import check_batch_norms
     from .dry_run import trial_image
@@ -116,7 +116,7 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
         tta_of(
             cfg.train.tta, cfg.dataloader.test.mapper, model
         )  # raises if TTA does not support the detector
-    image = trial_image(test_size(cfg.dataloader.test.mapper), model)
+    image = trial_image(largest_size(cfg.dataloader.test.mapper), model)
     if not options.eval_only:
         check_batch_norms(cfg, model, image, num_processes(options))
     return Record(command=command, multiply_adds=multiply_adds(model.backbone, image))

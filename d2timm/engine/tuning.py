@@ -28,7 +28,9 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
 from .. import __version__
+from ..config.lazy import to_plain
 from ..data.loader import TrainLoader
+from ..data.mapper import largest_size
 from ..errors import ConfigError
 from ..runs.record import Record
 from ..utils.files import atomic_write, cache_root
@@ -42,8 +44,9 @@ __all__ = ["choose_ways"]
 logger = logging.getLogger(__name__)
 
 SHARE = 0.03  # of the time of a run, which measurements take at most
-STEPS = 4  # of a measurement; the first one is not counted
-GAIN = 0.98  # a way must take less than this share of the time
+FEWEST = 500  # iterations of a run that gains more by measurements than they take
+STEPS = 4  # in each of two ways that are compared; the first ones are not counted
+GAIN = 0.95  # a way must take less than this share of the time
 TOLERANCE = 0.01  # relative difference of the sum of the losses
 COMPILE_SECONDS = 240.0  # that a compilation is expected to take
 
@@ -70,7 +73,7 @@ def choose_ways(cfg: DictConfig, model: Any, loader: Any, record: Record) -> Non
     record.tuning = {**tuned, "ways": ways.to_dict()}
     if tuned.get("reason"):
         logger.info("Steps are computed with %s: %s", ways, tuned["reason"])
-    apply_ways(model, ways)
+    apply_ways(model, ways, max(largest_size(cfg.dataloader.train.mapper)))
 
 
 def _ways(tuned: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,7 +97,7 @@ def _tuned(
     cached = comm.all_gather(_read(file))[0]
     if cached:
         return {**cached, "reason": f"measured before, in {file}"}
-    if SHARE * cfg.train.max_iter < 2 * STEPS:  # for this way and one other
+    if cfg.train.max_iter < FEWEST:
         return {}
     measured = _measure(cfg, model, loader, given, missing)
     if comm.is_main_process():
@@ -128,11 +131,11 @@ def _key(cfg: DictConfig, given: Mapping[str, bool]) -> str:
     parts = [
         (__version__, torch.__version__, torch.get_num_threads(), comm.get_world_size()),
         torch.cuda.get_device_name() if cfg.train.device != "cpu" else _processor(),
-        OmegaConf.to_container(cfg.model, resolve=True),
-        OmegaConf.to_container(cfg.dataloader.train.mapper, resolve=True),
+        to_plain(OmegaConf.to_container(cfg.model, resolve=True)),
+        to_plain(OmegaConf.to_container(cfg.dataloader.train.mapper, resolve=True)),
         (cfg.dataloader.train.total_batch_size, cfg.train.device, dict(cfg.train.amp), dict(given)),
     ]
-    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
@@ -147,54 +150,90 @@ def _processor() -> str:
 def _measure(
     cfg: DictConfig, model: Any, loader: TrainLoader, given: Mapping[str, bool], missing: str | None
 ) -> dict[str, Any]:
-    """Time a copy of the detector in each way, and keep those that help."""
+    """Time copies of the detector in pairs of ways, and keep those ways that help."""
     start = time.perf_counter()
     batch = loader.batch(0)
-    best = Ways.from_dict(given)
-    seconds, loss = _time(cfg, model, batch, best)
-    trials: list[dict[str, Any]] = [{**best.to_dict(), "seconds": seconds, "loss": loss}]
-    allowed = SHARE * seconds * cfg.train.max_iter
+    best = _Trial(cfg, model, batch, Ways.from_dict(given))
+    for _ in range(2):
+        best.step()
+    trials: list[dict[str, Any]] = []
+    allowed = SHARE * best.seconds[-1] * cfg.train.max_iter
     for name, expected in (("channels_last", 0.0), ("compile", COMPILE_SECONDS)):
         left = allowed - (time.perf_counter() - start)
-        if name in given or comm.all_gather(left)[0] < expected + STEPS * seconds:
+        if name in given or comm.all_gather(left)[0] < expected + 2 * STEPS * best.seconds[-1]:
             continue
         if name == "compile" and missing:
             logger.info("Nothing is compiled: %s", missing)
             continue
-        ways = replace(best, **{name: True})
+        ways = replace(best.ways, **{name: True})
         try:
-            tried, value = _time(cfg, model, batch, ways)
+            tried = _Trial(cfg, model, batch, ways)
+            ratio = _compare(best, tried)
         except (RuntimeError, NotImplementedError) as error:
             trials.append({**ways.to_dict(), "error": one_line(error, with_type=True)})
             continue
-        trials.append({**ways.to_dict(), "seconds": tried, "loss": value})
-        logger.info("A step with %s takes %.3f s, with %s %.3f s", ways, tried, best, seconds)
-        if tried < GAIN * seconds and abs(value - loss) <= TOLERANCE * abs(loss):
-            best, seconds = ways, tried
-    return {"ways": best.to_dict(), "trials": trials, "cost_seconds": time.perf_counter() - start}
+        trials += [best.result(), tried.result()]
+        logger.info("A step with %s takes %.2f of the time with %s", ways, ratio, best.ways)
+        if ratio < GAIN and abs(tried.loss - best.loss) <= TOLERANCE * abs(best.loss):
+            best = tried
+    return {"ways": best.ways.to_dict(), "trials": trials, "cost_seconds": time.perf_counter() - start}
 
 
-def _time(cfg: DictConfig, model: Any, batch: Any, ways: Ways) -> tuple[float, float]:
-    """Seconds of a step without the optimizer, and the sum of its losses; means over the processes."""
-    trial = copy.deepcopy(model).train()
-    apply_ways(trial, ways)
-    precision = precision_of(cfg.train)
-    dtype = PRECISIONS[precision] if precision else None
-    device = torch.device(cfg.train.device)
-    seconds = []
-    loss = torch.zeros(())
+def _compare(best: _Trial, tried: _Trial) -> float:
+    """The time of a step in one way as a share of that in another, whose steps take turns."""
+    best.seconds.clear()
     for _ in range(STEPS):
+        for trial in (best, tried):
+            trial.step()
+    tried.seconds.pop(0)  # which may compile
+    shares = [own / other for own, other in zip(tried.seconds, best.seconds[1:], strict=True)]
+    return statistics.median(shares)
+
+
+class _Trial:
+    """A copy of a detector that computes steps without the optimizer, always with the same batch.
+
+    Args:
+        cfg: the tree.
+        model: the detector.
+        batch: its images.
+        ways: how the copy computes.
+
+    Attributes:
+        seconds: of each step, means over the processes.
+        loss: the sum of the losses, the same.
+    """
+
+    def __init__(self, cfg: DictConfig, model: Any, batch: Any, ways: Ways) -> None:
+        self.ways, self.batch = ways, batch
+        self.model = copy.deepcopy(model).train()
+        apply_ways(self.model, ways, max(largest_size(cfg.dataloader.train.mapper)))
+        self.device = torch.device(cfg.train.device)
+        precision = precision_of(cfg.train)
+        self.dtype = PRECISIONS[precision] if precision else None
+        self.seconds: list[float] = []
+        self.loss = 0.0
+
+    def step(self) -> None:
+        """Compute the losses and the gradients."""
+        means = [statistics.fmean(each) for each in zip(*comm.all_gather(self._measure()), strict=True)]
+        self.seconds.append(means[0])
+        self.loss = means[1]
+
+    def _measure(self) -> tuple[float, float]:
+        """Seconds of a step of this process, and the sum of its losses."""
         start = time.perf_counter()
         with seeded(0), EventStorage():
-            if device.type == "cuda":
+            if self.device.type == "cuda":
                 torch.cuda.manual_seed_all(0)  # each step of the training seeds it as well
-            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                losses: dict[str, torch.Tensor] = trial(batch)
-            loss = torch.stack([*losses.values()]).sum()
-            loss.backward()
-        value = float(loss)  # waits for the device
-        seconds.append(time.perf_counter() - start)
-        trial.zero_grad()
-    own = (statistics.median(seconds[1:]), value)
-    means = [statistics.fmean(each) for each in zip(*comm.all_gather(own), strict=True)]
-    return means[0], means[1]
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                losses: dict[str, torch.Tensor] = self.model(self.batch)
+            total = torch.stack([*losses.values()]).sum()
+            total.backward()
+        loss = total.item()  # waits for the device
+        self.model.zero_grad()
+        return time.perf_counter() - start, loss
+
+    def result(self) -> dict[str, Any]:
+        """What the record of a run says about it."""
+        return {**self.ways.to_dict(), "seconds": statistics.median(self.seconds), "loss": self.loss}

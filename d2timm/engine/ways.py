@@ -12,6 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbone.timm_backbone import TimmBackbone
+from ..utils.sizes import ceil_div, round_up
 
 __all__ = ["Ways", "apply_ways", "compiler_is_missing"]
 
@@ -19,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"  # of torch.compile
 COMPILERS = ("c++", "g++", "clang++")
+SIDES = 5  # to which images are padded, for models that are compiled for each size
+MOST_GRAPHS = 2 * SIDES**2  # in training and in evaluation
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Ways:
     Attributes:
         channels_last: maps and weights have the memory format NHWC from the backbone to the convolutional
             heads.
-        compile: ``torch.compile`` compiles backbone and neck, for images of any size.
+        compile: ``torch.compile`` compiles backbone and neck, for images of any size or of a few sizes.
     """
 
     channels_last: bool = False
@@ -48,19 +54,59 @@ class Ways:
         return ", ".join(f"{name}={value}" for name, value in self.to_dict().items())
 
 
-def apply_ways(model: Any, ways: Ways) -> None:
+def apply_ways(model: Any, ways: Ways, longest: int) -> None:
     """Let a detector compute in these ways, in place; names, shapes and values of its state stay the same.
 
     Args:
         model: the detector, on its device, not yet distributed.
         ways: those in which it computes from now on.
+        longest: the longest side of its images in pixels.
     """
+    backbone = model.backbone
     if ways.channels_last:
         model.to(memory_format=torch.channels_last)
-        model.backbone.register_forward_pre_hook(_to_channels_last)
+        backbone.register_forward_pre_hook(_to_channels_last)
     if ways.compile:
-        # one graph for all sizes: one for each would be compiled anew again and again
-        model.backbone.compile(dynamic=True, backend=BACKEND)
+        # timm's Kron lifts the limit, after which nothing is compiled any more
+        torch._dynamo.config.recompile_limit = MOST_GRAPHS
+        per_size = _computes_per_size(backbone.bottom_up)
+        backbone.compile(dynamic=not per_size, backend=BACKEND)
+        if per_size and not backbone.padding_constraints.get("square_size"):
+            step = round_up(ceil_div(longest, SIDES), backbone.size_divisibility or 1)
+            backbone._compiled_call_impl = _Padding(backbone, step)
+
+
+def _computes_per_size(bottom_up: Any) -> bool:
+    """Whether a model is another graph for each image size: it interpolates embeddings, or is a twin."""
+    if not isinstance(bottom_up, TimmBackbone):
+        return False
+    interpolates = [getattr(module, "dynamic_img_size", False) for module in bottom_up.model.modules()]
+    kwargs = dict(bottom_up.spec.kwargs)
+    return bool(bottom_up.spec.input_spec.multisize or kwargs.get("dynamic_img_size") or any(interpolates))
+
+
+class _Padding:
+    """Calls a compiled backbone with images that it pads to few sizes, and crops its maps.
+
+    As for images that are padded to the largest of their batch, this changes features next to the padding.
+
+    Args:
+        backbone: the backbone.
+        step: sides are padded to multiples of this many pixels.
+    """
+
+    def __init__(self, backbone: Any, step: int) -> None:
+        self.compiled, self.step = backbone._compiled_call_impl, step
+        self.strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        height, width = images.shape[-2:]
+        padding = (0, round_up(width, self.step) - width, 0, round_up(height, self.step) - height)
+        maps: dict[str, Tensor] = self.compiled(F.pad(images, padding))
+        return {
+            name: x[..., : ceil_div(height, self.strides[name]), : ceil_div(width, self.strides[name])]
+            for name, x in maps.items()
+        }
 
 
 def compiler_is_missing(device: str) -> str | None:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..config.build import instantiate
-from ..data.mapper import test_size
+from ..data.mapper import largest_size
 from ..data.resizing import AugInput, to_tensor
 from ..errors import ConfigError
 from ..utils.images import read_image
@@ -51,7 +51,7 @@ def tta_of(tta: DictConfig, mapper: DictConfig, model: nn.Module) -> nn.Module:
         model: the detector.
     """
     options = {str(key): value for key, value in tta.items() if key != "enabled"}
-    return with_tta(model, *test_size(mapper), instantiate(mapper.image_format), **options)
+    return with_tta(model, *largest_size(mapper), instantiate(mapper.image_format), **options)
 
 
 def with_tta(

@@ -12,11 +12,15 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-__all__ = ["import_quickly", "without_compiler"]
+__all__ = ["hidden", "import_quickly", "without_compiler"]
 
 #: Packages that timm imports wherever they are installed, and that nothing here uses through timm
 UNUSED = ("wandb",)
 COMPILER = "torch._dynamo"
+CONFIG = f"{COMPILER}.config"
+DEFERRED = (COMPILER, f"{COMPILER}.utils", CONFIG)
+#: Compiled with nanobind, which at the end prints what of them the garbage collector has not freed
+COUNTED = ("triton", "onnx")
 
 
 def import_quickly(*modules: str) -> None:
@@ -31,7 +35,7 @@ def import_quickly(*modules: str) -> None:
     """
     if all(module in sys.modules for module in modules):
         return
-    with _collector_off(), _hidden(UNUSED):
+    with _collector_off(), hidden(*UNUSED):
         for module in modules:
             importlib.import_module(module)
 
@@ -47,37 +51,46 @@ def _collector_off() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        atexit.register(gc.unfreeze)  # compiled libraries complain at the end about what is never freed
+        atexit.register(_unfreeze)
         gc.enable()
 
 
+def _unfreeze() -> None:
+    """Let the last pass of the garbage collector, which takes a second, visit everything if it must."""
+    if any(package in sys.modules for package in COUNTED):
+        gc.unfreeze()
+
+
 @contextmanager
-def _hidden(packages: tuple[str, ...]) -> Iterator[None]:
+def hidden(*packages: str) -> Iterator[None]:
     """Let the import of packages fail that have not been imported yet, as if they were not installed."""
-    hidden: dict[str, Any] = dict.fromkeys(package for package in packages if package not in sys.modules)
-    sys.modules.update(hidden)
+    absent: dict[str, Any] = dict.fromkeys(package for package in packages if package not in sys.modules)
+    sys.modules.update(absent)
     try:
         yield
     finally:
-        for package in hidden:
-            if sys.modules.get(package, hidden) is None:
+        for package in absent:
+            if sys.modules.get(package, absent) is None:
                 del sys.modules[package]
 
 
 @contextmanager
 def without_compiler() -> Iterator[None]:
-    """Run code that uses torch, but does not compile, without importing torch's compiler.
+    """Run code that uses torch without importing torch's compiler until something is compiled.
 
-    torchvision, timm and the operators of the meta device import the compiler, which takes a second, in order
-    to exclude functions from compilation. If anything else of it is used, it is imported after all.
+    torchvision, timm, optimizers and the operators of the meta device import the compiler, which takes two
+    seconds, in order to exclude functions from compilation, to ask whether they are being compiled, or to
+    set its options. If anything else of it is used, it is imported after all.
     """
     if COMPILER in sys.modules:
         yield
         return
-    compiler, utils = _Deferred(COMPILER), _Deferred(f"{COMPILER}.utils")
-    compiler.disable, compiler.utils = _disable, utils  # type: ignore[attr-defined]
+    compiler, utils, config = map(_Deferred, DEFERRED)
+    compiler.disable, compiler.graph_break = _disable, _graph_break  # type: ignore[attr-defined]
+    compiler.is_compiling = _is_compiling  # type: ignore[attr-defined]
+    compiler.utils, compiler.config = utils, config  # type: ignore[attr-defined]
     utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
-    sys.modules.update({module.__name__: module for module in (compiler, utils)})
+    sys.modules.update({module.__name__: module for module in (compiler, utils, config)})
     try:
         yield
     finally:
@@ -88,14 +101,24 @@ class _Deferred(ModuleType):
     """Stands for a module until something of it is used that it does not define itself."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and (name, self.__name__) != ("__path__", COMPILER):
-            raise AttributeError(name)  # of a package only the path matters; ``inspect`` asks for the others
+        if name.startswith("__") and not (name == "__path__" and _imports_a_submodule()):
+            raise AttributeError(name)  # for which ``inspect`` asks, and ``from``
+        options = vars(sys.modules[CONFIG]) if CONFIG in sys.modules else {}
         _forget_deferred()
-        return getattr(importlib.import_module(self.__name__), name)
+        module = importlib.import_module(self.__name__)
+        for option, value in options.items():
+            if not option.startswith("__"):
+                setattr(sys.modules[CONFIG], option, value)
+        return getattr(module, name)
+
+
+def _imports_a_submodule() -> bool:
+    """Whether Python imports a module of a package, whose path it looks up in the caller."""
+    return sys._getframe(2).f_globals.get("__name__") == "importlib._bootstrap"
 
 
 def _forget_deferred() -> None:
-    for name in (COMPILER, f"{COMPILER}.utils"):
+    for name in DEFERRED:
         if isinstance(sys.modules.get(name), _Deferred):
             del sys.modules[name]
 
@@ -116,6 +139,14 @@ def _disable(function: Callable[..., Any] | None = None, *arguments: Any, **opti
         return excluded(*args, **kwargs)
 
     return call
+
+
+def _graph_break() -> None:
+    pass  # as long as nothing is compiled
+
+
+def _is_compiling() -> bool:
+    return False  # else the compiler would have been imported
 
 
 def _is_compile_supported(device: str) -> bool:

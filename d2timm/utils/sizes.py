@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import torch
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 __all__ = ["Size", "at_least", "ceil_div", "round_up", "round_up_size"]
 
@@ -25,8 +24,11 @@ def round_up(value: int, multiple: int) -> int:
 
 def at_least(value: int, smallest: int) -> int:
     """Return the larger of two values, without a guard if an exporter knows that ``value`` is the larger."""
-    if isinstance(value, torch.SymInt) and statically_known_true(value >= smallest):
-        return value
+    if isinstance(value, torch.SymInt):
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
+
+        if statically_known_true(value >= smallest):
+            return value
     return max(value, smallest)
 
 

@@ -127,25 +127,46 @@ def check_targets(node: Any) -> None:
             another type or range than it declares, or a value refers to one that does not exist.
     """
     try:
-        _check(node)
+        _check(node, {}, set())
     except RecursionError:
         raise ConfigError("the config is nested too deeply, or a node of it refers to itself") from None
 
 
-def _check(node: Any) -> None:
-    if isinstance(node, (list, ListConfig)):
-        for value in _parts(node):
-            _check(value)
-    if not isinstance(node, Mapping) or _is_dataclass(node):
+def _check(node: Any, checked: dict[int, Any], within: set[int]) -> None:
+    """Check a node.
+
+    Args:
+        node: any value of a tree.
+        checked: id -> node of those that have been checked, which many values may refer to; the dictionary
+            keeps them, so that no other object gets such an id.
+        within: the ids of the nodes that it is in.
+    """
+    if not isinstance(node, (list, ListConfig, Mapping)) or _is_dataclass(node):
         return
-    if "_target_" not in node:
-        for key in node:
-            if not _is_elsewhere(node, key):
-                _check(node[key])
+    if id(node) in within:
+        raise RecursionError
+    if id(node) in checked:
         return
-    values = _arguments(node)
+    checked[id(node)] = node
+    within.add(id(node))
+    values = _values(node)
     for value in values.values():
-        _check(value)
+        _check(value, checked, within)
+    within.remove(id(node))
+    if isinstance(node, Mapping) and "_target_" in node:
+        _check_arguments(node, values)
+
+
+def _values(node: Any) -> dict[str, Any]:
+    """The values of a node that are checked with it, by their names or numbers."""
+    if not isinstance(node, Mapping):
+        return {str(index): value for index, value in enumerate(_parts(node))}
+    if "_target_" in node:
+        return _arguments(node)
+    return {str(key): node[key] for key in node if not _is_elsewhere(node, key)}
+
+
+def _check_arguments(node: Mapping[str, Any], values: dict[str, Any]) -> None:
     plain = {key: value for key, value in values.items() if not _contains_nodes(value)}
     objects = {key: value for key, value in values.items() if _is_of_class(value)}
     check_arguments(_target(node), values, plain, objects, _place(node))

@@ -22,8 +22,7 @@ from d2timm import ConfigError
 from d2timm.config.build import instantiate
 from d2timm.config.groups import read_nodes
 from d2timm.config.lazy import get_config, load, to_plain
-from d2timm.data.mapper import Mapper, check_augmentations
-from d2timm.data.mapper import test_size as largest_size
+from d2timm.data.mapper import Mapper, check_augmentations, largest_size
 from d2timm.sweep.hydra_groups import store_groups
 from d2timm.utils.files import resource_folder
 
