@@ -34,6 +34,7 @@ class _Ddp:
     broadcast_buffers: bool
     find_unused_parameters: bool
     fp16_compression: bool
+    bf16_compression: bool
 
 
 @dataclass
@@ -73,6 +74,7 @@ class TrainOptions:
     fused: bool | None
     ema: _Ema
     ddp: _Ddp
+    shard: bool
     checkpointer: _Checkpointer
     eval_period: Count
     eval_epochs: Epochs | None

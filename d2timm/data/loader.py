@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import ConfigError
 from ..utils.bounds import Bounds
 from ..utils.seeds import seeded
+from ..utils.sizes import ceil_div
 from ..utils.targets import config_target
 from .bad_samples import BadSample, Guarded, Readable
 from .entries import Entries, Entry, as_entries
@@ -160,26 +161,32 @@ class TrainLoader(Readable):
 
 
 class ReadableBatches(Readable):
-    """The batches of an evaluation, one image each; the processes of a run divide the images.
+    """The batches of an evaluation; the processes of a run divide the images.
 
     Args:
         dataset: images in detectron2's format, at least one.
         mapper: turns an entry of the dataset into the input of the detector.
         num_workers: number of processes that read images; 0: this process reads them itself.
         on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
+        batch_size: images of a batch, >= 1.
     """
 
     def __init__(
-        self, dataset: Iterable[Entry], mapper: Callable[[Entry], Entry], num_workers: int, on_error: str
+        self,
+        dataset: Iterable[Entry],
+        mapper: Callable[[Entry], Entry],
+        num_workers: int,
+        on_error: str,
+        batch_size: int = 1,
     ) -> None:
         super().__init__(on_error)
         entries = as_entries(dataset)
         self.samples = MapDataset(entries, Guarded(mapper))
         self.indices = [*InferenceSampler(len(entries))]
-        self.num_workers = num_workers
+        self.num_workers, self.batch_size = num_workers, batch_size
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return ceil_div(len(self.indices), self.batch_size)
 
     def __iter__(self) -> Iterator[list[Entry]]:
         for batch in replacing_workers(self._open, 0):
@@ -193,7 +200,8 @@ class ReadableBatches(Readable):
     def _open(self, position: int) -> DataLoader[Any]:
         return DataLoader(
             self.samples,
-            sampler=self.indices[position:],
+            batch_size=self.batch_size,
+            sampler=self.indices[position * self.batch_size :],
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
             worker_init_fn=ignore_signals,
@@ -260,8 +268,9 @@ def build_test_loader(
     mapper: Callable[[Entry], Entry],
     num_workers: Workers = 0,
     on_error: OnError = "stop",
+    batch_size: Annotated[int, Bounds(at_least=1)] = 1,
 ) -> ReadableBatches:
-    """Batches for evaluation, one image each; unreadable images can be left out.
+    """Batches for evaluation; unreadable images can be left out.
 
     Args:
         dataset: images in detectron2's format.
@@ -269,5 +278,7 @@ def build_test_loader(
         num_workers: number of processes that read images; 0: the evaluating process reads them itself; auto:
             see ``count_workers``.
         on_error: what happens to images that cannot be read: ``skip`` or ``stop``.
+        batch_size: images that are detected in together; they are padded to the largest of them, which
+            changes scores a little.
     """
-    return ReadableBatches(dataset, mapper, count_workers(num_workers), on_error)
+    return ReadableBatches(dataset, mapper, count_workers(num_workers), on_error, batch_size)

@@ -79,6 +79,7 @@ class SaveCheckpoints(HookBase):
         if at_end or is_due or self.signals.received:
             stops = at_end or self.signals.received is not None
             self.trainer.read_losses()  # a checkpoint has no weights that are not finite
+            self.trainer.gather()
             if comm.is_main_process():
                 self._save(FINAL if at_end else f"model_{self.trainer.iter:07d}", stops)
             if stops:

@@ -108,6 +108,10 @@ def _check(cfg: DictConfig, options: Namespace, command: list[str]) -> Record:
     evaluated = checkpoint_to_evaluate(cfg.train) if options.eval_only else None
     check_machine(cfg, num_processes(options), training=not options.eval_only)
     model: Any = check(cfg, ["val"] if options.eval_only else ["train"])
+    if cfg.train.get("shard") and not options.eval_only:
+        from .sharding import check_sharding
+
+        check_sharding(cfg, model, num_processes(options))
     if evaluated:
         check_evaluation(cfg, model, evaluated)
     elif options.resume:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer, TrainerBase
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..data.loader import TrainLoader
 from ..errors import ConfigError
-from ..runs.memory import peak_memory
 from ..utils.seeds import seed_generators
 from ..utils.text import one_line
 from .losses import LossReader
@@ -31,14 +30,11 @@ __all__ = [
     "Trainer",
     "build_trainer",
     "on_nan",
-    "out_of_memory_explained",
     "precision_of",
 ]
 
 logger = logging.getLogger(__name__)
 
-#: Parts of the errors by which torch and oneDNN say that the memory of the CPU does not suffice
-CPU_MEMORY = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory")
 ADVICE = "lower optimizer.lr, or see train.on_nan; the last checkpoint is from before"
 #: Name in a config -> data type of matrix products under automatic mixed precision
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -212,10 +208,17 @@ class Trainer(SimpleTrainer):
     def _add_gradients(self, batch: Any, share: float) -> dict[str, Tensor]:
         dtype = PRECISIONS[self.precision] if self.precision else None
         with torch.autocast(self.device_type, dtype, enabled=dtype is not None):
-            losses: dict[str, Tensor] = self.model(batch)
+            losses: dict[str, Tensor] = self.model(self._on_device(batch))
         total: Any = sum(losses.values())
         self.grad_scaler.scale(total * share / self.accumulate).backward()
         return losses
+
+    def _on_device(self, batch: Any) -> Any:
+        """Start to copy pinned images to the GPU; detectron2 would wait for each."""
+        if self.device_type != "cuda":
+            return batch
+        device = torch.device(self.device_type, torch.cuda.current_device())
+        return [{**each, "image": each["image"].to(device, non_blocking=True)} for each in batch]
 
     def _exchange(self, last: bool) -> AbstractContextManager[Any]:
         """A context in which processes exchange gradients at the last batch only."""
@@ -223,9 +226,27 @@ class Trainer(SimpleTrainer):
             return nullcontext()
         return self.model.no_sync()
 
+    def gather(self) -> None:
+        """Prepare what a checkpoint contains; all processes call it. Here, each of them has it."""
+
+    def scatter(self) -> None:
+        """Take the weights of a checkpoint from the model that the run saves. Here, it is the same."""
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """A context in which the model that the run evaluates has the present weights; in all processes."""
+        return nullcontext()
+
+    def _state_of_optimizer(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.optimizer.state_dict()
+        return state
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with ``grad_scaler`` as in detectron2's AMPTrainer if gradients are scaled."""
-        state = {**super().state_dict(), "seed": self.seed, "options": self.options, "skipped": self.skipped}
+        state = {**super().state_dict(), "optimizer": self._state_of_optimizer()}
+        state.update(seed=self.seed, options=self.options, skipped=self.skipped)
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
         if isinstance(self.data_loader, TrainLoader):
@@ -237,7 +258,8 @@ class Trainer(SimpleTrainer):
 
         Options of the optimizer that the config has changed since then take effect.
         """
-        super().load_state_dict(state_dict)
+        TrainerBase.load_state_dict(self, state_dict)
+        self._load_optimizer(state_dict["optimizer"])
         apply_changed_options(self.optimizer, state_dict.get("options"), self.options)
         self.skipped = state_dict.get("skipped", 0)
         if self.given_seed is None:
@@ -256,11 +278,15 @@ class Trainer(SimpleTrainer):
 
 
 def build_trainer(
-    train: DictConfig, model: nn.Module, loader: Iterable[Any], optimizer: torch.optim.Optimizer
+    train: DictConfig,
+    model: nn.Module,
+    loader: Iterable[Any],
+    optimizer: torch.optim.Optimizer,
+    kind: Callable[..., Trainer] = Trainer,
 ) -> Trainer:
-    """Build the trainer that the node ``train`` configures."""
+    """Build the trainer that the node ``train`` configures; ``kind`` takes the arguments of ``Trainer``."""
     seed = None if train.seed is None or train.seed < 0 else train.seed
-    return Trainer(
+    return kind(
         model,
         loader,
         optimizer,
@@ -281,20 +307,3 @@ def precision_of(train: DictConfig) -> str | None:
 def on_nan(train: DictConfig) -> OnNan:
     """What the node ``train`` says about losses that are not finite; configs of version 0.1 say nothing."""
     return OnNan(**train.get("on_nan", {}))
-
-
-@contextmanager
-def out_of_memory_explained(cfg: DictConfig) -> Iterator[None]:
-    """Raise ConfigError with the peak memory and what lowers it if a block runs out of memory."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        cpu = isinstance(error, MemoryError) or any(sign in str(error) for sign in CPU_MEMORY)
-        if not cpu and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        batch, accumulate = cfg.dataloader.train.total_batch_size, cfg.train.get("accumulate", 1)
-        raise ConfigError(
-            f"out of memory, with a peak of {peak_memory() / 2**30:.1f} GB: lower "
-            f"dataloader.train.total_batch_size={batch} and raise train.accumulate={accumulate} by the same "
-            "factor, train on smaller images, or use train.amp.enabled=True"
-        ) from error

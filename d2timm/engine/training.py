@@ -10,13 +10,12 @@ import copy
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from detectron2.engine import HookBase, create_ddp_model, hooks
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
@@ -43,8 +42,10 @@ from .hooks import (
 )
 from .left_out import add_bad_samples
 from .optim import build_optimizer
+from .out_of_memory import out_of_memory_explained
+from .parallel import distribute
 from .schedules import counts_epochs, images_per_step, in_iterations
-from .trainer import NotFiniteError, build_trainer, on_nan, out_of_memory_explained
+from .trainer import NotFiniteError, build_trainer, on_nan
 from .tuning import choose_ways
 from .validation import Metrics, describe_model, finish, measure, metric_of, store
 from .writers import build_writers
@@ -101,12 +102,12 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
     choose_ways(cfg, model, loader, record)
     if main:
         record.try_write(folder)  # before any checkpoint, so that a run that continues computes as before
+    parallel, whole, kind = distribute(cfg.train, model)
     optimizer = build_optimizer(cfg, model, on_nan(cfg.train).lr_factor ** record.times_back)
-    parallel = create_ddp_model(model, **_ddp_options(cfg.train))
-    trainer = build_trainer(cfg.train, parallel, loader, optimizer)
+    trainer = build_trainer(cfg.train, parallel, loader, optimizer, kind)
     average = _average(cfg.train, model)
-    evaluated = average.averaged if average else model
-    checkpointer = AtomicCheckpointer(parallel, str(folder), trainer=trainer)
+    evaluated = average.averaged if average else whole
+    checkpointer = AtomicCheckpointer(whole, str(folder), trainer=trainer)
     if average:
         checkpointer.add_checkpointable(AVERAGE, average.averaged)
     start = 0
@@ -115,9 +116,10 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
         if trainer.iter + 1 == start and (recorded := _recorded_metrics(record, start)) is not None:
             return recorded
         add_bad_samples(record, folder, "train", loader)
-        share_buffers(evaluated)  # as in the checkpoint
-        with signals.released():  # the weights are saved
-            metrics, speed = measure(record, cfg, evaluated)
+        with trainer.whole_weights():
+            share_buffers(evaluated)  # as in the checkpoint
+            with signals.released():  # the weights are saved
+                metrics, speed = measure(record, cfg, evaluated)
         with signals.held():
             store(record, metrics, speed)
             if main:
@@ -136,6 +138,7 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
         record.iterations = start
     else:
         checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
+    trainer.scatter()
     end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
     if start >= end:
         logger.info("All %d iterations are already trained; evaluating.", end)
@@ -147,7 +150,8 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
     if main and record.best_score is not None:
         best = (record.metric, record.best_score, record.best_iterations)
         logger.info("Best %s: %.2f after %d iterations, in %s.pth", *best, folder / BEST)
-    finish(record, cfg, evaluated.eval())
+    with trainer.whole_weights():
+        finish(record, cfg, evaluated.eval())
 
 
 def _earlier(folder: Path) -> Record | None:
@@ -230,8 +234,3 @@ def _average(train: DictConfig, model: nn.Module) -> AverageWeights | None:
         return None
     logger.info("Evaluations use averaged weights, with a decay of %g per step.", train.ema.decay)
     return AverageWeights(model, train.ema.decay, train.ema.warmup)
-
-
-def _ddp_options(train: DictConfig) -> dict[str, Any]:
-    options: Mapping[str, Any] = train.ddp
-    return {**options, "device_ids": None} if train.device == "cpu" else dict(options)

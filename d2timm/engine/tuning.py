@@ -91,6 +91,8 @@ def _tuned(
         return {}
     if tune != "auto":
         return _of_run(Path(tune))
+    if cfg.train.get("shard"):
+        return {}  # there is no room for copies
     if not isinstance(loader, TrainLoader):
         return {}  # a user's own, which may not give a batch again
     file = cache_root() / "tuning" / f"{_key(cfg, given)}.json"

@@ -151,6 +151,15 @@ def test_evaluation_leaves_out_bad_images(files: list[Entry], workers: int) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_in_batches(files: list[Entry], workers: int) -> None:
+    several = [*files, *files[:1], *files[:1]]
+    loader = build_test_loader(several, MAPPER, workers, on_error="skip", batch_size=4)
+    assert len(loader) == 2
+    assert [[entry["image_id"] for entry in batch] for batch in loader] == [[0], [0, 0]]
+    assert len(bad_samples(loader)) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("build", [build_train_loader, build_test_loader])
 def test_bad_image_stops_the_run(files: list[Entry], build: Any, workers: int) -> None:
     more = {"total_batch_size": 1} if build is build_train_loader else {}

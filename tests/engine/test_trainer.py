@@ -20,12 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 from d2timm import ConfigError
 from d2timm.engine.launch import launch
 from d2timm.engine.optim import create_optimizer
+from d2timm.engine.out_of_memory import out_of_memory_explained
 from d2timm.engine.trainer import (
     PRECISIONS,
     NotFiniteError,
     Trainer,
     build_trainer,
-    out_of_memory_explained,
 )
 
 MASK = "mask_rcnn_timm.py"

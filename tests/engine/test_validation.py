@@ -107,6 +107,15 @@ def test_eval_only_needs_no_training_files(train: str, trained_masks: Namespace,
     assert read_record(folder).metrics == read_record(trained_masks.folder).metrics
 
 
+def test_batches_of_images_of_one_size_change_no_metric(trained_masks: Namespace, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_masks.folder, folder)
+    eval_only(folder / "config.yaml", f"train.output_dir={folder}", "dataloader.test.batch_size=3")
+    expected = read_record(trained_masks.folder).metrics
+    for task, metrics in read_record(folder).metrics.items():
+        assert metrics == pytest.approx(expected[task], abs=1e-3)
+
+
 # Averaged weights
 
 

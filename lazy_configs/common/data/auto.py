@@ -156,6 +156,7 @@ dataloader = dict(
             image_format="${model.input_format}",
             max_pixels="${data.max_pixels}",
         ),
+        batch_size=1,  # images that are detected in together
         num_workers=_settings + ".workers}",
         on_error="${data.on_error}",
     ),

@@ -22,8 +22,10 @@ train = dict(
     ddp=dict(
         broadcast_buffers=False,
         find_unused_parameters=False,
-        fp16_compression=False,
+        fp16_compression=False,  # exchange gradients in fp16, half of the volume
+        bf16_compression=False,  # or in bf16, which has the range of float32
     ),
+    shard=False,  # divide weights and state of the optimizer among the processes: for models that do not fit
     checkpointer=dict(period="${data.settings.${data.name}.checkpoint_period}", max_to_keep=3),
     eval_period="${data.settings.${data.name}.eval_period}",  # 0: only at the end
     eval_epochs=None,  # period in epochs, instead of eval_period
