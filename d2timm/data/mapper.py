@@ -11,9 +11,10 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from fvcore.transforms.transform import CropTransform
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..utils.images import read_image
+from ..utils.images import read_draft, read_image
 from ..utils.pillow import MAX_PIXELS
 from ..utils.seeds import seeded
 from ..utils.targets import UNSUITABLE, config_target, instantiate
@@ -97,6 +98,8 @@ class Mapper(DatasetMapper):
         partial_masks: whether objects without a mask are kept for the box head, although the tasks include
             masks. Their masks are empty, and ``gt_has_mask`` says which objects have one.
         max_pixels: larger images are not read.
+        draft_jpegs: whether JPEGs that are scaled down by more than 2 are read at a part of their size, see
+            ``read_draft``; only if the first augmentation is ``ResizeShortestEdge``.
 
     Attributes:
         aug_input: what augments an image, and resizes it; prediction uses it as well.
@@ -115,6 +118,7 @@ class Mapper(DatasetMapper):
         tight_boxes: bool = True,
         partial_masks: bool = False,
         max_pixels: int = MAX_PIXELS,
+        draft_jpegs: bool = False,
     ) -> None:
         super().__init__(
             is_train,
@@ -126,6 +130,9 @@ class Mapper(DatasetMapper):
             keypoint_hflip_indices=np.array(flip_indices(keypoint_names)) if keypoint_names else None,
         )
         self.tight_boxes, self.partial_masks, self.max_pixels = tight_boxes, partial_masks, max_pixels
+        first: Any = next(iter(augmentations), None) if draft_jpegs else None
+        resizes = isinstance(first, T.ResizeShortestEdge)
+        self.short_edge: int = max(first.short_edge_length) if resizes else 0  # 0: images are read whole
         self.num_keypoints = len(keypoint_names)
         self.use_semantic = is_train and "sem_seg" in tasks
 
@@ -140,11 +147,12 @@ class Mapper(DatasetMapper):
             ``sem_seg``, (H, W) class indices, if the tasks need them.
         """
         entry = dict(dataset_dict)
-        image = read_image(entry["file_name"], self.image_format, self.max_pixels)
-        detection_utils.check_image_size(entry, image)
+        image, draft = self._read(entry)
         semantic = read_semantic(entry).astype(np.uint8) if self.use_semantic else None
+        if semantic is not None and draft:
+            semantic = draft[0].apply_segmentation(semantic)
         aug_input = self.aug_input(image, sem_seg=semantic)
-        transforms = self.augmentations(aug_input)
+        transforms = T.TransformList(draft) + self.augmentations(aug_input)
         image, semantic = aug_input.image, aug_input.sem_seg
         entry["image"] = to_tensor(image)
         if not self.is_train:
@@ -155,6 +163,18 @@ class Mapper(DatasetMapper):
         if "annotations" in entry:
             entry["instances"] = self._instances(entry.pop("annotations"), transforms, image.shape[:2])
         return entry
+
+    def _read(self, entry: dict[str, Any]) -> tuple[NDArray[Any], list[T.ResizeTransform]]:
+        """The pixels of an image, and what scales the rest of it to them if it was read in part."""
+        file = entry["file_name"]
+        if not self.short_edge:
+            image = read_image(file, self.image_format, self.max_pixels)
+            detection_utils.check_image_size(entry, image)
+            return image, []
+        image, size = read_draft(file, self.image_format, self.max_pixels, self.short_edge)
+        detection_utils.check_image_size(entry, np.broadcast_to(image[:1, :1], (*size, image.shape[2])))
+        read = image.shape[:2]
+        return image, [] if read == size else [T.ResizeTransform(*size, *read)]
 
     def _instances(
         self, annotations: Sequence[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]

@@ -53,5 +53,6 @@ class DataOptions:
     on_error: Literal["skip", "stop"]
     images_outside: bool
     max_pixels: Annotated[float, Bounds(at_least=1)]
+    draft_jpegs: bool
     labels: dict[str, Sequence[str]] | None
     settings: dict[str, Any]

@@ -12,6 +12,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 from numpy.typing import NDArray
@@ -380,3 +381,57 @@ def test_hydra_composes_every_option() -> None:
                 to_plain(composed)["dataloader"]["train"]["mapper"]["augmentations"]
                 == to_plain(node)["augmentation"]
             )
+
+
+# Drafts of large JPEGs
+
+
+@pytest.fixture
+def large(entry: Entry, tmp_path: Path) -> Entry:
+    """The same image and annotations as a JPEG of five times the size."""
+    size = (WIDTH * 5, HEIGHT * 5)
+    for name, suffix in (("image", "jpg"), ("segments", "png")):
+        pixels = cv2.imread(str(tmp_path / f"{name}.png"))
+        enlarged = cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(tmp_path / f"large_{name}.{suffix}"), enlarged)
+    annotation = dict(entry["annotations"][0])
+    for key in ("bbox", "keypoints"):
+        annotation[key] = [5 * value for value in annotation[key]]
+    annotation["keypoints"][2::3] = [2, 2, 1]
+    annotation["segmentation"] = [[5 * value for value in L_SHAPE]]
+    segments = str(tmp_path / "large_segments.png")
+    files = {"file_name": str(tmp_path / "large_image.jpg"), "pan_seg_file_name": segments}
+    return {**entry, **files, "annotations": [annotation], "height": size[1], "width": size[0]}
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_draft_of_a_jpeg_fits_its_annotations(large: Entry, flip: float) -> None:
+    augmentations = [T.ResizeShortestEdge([HEIGHT, 2 * HEIGHT], 1000, "choice"), T.RandomFlip(flip)]
+    examples = [mapper(*augmentations, draft_jpegs=draft) for draft in (True, False)]
+    assert [each.short_edge for each in examples] == [2 * HEIGHT, 0]
+    image, draft = examples[0]._read(dict(large))
+    assert image.shape == (100, 150, 3), "a half, which has the 80 rows that are needed"
+    assert [(t.h, t.w, t.new_h, t.new_w) for t in draft] == [(200, 300, 100, 150)]
+    np.random.seed(0)
+    of_draft = examples[0](large)
+    np.random.seed(0)
+    whole = examples[1](large)
+    assert_consistent(of_draft)
+    assert of_draft["image"].shape == whole["image"].shape
+    assert (of_draft["image"].float() - whole["image"].float()).abs().mean() < 6
+    boxes = [each["instances"].gt_boxes.tensor for each in (of_draft, whole)]
+    torch.testing.assert_close(*boxes, atol=1e-3, rtol=1e-4)
+    points = [each["instances"].gt_keypoints.tensor for each in (of_draft, whole)]
+    torch.testing.assert_close(*points, atol=1e-3, rtol=1e-4)
+    assert (of_draft["height"], of_draft["width"]) == (large["height"], large["width"])
+
+
+def test_image_of_half_the_annotated_size_is_no_draft(large: Entry) -> None:
+    wrong = {**large, "height": 2 * large["height"], "width": 2 * large["width"]}
+    with pytest.raises(detection_utils.SizeMismatchError):
+        mapper(T.ResizeShortestEdge([HEIGHT], 1000, "choice"), draft_jpegs=True)(wrong)
+
+
+@pytest.mark.parametrize("augmentations", [[], [T.RandomCrop("absolute", (30, 30))]])
+def test_image_that_is_not_scaled_down_first_is_read_whole(large: Entry, augmentations: list[Any]) -> None:
+    assert mapper(*augmentations, draft_jpegs=True).short_edge == 0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from detectron2.data import detection_utils
@@ -17,7 +18,7 @@ from PIL import Image, ImageCms
 
 from d2timm import ConfigError
 from d2timm.utils import images
-from d2timm.utils.images import pixels_of_pil, read_image
+from d2timm.utils.images import pixels_of_pil, read_draft, read_image
 from d2timm.utils.once import Once
 from d2timm.utils.pillow import image_suffixes
 
@@ -267,3 +268,32 @@ def test_truncated_file_is_rejected(suffix: str, pixels: np.ndarray, tmp_path: P
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(ConfigError, match=rf"x\.{suffix}: "):
         read_image(file, "RGB")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("short_edge", "scale"), [(120, 1), (61, 1), (60, 2), (31, 2), (30, 4), (15, 8), (1, 8)]
+)
+def test_draft_is_upright_and_large_enough(
+    tmp_path: Path, orientation: int, short_edge: int, scale: int
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    rows = np.linspace(0, 255, 120).astype(np.uint8)[:, None, None]
+    file = tmp_path / "image.jpg"
+    Image.fromarray(np.broadcast_to(rows, (120, 200, 3)).copy()).save(file, exif=exif, quality=95)
+    whole = read_image(file, "RGB")
+    pixels, size = read_draft(file, "RGB", 10**6, short_edge)
+    assert size == whole.shape[:2]
+    assert pixels.shape == (*(-(-side // scale) for side in size), 3)
+    assert min(pixels.shape[:2]) >= short_edge
+    means = cv2.resize(whole, pixels.shape[1::-1], interpolation=cv2.INTER_AREA).astype(int)
+    assert abs(means - pixels).mean() < 3
+
+
+def test_draft_of_another_format_is_the_image(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    read, size = read_draft(tmp_path / "image.png", "BGR", 10**6, 8)
+    assert size == (64, 80)
+    assert np.array_equal(read, pixels[..., ::-1])

@@ -61,6 +61,7 @@ data = dict(
     on_error="skip",  # samples that cannot be used are left out and counted; stop: they are an error
     images_outside=False,  # whether annotations may name images outside of these folders
     max_pixels=2**30,  # larger images are not read
+    draft_jpegs=False,  # read JPEGs that are scaled down by more than 2 at a part of their size, in less time
     labels=None,  # class names that a run has recorded, so that opening it needs no dataset
     # the tasks of the detector, which determine the annotations that it needs and its evaluators
     tasks=L(detector_tasks)(
@@ -135,6 +136,7 @@ dataloader = dict(
             # keep objects without a mask for the box head, if the mask head leaves them out
             partial_masks=L(takes_partial_masks)(roi_heads="${oc.select:model.roi_heads._target_,null}"),
             max_pixels="${data.max_pixels}",
+            draft_jpegs="${oc.select:data.draft_jpegs,False}",
         ),
         total_batch_size=_settings + ".batch_size}",
         num_workers=_settings + ".workers}",
@@ -155,6 +157,7 @@ dataloader = dict(
             ],
             image_format="${model.input_format}",
             max_pixels="${data.max_pixels}",
+            draft_jpegs="${oc.select:data.draft_jpegs,False}",
         ),
         batch_size=1,  # images that are detected in together
         num_workers=_settings + ".workers}",
