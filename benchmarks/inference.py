@@ -20,7 +20,7 @@ import torch
 from native import batch, both
 from torch import nn
 
-from d2timm.engine.ways import Ways, apply_ways
+from d2timm.modeling.ways import Ways, apply_ways
 from d2timm.utils.quiet import silence
 
 

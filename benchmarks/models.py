@@ -30,7 +30,7 @@ from d2timm import TimmBackbone, get_config
 from d2timm.config.build import build_model
 from d2timm.engine.optim import build_optimizer
 from d2timm.engine.trainer import PRECISIONS, build_trainer
-from d2timm.engine.ways import Ways, apply_ways
+from d2timm.modeling.ways import Ways, apply_ways
 from d2timm.runs.memory import peak_memory, reset_peak_memory
 from d2timm.utils.quiet import silence
 

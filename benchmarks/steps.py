@@ -25,7 +25,7 @@ from native import batch, both
 
 from d2timm.engine.optim import build_optimizer
 from d2timm.engine.trainer import PRECISIONS, build_trainer
-from d2timm.engine.ways import Ways, apply_ways
+from d2timm.modeling.ways import Ways, apply_ways
 from d2timm.utils.quiet import silence
 from d2timm.utils.seeds import seed_generators
 

@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-pictures", dest="pictures", action="store_false", help="write predictions.json only")
     add("--features", action="store_true", help="draw the feature maps of each level, and attention")
     add("--max-pixels", type=int, metavar="N", help="limit for large images (default: as in training, 2**30)")
+    add("--channels-last", action="store_true", help="compute in the memory format NHWC")
+    add("--compile", action="store_true", help="compile backbone and neck, which pays for many images")
     add("--ids-from", type=Path, metavar="JSON", help="a COCO file whose image and category ids are used")
 
 

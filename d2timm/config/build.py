@@ -10,12 +10,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..data.catalog import get_dataset, resolve_name, tasks_of
+from ..data.mapper import largest_size
 from ..errors import ConfigError
 from ..modeling.folding import fold_norms
 from ..modeling.roi_align import use_fast_roi_align
+from ..modeling.ways import Ways, apply_ways, compiler_is_missing
 from ..utils.targets import instantiate
 
-__all__ = ["build_model", "build_on_meta", "check_classes", "instantiate", "resolve_dataset"]
+__all__ = ["build_model", "build_on_meta", "check_classes", "instantiate", "resolve_dataset", "use_ways"]
 
 
 def resolve_dataset(cfg: DictConfig) -> None:
@@ -42,6 +44,24 @@ def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
     fold_norms(model.backbone.bottom_up, len(model.pixel_mean))
     use_fast_roi_align(model)
     return model.to(cfg.train.device)  # type: ignore[no-any-return]
+
+
+def use_ways(cfg: DictConfig, model: nn.Module, split: str, **ways: bool) -> None:
+    """Let a detector compute in other ways, in place.
+
+    Args:
+        cfg: the tree.
+        model: the detector that it describes, on its device.
+        split: ``train`` or ``test``, whose images it gets.
+        ways: those of ``Ways``.
+
+    Raises:
+        ConfigError: the compiler is missing.
+    """
+    chosen = Ways(**ways)
+    if chosen.compile and (missing := compiler_is_missing(cfg.train.device)):
+        raise ConfigError(f"compile=True: {missing}; use compile=False")
+    apply_ways(model, chosen, max(largest_size(cfg.dataloader[split].mapper)))
 
 
 def build_on_meta(cfg: DictConfig) -> nn.Module:

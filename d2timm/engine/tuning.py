@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import statistics
@@ -28,18 +29,18 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
 from .. import __version__
+from ..config.build import use_ways
 from ..config.lazy import to_plain
 from ..data.loader import TrainLoader
-from ..data.mapper import largest_size
 from ..errors import ConfigError
+from ..modeling.ways import Ways, compiler_is_missing
 from ..runs.record import Record
 from ..utils.files import atomic_write, cache_root
 from ..utils.seeds import seeded
 from ..utils.text import one_line
 from .trainer import PRECISIONS, precision_of
-from .ways import Ways, apply_ways, compiler_is_missing
 
-__all__ = ["choose_ways"]
+__all__ = ["choose_ways", "given_ways"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ SHARE = 0.03  # of the time of a run, which measurements take at most
 FEWEST = 500  # iterations of a run that gains more by measurements than they take
 STEPS = 4  # in each of two ways that are compared; the first ones are not counted
 GAIN = 0.95  # a way must take less than this share of the time
+SPARE = 2.0  # times the number of workers that read as fast as the detector trains
 TOLERANCE = 0.01  # relative difference of the sum of the losses
 COMPILE_SECONDS = 240.0  # that a compilation is expected to take
 
@@ -57,23 +59,32 @@ def choose_ways(cfg: DictConfig, model: Any, loader: Any, record: Record) -> Non
     Args:
         cfg: the tree; ``train.channels_last`` and ``train.compile`` are applied as they are if they are set.
         model: the detector, on its device; in place.
-        loader: the batches of the training, a ``TrainLoader``; its position stays as it is.
+        loader: the batches of the training, a ``TrainLoader``; its position stays as it is, and if
+            ``num_workers`` is auto, it has no more workers than are needed.
         record: the record of the run; if it has a result, as that of a run that continues, this is used.
 
     Raises:
         ConfigError: ``train.tune`` is not valid, or ``train.compile`` needs a compiler that is missing.
     """
-    given = {name: cfg.train.get(name) for name in Ways().to_dict()}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = given_ways(cfg.train)
     missing = compiler_is_missing(cfg.train.device)
-    if given.get("compile") and missing:
+    if given.get("compile") and missing:  # before anything is measured
         raise ConfigError(f"train.compile=True: {missing}; use train.compile=False")
-    tuned = record.tuning or _tuned(cfg, model, loader, given, missing)
+    tuned = record.tuning or _tuned(cfg, model, loader, given)
     ways = Ways.from_dict({**_ways(tuned), **given})
     record.tuning = {**tuned, "ways": ways.to_dict()}
     if tuned.get("reason"):
         logger.info("Steps are computed with %s: %s", ways, tuned["reason"])
-    apply_ways(model, ways, max(largest_size(cfg.dataloader.train.mapper)))
+    use_ways(cfg, model, "train", **ways.to_dict())
+    needed = tuned.get("workers")
+    if cfg.dataloader.train.get("num_workers") == "auto" and isinstance(needed, int) and needed > 0:
+        loader.num_workers = min(loader.num_workers, needed)
+
+
+def given_ways(train: DictConfig) -> dict[str, bool]:
+    """The ways that the node ``train`` decides by hand."""
+    values = {name: train.get(name) for name in Ways().to_dict()}
+    return {name: bool(value) for name, value in values.items() if value is not None}
 
 
 def _ways(tuned: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,9 +93,7 @@ def _ways(tuned: Mapping[str, Any]) -> Mapping[str, Any]:
     return ways if isinstance(ways, Mapping) else {}
 
 
-def _tuned(
-    cfg: DictConfig, model: Any, loader: Any, given: Mapping[str, bool], missing: str | None
-) -> dict[str, Any]:
+def _tuned(cfg: DictConfig, model: Any, loader: Any, given: Mapping[str, bool]) -> dict[str, Any]:
     """The result of measurements: of another run, from the cache, or new ones."""
     tune = str(cfg.train.get("tune", "off"))  # configs of earlier versions do not have it
     if tune == "off":
@@ -101,7 +110,7 @@ def _tuned(
         return {**cached, "reason": f"measured before, in {file}"}
     if cfg.train.max_iter < FEWEST:
         return {}
-    measured = _measure(cfg, model, loader, given, missing)
+    measured = _measure(cfg, model, loader, given)
     if comm.is_main_process():
         with suppress(OSError):  # a full disk or a read-only home costs later runs a measurement
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -149,12 +158,14 @@ def _processor() -> str:
     return f"{names} {len(os.sched_getaffinity(0))}"
 
 
-def _measure(
-    cfg: DictConfig, model: Any, loader: TrainLoader, given: Mapping[str, bool], missing: str | None
-) -> dict[str, Any]:
+def _measure(cfg: DictConfig, model: Any, loader: TrainLoader, given: Mapping[str, bool]) -> dict[str, Any]:
     """Time copies of the detector in pairs of ways, and keep those ways that help."""
     start = time.perf_counter()
+    missing = compiler_is_missing(cfg.train.device)
     batch = loader.batch(0)
+    before = time.perf_counter()
+    loader.batch(1)
+    loading = time.perf_counter() - before
     best = _Trial(cfg, model, batch, Ways.from_dict(given))
     for _ in range(2):
         best.step()
@@ -178,7 +189,13 @@ def _measure(
         logger.info("A step with %s takes %.2f of the time with %s", ways, ratio, best.ways)
         if ratio < GAIN and abs(tried.loss - best.loss) <= TOLERANCE * abs(best.loss):
             best = tried
-    return {"ways": best.ways.to_dict(), "trials": trials, "cost_seconds": time.perf_counter() - start}
+    needed = math.ceil(SPARE * loading / statistics.median(best.seconds))
+    return {
+        "ways": best.ways.to_dict(),
+        "workers": max(comm.all_gather(needed)),
+        "trials": trials,
+        "cost_seconds": time.perf_counter() - start,
+    }
 
 
 def _compare(best: _Trial, tried: _Trial) -> float:
@@ -209,7 +226,7 @@ class _Trial:
     def __init__(self, cfg: DictConfig, model: Any, batch: Any, ways: Ways) -> None:
         self.ways, self.batch = ways, batch
         self.model = copy.deepcopy(model).train()
-        apply_ways(self.model, ways, max(largest_size(cfg.dataloader.train.mapper)))
+        use_ways(cfg, self.model, "train", **ways.to_dict())
         self.device = torch.device(cfg.train.device)
         precision = precision_of(cfg.train)
         self.dtype = PRECISIONS[precision] if precision else None

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..config.build import build_model, instantiate
+from ..config.build import build_model, instantiate, use_ways
 from ..data.catalog import get_dataset, tasks_of
 from ..data.tasks import main_metric
 from ..errors import ConfigError
@@ -23,6 +23,7 @@ from ..runs.checkpoint import LAST, last_checkpoint, load_weights
 from ..runs.record import Record
 from .left_out import add_bad_samples, has_validation
 from .predictions import draw_predictions
+from .tuning import given_ways
 
 __all__ = [
     "Metrics",
@@ -94,6 +95,7 @@ def evaluate_only(cfg: DictConfig, folder: Path, record: Record) -> None:
     """
     model = build_model(cfg, weights=False)
     load_weights(cfg.train, model, checkpoint_to_evaluate(cfg.train))
+    use_ways(cfg, model, "test", **given_ways(cfg.train))
     record = Record.read(folder) or record
     record.compare_by(metric_of(cfg))
     describe_model(record, cfg, model)

@@ -50,6 +50,8 @@ def predict(
     features: bool = False,
     ids_from: Path | None = None,
     max_pixels: int | None = None,
+    channels_last: bool = False,
+    compile: bool = False,
 ) -> int:
     """Detect objects in images and videos; the arguments are those of ``d2timm predict``.
 
@@ -65,6 +67,8 @@ def predict(
         features: whether to draw feature maps and attention.
         ids_from: a COCO file whose image and category ids are used.
         max_pixels: see ``Predictor``.
+        channels_last: see ``Predictor``.
+        compile: see ``Predictor``.
 
     Returns:
         The exit code: 1 if an image or video could not be read, although the others were processed.
@@ -75,7 +79,7 @@ def predict(
     root, files, left_out = find_inputs(inputs, output)
     _check_output(output)
     ids = CocoIds(ids_from)
-    predictor = load(run, weights, device, score_threshold, batch_size, max_pixels)
+    predictor = load(run, weights, device, score_threshold, batch_size, max_pixels, channels_last, compile)
     info = {
         "image_root": str(root),
         "run": str(run),

@@ -19,7 +19,7 @@ from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor, nn
 
-from ..config.build import instantiate
+from ..config.build import instantiate, use_ways
 from ..data.resizing import to_tensor
 from ..errors import ConfigError
 from ..utils.pillow import MAX_PIXELS
@@ -40,6 +40,8 @@ def load(
     score_threshold: float | None = None,
     batch_size: int = 1,
     max_pixels: int | None = None,
+    channels_last: bool = False,
+    compile: bool = False,
 ) -> Predictor:
     """Load a trained detector.
 
@@ -51,13 +53,16 @@ def load(
         score_threshold: see ``Predictor``.
         batch_size: see ``Predictor``.
         max_pixels: see ``Predictor``.
+        channels_last: see ``Predictor``.
+        compile: see ``Predictor``.
 
     Raises:
         ConfigError: the path is not a run folder, the run has no weights yet, or an argument is invalid.
     """
     _check_options(score_threshold, batch_size, max_pixels)  # before a model is built
     with damage_explained(Path(path)):
-        return Predictor(open_run(path, weights, device), score_threshold, batch_size, max_pixels)
+        trained = open_run(path, weights, device)
+        return Predictor(trained, score_threshold, batch_size, max_pixels, channels_last, compile)
 
 
 def _check_options(score_threshold: float | None, batch_size: int, max_pixels: int | None) -> None:
@@ -82,6 +87,9 @@ class Predictor:
         batch_size: number of images in a forward pass, >= 1. Images in a batch may differ in size: smaller
             ones are padded, which changes scores slightly. 1 reproduces evaluation exactly.
         max_pixels: files of larger images are not read; None: the run's ``data.max_pixels``.
+        channels_last: whether maps have the memory format NHWC, which suits some models and machines.
+        compile: whether ``torch.compile`` compiles backbone and neck, which pays for many images; the first
+            of them wait for it.
 
     Attributes:
         model: the detector, in eval mode.
@@ -97,9 +105,12 @@ class Predictor:
         score_threshold: float | None = None,
         batch_size: int = 1,
         max_pixels: int | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         _check_options(score_threshold, batch_size, max_pixels)
         self.trained, self.model, self.cfg = trained, trained.model, trained.cfg
+        use_ways(self.cfg, self.model, "test", channels_last=channels_last, compile=compile)
         self.tasks, self.labels = trained.tasks, trained.labels
         self.class_names = self.labels["classes"]
         self.score_threshold, self.batch_size = score_threshold, batch_size

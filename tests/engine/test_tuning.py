@@ -14,8 +14,8 @@ from d2timm.config.lazy import load, save
 from d2timm.engine import tuning
 from d2timm.engine.process import run
 from d2timm.engine.tuning import choose_ways
-from d2timm.engine.ways import Ways
 from d2timm.errors import ConfigError
+from d2timm.modeling.ways import Ways
 from d2timm.runs.record import Record
 
 Compose = Callable[..., Any]
@@ -210,3 +210,21 @@ def test_measurement_leaves_the_run_as_it_was(
     lines = [(folder / "metrics.json").read_text().splitlines() for folder in folders]
     losses = [[json.loads(line).get("total_loss") for line in each] for each in lines]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1000.0, 1), (1e-6, 3)])
+def test_loader_has_the_workers_that_it_needs(
+    compose: Compose, timed: Callable[[Times], Timed], seconds: float, expected: int
+) -> None:
+    timed({SLOW: (seconds, 3.0), NHWC: (seconds, 3.0)})
+    cfg = compose(iterations=1000)
+    cfg.dataloader.train.num_workers = "auto"
+    loader = instantiate(cfg.dataloader.train)
+    loader.num_workers = 3  # as on a machine with more cores
+    record = Record()
+    choose_ways(cfg, build_model(cfg), loader, record)
+    assert loader.num_workers == expected
+    assert record.tuning["workers"] >= expected
+    cfg.dataloader.train.num_workers = loader.num_workers = 7
+    choose_ways(cfg, build_model(cfg), loader, record)
+    assert loader.num_workers == 7, "the user's number stays"

@@ -66,6 +66,24 @@ def test_detections_equal_those_of_evaluation(predictor: Predictor, tiny_run: Pa
             assert same(detections, expected)
 
 
+def test_ways_to_compute_change_no_detection(
+    tiny_run: Path, predictor: Predictor, photos: list[Path]
+) -> None:
+    other = load(tiny_run, device="cpu", channels_last=True)
+    for photo in photos:
+        expected, detections = predictor(photo), other(photo)
+        torch.testing.assert_close(
+            detections.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=1e-3, atol=1e-2
+        )
+        torch.testing.assert_close(detections.scores, expected.scores, rtol=1e-3, atol=1e-4)
+
+
+def test_missing_compiler_is_named(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"compile=True: .*no-such-compiler"):
+        load(tiny_run, device="cpu", compile=True)
+
+
 def test_one_image_or_several(predictor: Predictor, photos: list[Path]) -> None:
     alone = [predictor(photo) for photo in photos]
     assert [detections.image_size for detections in alone] == [(80, 96), (64, 64), (96, 72)]

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbone.timm_backbone import TimmBackbone
 from ..utils.sizes import ceil_div, round_up
 
 __all__ = ["Ways", "apply_ways", "compiler_is_missing"]
@@ -69,20 +68,11 @@ def apply_ways(model: Any, ways: Ways, longest: int) -> None:
     if ways.compile:
         # timm's Kron lifts the limit, after which nothing is compiled any more
         torch._dynamo.config.recompile_limit = MOST_GRAPHS
-        per_size = _computes_per_size(backbone.bottom_up)
+        per_size = getattr(backbone.bottom_up, "computes_per_size", False)
         backbone.compile(dynamic=not per_size, backend=BACKEND)
         if per_size and not backbone.padding_constraints.get("square_size"):
             step = round_up(ceil_div(longest, SIDES), backbone.size_divisibility or 1)
             backbone._compiled_call_impl = _Padding(backbone, step)
-
-
-def _computes_per_size(bottom_up: Any) -> bool:
-    """Whether a model is another graph for each image size: it interpolates embeddings, or is a twin."""
-    if not isinstance(bottom_up, TimmBackbone):
-        return False
-    interpolates = [getattr(module, "dynamic_img_size", False) for module in bottom_up.model.modules()]
-    kwargs = dict(bottom_up.spec.kwargs)
-    return bool(bottom_up.spec.input_spec.multisize or kwargs.get("dynamic_img_size") or any(interpolates))
 
 
 class _Padding:

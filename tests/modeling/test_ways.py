@@ -14,8 +14,8 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from d2timm.config.build import build_model, instantiate
-from d2timm.engine import ways
-from d2timm.engine.ways import Ways, apply_ways, compiler_is_missing
+from d2timm.modeling import ways
+from d2timm.modeling.ways import Ways, apply_ways, compiler_is_missing
 from d2timm.utils.seeds import seeded
 
 SIDES = tuple(range(64, 225, 32))
