@@ -138,13 +138,14 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _key(cfg: DictConfig, given: Mapping[str, bool]) -> str:
-    """All that the speed of a step depends on, as the name of a file."""
+    """All that a result depends on, as the name of a file: machine, versions, detector, images, length."""
     parts = [
         (__version__, torch.__version__, torch.get_num_threads(), comm.get_world_size()),
         torch.cuda.get_device_name() if cfg.train.device != "cpu" else _processor(),
         to_plain(OmegaConf.to_container(cfg.model, resolve=True)),
         to_plain(OmegaConf.to_container(cfg.dataloader.train.mapper, resolve=True)),
         (cfg.dataloader.train.total_batch_size, cfg.train.device, dict(cfg.train.amp), dict(given)),
+        int(math.log2(cfg.train.max_iter)),  # what is tried: a compilation takes too much of a short run
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

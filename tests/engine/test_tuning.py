@@ -117,6 +117,8 @@ def test_result_is_kept_for_later_runs(compose: Compose, timed: Callable[[Times]
     assert len(measured.calls) == calls
     tune(compose("data.settings.custom.train_short_edges=[96]", iterations=1000))
     assert len(measured.calls) == 2 * calls, "another image size is measured"
+    tune(compose(iterations=5000))
+    assert len(measured.calls) > 2 * calls, "a longer run may try more"
 
 
 def test_saved_config_has_the_same_result(compose: Compose, tmp_path: Path) -> None:
