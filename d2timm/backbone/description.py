@@ -5,7 +5,6 @@ All runs are on the ``meta`` device, so that even giant models are described in 
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,11 @@ from tabulate import tabulate
 from timm.models import split_model_name_tag
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from ..errors import ConfigError
 from ..utils.checks import suggest
-from ..utils.imports import hidden
 from ..utils.sizes import Size
 from .meta import MetaRun
 from .pixel_stats import pixel_mean, pixel_std
@@ -27,10 +26,6 @@ from .probing import pretrained_cfg, probe
 from .spec import BackboneSpec
 from .surgery import saved_bytes
 from .timm_backbone import TimmBackbone
-
-logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # it warns without triton
-with hidden("triton"):  # whose kernels timm does not have, and which takes long to import
-    from torch.utils.flop_counter import flop_registry
 
 __all__ = [
     "Description",

@@ -218,13 +218,6 @@ class TimmBackbone(Backbone):
             outputs[name] = level(grid, self._cell_size(feature, grid, extent), size)
         return outputs
 
-    @property
-    def computes_per_size(self) -> bool:
-        """Whether each image size is a graph of its own: embeddings are interpolated, or a twin computes."""
-        dynamic = (getattr(module, "dynamic_img_size", False) for module in self.model.modules())
-        given = dict(self.spec.kwargs).get("dynamic_img_size")
-        return bool(self.spec.input_spec.multisize or given or any(dynamic))
-
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Return the channels and the stride in pixels of each output, by name."""
         shapes: dict[str, ShapeSpec] = super().output_shape()

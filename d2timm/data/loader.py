@@ -23,7 +23,7 @@ from ..utils.targets import config_target
 from .bad_samples import BadSample, Guarded, Readable
 from .entries import Entries, Entry, as_entries
 from .sampling import Draw, TrainingBatches, repeat_factors
-from .workers import Workers, count_workers, ignore_signals, replacing_workers
+from .workers import Workers, count_workers, prepare_worker, replacing_workers
 
 __all__ = [
     "ReadableBatches",
@@ -122,7 +122,7 @@ class TrainLoader(Readable):
             batch_sampler=self.batches.starting_at(position),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=prepare_worker,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -204,7 +204,7 @@ class ReadableBatches(Readable):
             sampler=self.indices[position * self.batch_size :],
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=prepare_worker,
             pin_memory=torch.cuda.is_available(),
         )
 

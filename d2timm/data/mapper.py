@@ -71,10 +71,10 @@ def largest_size(mapper: Any) -> tuple[int, int]:
     """Short and long side, in pixels, of the largest image that a mapper gives.
 
     Args:
-        mapper: a node such as ``dataloader.test.mapper``; if its first augmentation does not resize images,
-            their size is unknown, and a usual one is returned.
+        mapper: a node such as ``dataloader.test.mapper``; if it has no augmentations, or the first does not
+            resize images, their size is unknown, and a usual one is returned.
     """
-    resize: Any = mapper.augmentations[0] if mapper.augmentations else {}
+    resize: Any = next(iter(mapper.get("augmentations") or []), {})
     edges = resize.get("short_edge_length") or 0
     short = edges if isinstance(edges, int) else max(edges)
     return (short, int(resize.max_size)) if short else (HEIGHT, WIDTH)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -16,7 +19,7 @@ from ..utils.bounds import Bounds
 from ..utils.cores import count_cores
 from ..utils.signals import STOP_SIGNALS
 
-__all__ = ["Workers", "count_workers", "ignore_signals", "replacing_workers"]
+__all__ = ["Workers", "count_workers", "prepare_worker", "replacing_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ Workers: TypeAlias = Annotated[int, Bounds(at_least=0, at_most=1024)] | Literal[
 
 #: As many as a step needs that a GPU computes, or this machine: a core reads 50 to 150 images per second
 MOST_FOR_GPU, MOST_FOR_CPU = 8, 2
+PARENT_PERIOD = 1.0  # seconds after which a worker sees that its parent has ended
 MOST_DEATHS = 3  # of workers without a batch in between, after which something else must be wrong
 
 
@@ -60,11 +64,23 @@ def replacing_workers(open_at: Callable[[int], DataLoader[Any]], position: int) 
             logger.warning("%s; it is replaced", str(error).strip().partition("\n")[0].rstrip(". "))
 
 
-def ignore_signals(worker: int) -> None:
-    """Leave it to the training process when a worker ends."""
+def prepare_worker(worker: int) -> None:
+    """Leave it to the training process when a worker ends: not to signals, and at the latest with it."""
     for number in STOP_SIGNALS:
         if number != signal.SIGTERM:  # torch has its own handler, by which a loader ends its workers
             signal.signal(number, signal.SIG_IGN)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process after its parent, which may have been killed.
+
+    By itself, it would wait for ever until somebody has read its batches.
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_PERIOD)
+    os._exit(1)
 
 
 def _detect_deaths_between_batches() -> None:

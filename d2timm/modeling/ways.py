@@ -68,11 +68,20 @@ def apply_ways(model: Any, ways: Ways, longest: int) -> None:
     if ways.compile:
         # timm's Kron lifts the limit, after which nothing is compiled any more
         torch._dynamo.config.recompile_limit = MOST_GRAPHS
-        per_size = getattr(backbone.bottom_up, "computes_per_size", False)
+        per_size = _computes_per_size(backbone.bottom_up)
         backbone.compile(dynamic=not per_size, backend=BACKEND)
         if per_size and not backbone.padding_constraints.get("square_size"):
             step = round_up(ceil_div(longest, SIDES), backbone.size_divisibility or 1)
             backbone._compiled_call_impl = _Padding(backbone, step)
+
+
+def _computes_per_size(bottom_up: Any) -> bool:
+    """Whether a ``TimmBackbone`` is another graph for each image size: embeddings follow it, or twins do."""
+    spec = getattr(bottom_up, "spec", None)
+    if spec is None:  # another backbone
+        return False
+    dynamic = (getattr(module, "dynamic_img_size", False) for module in bottom_up.model.modules())
+    return bool(spec.input_spec.multisize or dict(spec.kwargs).get("dynamic_img_size") or any(dynamic))
 
 
 class _Padding:

@@ -6,6 +6,7 @@ import atexit
 import functools
 import gc
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ __all__ = ["hidden", "import_quickly", "without_compiler"]
 #: Packages that timm imports wherever they are installed, and that nothing here uses through timm
 UNUSED = ("wandb",)
 COMPILER = "torch._dynamo"
+#: Imports triton, which takes long, to count its kernels, which timm does not have
+FLOPS = "torch.utils.flop_counter"
 CONFIG = f"{COMPILER}.config"
 DEFERRED = (COMPILER, f"{COMPILER}.utils", CONFIG)
 #: Compiled with nanobind, which at the end prints what of them the garbage collector has not freed
@@ -36,6 +39,10 @@ def import_quickly(*modules: str) -> None:
     if all(module in sys.modules for module in modules):
         return
     with _collector_off(), hidden(*UNUSED):
+        logging.getLogger(FLOPS).setLevel(logging.ERROR)  # it warns of what is hidden from it
+        importlib.import_module("torch")
+        with hidden("triton"):
+            importlib.import_module(FLOPS)
         for module in modules:
             importlib.import_module(module)
 

@@ -190,6 +190,10 @@ def test_size_of_evaluated_images(resize: Any, size: tuple[int, int]) -> None:
     assert largest_size(OmegaConf.create({"augmentations": [resize] if resize else []})) == size
 
 
+def test_size_is_a_usual_one_for_a_mapper_of_another_kind() -> None:
+    assert largest_size(OmegaConf.create({"_target_": "builtins.dict"})) == (480, 640)
+
+
 def test_augmentations_are_tried() -> None:
     target = {"_target_": "detectron2.data.transforms.ResizeShortestEdge", "sample_style": "choice"}
     check_augmentations(OmegaConf.create({}), "a")
