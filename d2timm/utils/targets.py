@@ -115,8 +115,7 @@ def instantiate(node: Any) -> Any:
     Raises:
         ConfigError: as ``check_targets``, or a target cannot be built with its arguments.
     """
-    check_targets(node)
-    return _build(node)
+    return _build(node, _checked(node))
 
 
 def check_targets(node: Any) -> None:
@@ -126,19 +125,33 @@ def check_targets(node: Any) -> None:
         ConfigError: a ``_target_`` is none that a config may name, or an argument is unknown to it or has
             another type or range than it declares, or a value refers to one that does not exist.
     """
+    _checked(node)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checked:
+    """A node and its values, without ``_target_``; values that refer to others are those, found once."""
+
+    node: Any  # kept, so that no other object gets its id
+    values: dict[str, Any]
+
+
+def _checked(node: Any) -> dict[int, _Checked]:
+    """Check a node and those in it, as ``check_targets``; returns them by their ids."""
+    checked: dict[int, _Checked] = {}
     try:
-        _check(node, {}, set())
+        _check(node, checked, set())
     except RecursionError:
         raise ConfigError("the config is nested too deeply, or a node of it refers to itself") from None
+    return checked
 
 
-def _check(node: Any, checked: dict[int, Any], within: set[int]) -> None:
-    """Check a node.
+def _check(node: Any, checked: dict[int, _Checked], within: set[int]) -> None:
+    """Check a node, unless it has been checked: many values may refer to it.
 
     Args:
         node: any value of a tree.
-        checked: id -> node of those that have been checked, which many values may refer to; the dictionary
-            keeps them, so that no other object gets such an id.
+        checked: those that have been, to which it is added.
         within: the ids of the nodes that it is in.
     """
     if not isinstance(node, (list, ListConfig, Mapping)) or _is_dataclass(node):
@@ -147,9 +160,9 @@ def _check(node: Any, checked: dict[int, Any], within: set[int]) -> None:
         raise RecursionError
     if id(node) in checked:
         return
-    checked[id(node)] = node
-    within.add(id(node))
     values = _values(node)
+    checked[id(node)] = _Checked(node, values)
+    within.add(id(node))
     for value in values.values():
         _check(value, checked, within)
     within.remove(id(node))
@@ -172,14 +185,15 @@ def _check_arguments(node: Mapping[str, Any], values: dict[str, Any]) -> None:
     check_arguments(_target(node), values, plain, objects, _place(node))
 
 
-def _build(node: Any) -> Any:
+def _build(node: Any, checked: Mapping[int, _Checked]) -> Any:
     if isinstance(node, (list, ListConfig)):
-        return [_build(value) for value in _parts(node)]
+        return [_build(value, checked) for value in checked[id(node)].values.values()]
     if _is_dataclass(node):
         return OmegaConf.to_object(node)
     if not isinstance(node, Mapping) or "_target_" not in node:
         return node
-    target, arguments = _target(node), {key: _build(value) for key, value in _arguments(node).items()}
+    values = checked[id(node)].values
+    target, arguments = _target(node), {key: _build(value, checked) for key, value in values.items()}
     try:
         return target(**arguments)
     except ConfigError:
