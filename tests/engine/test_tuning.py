@@ -219,7 +219,7 @@ def test_loader_has_the_workers_that_it_needs(
     compose: Compose, timed: Callable[[Times], Timed], seconds: float, expected: int
 ) -> None:
     timed({SLOW: (seconds, 3.0), NHWC: (seconds, 3.0)})
-    cfg = compose(iterations=1000)
+    cfg = compose("train.compile=False", iterations=1000)
     cfg.dataloader.train.num_workers = "auto"
     loader = instantiate(cfg.dataloader.train)
     loader.num_workers = 3  # as on a machine with more cores
