@@ -100,6 +100,8 @@ def check_training(train: DictConfig) -> None:
     check_fields(TrainOptions, train, "train")
     check_lengths(train)
     _check_precision(train)
+    if train.ddp.get("fp16_compression") and train.ddp.get("bf16_compression"):
+        raise ConfigError("train.ddp.fp16_compression and bf16_compression: gradients have one type, use one")
     if train.get("early_stop", 0) and not (train.eval_period or train.get("eval_epochs")):
         raise ConfigError(
             f"train.early_stop={train.early_stop} counts evaluations, but the only one is at the end: "

@@ -101,7 +101,7 @@ class ShardedTrainer(Trainer):
 
     def gather(self) -> None:
         """Collect the weights in all processes, and the state of the optimizer in the first one."""
-        self.whole.load_state_dict(get_model_state_dict(self.model, options=WHOLE))
+        self._collect_weights()
         self._optimizer_state = _optimizer_state(self.model, self.optimizer)
 
     def scatter(self) -> None:
@@ -111,13 +111,16 @@ class ShardedTrainer(Trainer):
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
         """Collect the weights in ``whole``, which is on the device meanwhile."""
-        self.whole.load_state_dict(get_model_state_dict(self.model, options=WHOLE))
+        self._collect_weights()
         device = next(self.model.parameters()).device
         self.whole.to(device)
         try:
             yield
         finally:
             self.whole.to("cpu")
+
+    def _collect_weights(self) -> None:
+        self.whole.load_state_dict(get_model_state_dict(self.model, options=WHOLE))
 
     def _exchange(self, last: bool) -> AbstractContextManager[Any]:
         self.model.set_requires_gradient_sync(last)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from torch import nn
 
 from d2timm.engine.launch import launch
 from d2timm.engine.parallel import distribute
+from d2timm.engine.preflight import check_training
 from d2timm.engine.trainer import Trainer
+from d2timm.errors import ConfigError
 
 from .test_launch import TWO
 
@@ -42,3 +46,9 @@ def test_one_process_exchanges_nothing() -> None:
     model = nn.Linear(1, 1)
     train = OmegaConf.create({"device": "cpu", "ddp": {"bf16_compression": True}})
     assert distribute(train, model) == (model, model, Trainer)
+
+
+def test_gradients_are_compressed_in_one_way(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    both = ("train.ddp.fp16_compression=True", "train.ddp.bf16_compression=True")
+    with pytest.raises(ConfigError, match=r"train\.ddp\.fp16_compression and bf16_compression"):
+        check_training(tiny("faster_rcnn_timm.py", tmp_path, *both).train)

@@ -136,7 +136,7 @@ dataloader = dict(
             # keep objects without a mask for the box head, if the mask head leaves them out
             partial_masks=L(takes_partial_masks)(roi_heads="${oc.select:model.roi_heads._target_,null}"),
             max_pixels="${data.max_pixels}",
-            draft_jpegs="${oc.select:data.draft_jpegs,False}",
+            draft_jpegs="${data.draft_jpegs}",
         ),
         total_batch_size=_settings + ".batch_size}",
         num_workers=_settings + ".workers}",
@@ -157,7 +157,7 @@ dataloader = dict(
             ],
             image_format="${model.input_format}",
             max_pixels="${data.max_pixels}",
-            draft_jpegs="${oc.select:data.draft_jpegs,False}",
+            draft_jpegs="${data.draft_jpegs}",
         ),
         batch_size=1,  # images that are detected in together
         num_workers=_settings + ".workers}",
