@@ -13,6 +13,7 @@ from ..data.catalog import get_dataset, resolve_name, tasks_of
 from ..data.mapper import largest_size
 from ..errors import ConfigError
 from ..modeling.folding import fold_norms
+from ..modeling.host_waits import avoid_host_waits
 from ..modeling.roi_align import use_fast_roi_align
 from ..modeling.ways import Ways, apply_ways, compiler_is_missing
 from ..utils.targets import instantiate
@@ -43,6 +44,7 @@ def build_model(cfg: DictConfig, weights: bool = True) -> nn.Module:
     model: Any = instantiate(cfg.model)
     fold_norms(model.backbone.bottom_up, len(model.pixel_mean))
     use_fast_roi_align(model)
+    avoid_host_waits(model)
     return model.to(cfg.train.device)  # type: ignore[no-any-return]
 
 

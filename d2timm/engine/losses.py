@@ -14,11 +14,37 @@ import numpy as np
 import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
 from torch import Tensor
 
+from ..errors import ConfigError
 from .agreement import any_process
 
-__all__ = ["LossReader", "NotFinite"]
+__all__ = ["LossReader", "NotFinite", "NotFiniteError", "OnNan", "on_nan"]
+
+
+class NotFiniteError(ConfigError):
+    """A loss is not a finite number: the training has diverged."""
+
+
+@dataclass(frozen=True)
+class OnNan:
+    """What happens if a loss is not finite.
+
+    Attributes:
+        skip: number of steps of the run that are left out.
+        go_back: how often, after that, the run goes back to its last checkpoint.
+        lr_factor: factor of the learning rate each time that the run goes back, 0 < lr_factor < 1.
+    """
+
+    skip: int = 0
+    go_back: int = 0
+    lr_factor: float = 0.5
+
+
+def on_nan(train: DictConfig) -> OnNan:
+    """What the node ``train`` says about losses that are not finite; configs of version 0.1 say nothing."""
+    return OnNan(**train.get("on_nan", {}))
 
 
 @dataclass(frozen=True)

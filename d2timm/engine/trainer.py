@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,18 +17,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.loader import TrainLoader
-from ..errors import ConfigError
+from ..modeling.host_waits import without_statistics
 from ..utils.seeds import seed_generators
 from ..utils.text import one_line
-from .losses import LossReader
+from .losses import LossReader, NotFiniteError, on_nan
 from .optimizer_options import apply_changed_options, options_of
 
 __all__ = [
     "PRECISIONS",
-    "NotFiniteError",
     "Trainer",
     "build_trainer",
-    "on_nan",
     "precision_of",
 ]
 
@@ -38,25 +35,6 @@ logger = logging.getLogger(__name__)
 ADVICE = "lower optimizer.lr, or see train.on_nan; the last checkpoint is from before"
 #: Name in a config -> data type of matrix products under automatic mixed precision
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-class NotFiniteError(ConfigError):
-    """A loss is not a finite number: the training has diverged."""
-
-
-@dataclass(frozen=True)
-class OnNan:
-    """What happens if a loss is not finite.
-
-    Attributes:
-        skip: number of steps of the run that are left out.
-        go_back: how often, after that, the run goes back to its last checkpoint.
-        lr_factor: factor of the learning rate each time that the run goes back, 0 < lr_factor < 1.
-    """
-
-    skip: int = 0
-    go_back: int = 0
-    lr_factor: float = 0.5
 
 
 class Trainer(SimpleTrainer):
@@ -85,7 +63,8 @@ class Trainer(SimpleTrainer):
             random one.
         max_skipped: number of steps of the run that may be left out because a loss is not finite.
         read_period: steps after which losses are read from the device; until then nobody knows whether they
-            are finite. 1 if steps may be left out, and on the CPU, where reading costs nothing.
+            are finite, and heads compute no statistics for the log. 1 if steps may be left out, and on the
+            CPU, where reading costs nothing.
         split_on_oom: whether a batch that does not fit into the memory of the GPU is divided into two, whose
             gradients are accumulated; in a single process only.
 
@@ -146,12 +125,17 @@ class Trainer(SimpleTrainer):
         self.after_backward()
         means = {name: torch.stack(each).mean() for name, each in losses.items()}
         self.losses.add(self.iter, means, seconds, images)
-        if (self.iter + 1) % self.read_period == 0 and not self.read_losses():
+        if self._reads_losses and not self.read_losses():
             return
         # Unscale before the step: fused optimizers would unscale after the gradients are clipped
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    @property
+    def _reads_losses(self) -> bool:
+        """Whether losses, and with them statistics of the heads, are logged after this iteration."""
+        return bool((self.iter + 1) % self.read_period == 0)
 
     def _losses(self, batch: Any) -> dict[str, Tensor]:
         """Add the gradients of a batch; return the losses.
@@ -207,7 +191,8 @@ class Trainer(SimpleTrainer):
 
     def _add_gradients(self, batch: Any, share: float) -> dict[str, Tensor]:
         dtype = PRECISIONS[self.precision] if self.precision else None
-        with torch.autocast(self.device_type, dtype, enabled=dtype is not None):
+        statistics = nullcontext() if self._reads_losses else without_statistics()
+        with statistics, torch.autocast(self.device_type, dtype, enabled=dtype is not None):
             losses: dict[str, Tensor] = self.model(self._on_device(batch))
         total: Any = sum(losses.values())
         self.grad_scaler.scale(total * share / self.accumulate).backward()
@@ -302,8 +287,3 @@ def build_trainer(
 def precision_of(train: DictConfig) -> str | None:
     """One of ``PRECISIONS``, or None for float32; configs of version 0.1 know fp16 only."""
     return train.amp.get("precision", "fp16") if train.amp.enabled else None
-
-
-def on_nan(train: DictConfig) -> OnNan:
-    """What the node ``train`` says about losses that are not finite; configs of version 0.1 say nothing."""
-    return OnNan(**train.get("on_nan", {}))

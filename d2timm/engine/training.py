@@ -41,11 +41,12 @@ from .hooks import (
     Stopped,
 )
 from .left_out import add_bad_samples
+from .losses import NotFiniteError, on_nan
 from .optim import build_optimizer
 from .out_of_memory import out_of_memory_explained
 from .parallel import distribute
 from .schedules import counts_epochs, images_per_step, in_iterations
-from .trainer import NotFiniteError, build_trainer, on_nan
+from .trainer import build_trainer
 from .tuning import choose_ways
 from .validation import Metrics, describe_model, finish, measure, metric_of, store
 from .writers import build_writers

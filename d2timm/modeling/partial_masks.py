@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..utils.targets import config_target
 from .detectron2_traits import DETECTRON2
+from .host_waits import SamplesWithFewerWaits
 
 __all__ = ["TRAITS", "CascadeROIHeads", "StandardROIHeads", "with_masks"]
 
@@ -29,7 +30,11 @@ def with_masks(proposals: Sequence[Instances]) -> list[Instances]:
         proposals: of each image. Those without ``gt_has_mask`` are not changed: their dataset has all masks,
             or their image has no objects.
     """
-    return [image[image.gt_has_mask] if image.has("gt_has_mask") else image for image in proposals]
+    return [
+        # Indices, because each field would look them up in the mask again
+        image[image.gt_has_mask.nonzero()[:, 0]] if image.has("gt_has_mask") else image
+        for image in proposals
+    ]
 
 
 class _PartialMasks:
@@ -41,14 +46,14 @@ class _PartialMasks:
 
 
 @config_target
-class StandardROIHeads(_PartialMasks, roi_heads.StandardROIHeads):
+class StandardROIHeads(_PartialMasks, SamplesWithFewerWaits, roi_heads.StandardROIHeads):
     """detectron2's heads of Faster, Mask and Keypoint R-CNN, for datasets with and without all masks."""
 
     traits = TRAITS
 
 
 @config_target
-class CascadeROIHeads(_PartialMasks, roi_heads.CascadeROIHeads):
+class CascadeROIHeads(_PartialMasks, SamplesWithFewerWaits, roi_heads.CascadeROIHeads):
     """detectron2's heads of Cascade R-CNN, for datasets with and without all masks."""
 
     traits = TRAITS

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..utils.targets import config_target
+from .host_waits import SamplesWithFewerWaits
 from .partial_masks import TRAITS, with_masks
 
 __all__ = ["CascadeMaskROIHeads", "point_rend_mask_head"]
 
 
 @config_target
-class CascadeMaskROIHeads(CascadeROIHeads):
+class CascadeMaskROIHeads(SamplesWithFewerWaits, CascadeROIHeads):
     """ROI heads of Cascade Mask R-CNN as in mmdetection (Cai and Vasconcelos, https://arxiv.org/abs/1906.09756).
 
     They differ from detectron2's cascade as mmdetection's ``CascadeRoIHead`` does:
