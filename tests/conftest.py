@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import sampling
 from hypothesis import settings
 
 # Set before torch and huggingface_hub are imported, and inherited by the processes that tests start. The
@@ -50,6 +51,28 @@ TINY = [
     "train.amp.enabled=False",
     "train.log_period=1",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run sampled tests completely")
+    parser.addoption("--record", action="store_true", help="record that all tests passed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is sampled; slow files come first, so that all processes end at the same time."""
+    runs, left_out = sampling.select(items, config.getoption("--full"))
+    config.hook.pytest_deselected(items=left_out)
+    slow = {item.path for item in runs if item.get_closest_marker("slow")}
+    items[:] = sorted(runs, key=lambda item: item.path not in slow)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    records = config.getoption("--record") and not hasattr(config, "workerinput")
+    if records and exitstatus == pytest.ExitCode.OK:
+        assert config.getoption("--full"), "--record needs --full"
+        assert config.args == config.getini("testpaths"), "--record needs a run of all tests"
+        sampling.write()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def store_groups(nodes: Nodes) -> None:
             for place, node in places.items():
                 _insert(tree, place, node)
             store.store(group=group, name=option, node=tree, package="_global_", provider="d2timm")
-    store.repo[BACKBONE] = _Shared(store.repo[BACKBONE])
+        store.repo[group] = _Shared(store.repo[group])
     store_backbones(nodes.names)
 
 

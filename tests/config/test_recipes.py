@@ -32,6 +32,8 @@ from d2timm.config.lazy import get_config, load, save
 from d2timm.config.overrides import apply_overrides
 from d2timm.data.datasets import shapes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -97,6 +99,7 @@ def fitting(recipe: str, overrides: list[str]) -> list[str]:
     return [*existing, "model.backbone.out_channels=64"]
 
 
+@pytest.mark.sampled("detectors", every=3)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_trains_without_our_loop(
     recipe: str,

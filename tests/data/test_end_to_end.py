@@ -31,6 +31,8 @@ from d2timm.runs.record import Record
 from d2timm.sweep.hydra_groups import store_groups
 from d2timm.utils.files import resource_folder
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "model.backbone.out_channels=32",
     "model.roi_heads.mask_head.conv_dims=[16,16]",
@@ -234,6 +236,7 @@ def test_ground_truth_scores_100(sample: Sample, tmp_path: Path) -> None:
             assert sample.case.minimum <= results[task][metric] <= 100.001, f"{task}/{metric}"
 
 
+@pytest.mark.sampled("datasets", every=3)
 def test_training_and_evaluation(sample: Sample, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     flags = {"resume": False, "eval_only": False, "dry_run": False}
@@ -262,6 +265,7 @@ def compose() -> Iterator[Callable[..., Any]]:
         yield lambda *overrides: hydra.compose("config", list(overrides))
 
 
+@pytest.mark.sampled("datasets", every=4)
 @pytest.mark.parametrize(
     "name",
     sorted(

@@ -133,6 +133,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.sampled("resume", every=3)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_run_ends_like_an_uninterrupted_one(
     moment: str, compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path
@@ -157,6 +158,7 @@ def test_run_that_is_killed_again_and_again(
     assert len(list(folder.glob("model_0*.pth"))) == 3, "the number of checkpoints is bounded"
 
 
+@pytest.mark.sampled("resume", every=3)
 @pytest.mark.parametrize("pauses", [(2, 5, 9), (4,), (6, 8)])
 def test_paused_run_ends_like_an_uninterrupted_one(
     pauses: tuple[int, ...], compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path
@@ -171,6 +173,7 @@ def test_paused_run_ends_like_an_uninterrupted_one(
     assert len(list(folder.glob("model_0*.pth"))) <= 3
 
 
+@pytest.mark.sampled("resume", every=2)
 @pytest.mark.parametrize("workers", [2, 4])
 def test_number_of_workers_does_not_matter(
     workers: int, compose: Compose, uninterrupted: dict[str, Any], tmp_path: Path
@@ -182,6 +185,7 @@ def test_number_of_workers_does_not_matter(
     assert differences(outcome(folder), uninterrupted) == []
 
 
+@pytest.mark.sampled("resume", every=3)
 @pytest.mark.parametrize(
     "more",
     [
@@ -311,6 +315,7 @@ def test_other_data_continues_with_a_warning(compose: Compose, tmp_path: Path) -
     )
 
 
+@pytest.mark.sampled("resume")
 @pytest.mark.slow
 def test_two_processes(compose: Compose, small_coco: Any, tmp_path: Path) -> None:
     from conftest import TINY

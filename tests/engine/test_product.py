@@ -20,6 +20,8 @@ from d2timm.engine import validation
 from d2timm.engine.preflight import check
 from d2timm.engine.process import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def few_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -30,6 +32,7 @@ def few_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.mark.sampled("detectors", every=5)
 @pytest.mark.parametrize("choices", [c for c in COMBINATIONS if fits(*c)], ids="-".join)
 def test_trains_and_evaluates(
     choices: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

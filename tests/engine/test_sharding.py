@@ -44,6 +44,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *
         torch.testing.assert_close(other[name], x, msg=name, **tolerance)
 
 
+@pytest.mark.sampled("processes", every=2)
 @pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["test_resnet", "test_vit"])
 def test_two_processes_train_as_copies_would(

@@ -23,6 +23,8 @@ from d2timm.export.formats import open_program
 from d2timm.export.verify import compare, reference_result
 from d2timm.inference.trained import Trained, open_run
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(64, 64), (130, 70), (40, 200)]
 NAMES = ("boxes", "classes", "scores", "masks")
 
@@ -166,6 +168,7 @@ def test_invalid_arguments_are_an_error_before_the_run_is_opened(
         export_run("no run", tmp_path / output, **options)
 
 
+@pytest.mark.sampled("export", every=3)
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".safetensors"])
 def test_full_disk_is_an_error_and_leaves_nothing(suffix: str, tiny_run: Path, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -18,6 +18,8 @@ from d2timm.modeling import ways
 from d2timm.modeling.ways import Ways, apply_ways, compiler_is_missing
 from d2timm.utils.seeds import seeded
 
+pytestmark = pytest.mark.slow
+
 SIDES = tuple(range(64, 225, 32))
 MODELS = ["test_resnet", "test_convnext", "test_vit"]
 

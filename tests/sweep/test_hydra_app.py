@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 from argparse import Namespace
@@ -46,7 +47,7 @@ def clean_hydra(groups: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(SweepFolder, "path", None)
     monkeypatch.setattr(overrides, "store_groups", lambda nodes: None)  # they are stored already
     repo = ConfigStore.instance().repo
-    monkeypatch.setitem(repo, "backbone", dict(repo["backbone"]))
+    monkeypatch.setitem(repo, "backbone", copy.copy(repo["backbone"]))
     log = logging.getLogger()
     handlers, level = list(log.handlers), log.level
     yield

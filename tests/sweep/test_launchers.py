@@ -212,6 +212,7 @@ def assert_resumed(sweep: Sweep, model: str) -> None:
     assert (record.status, record.error, record.iterations) == ("done", None, ITERATIONS)
 
 
+@pytest.mark.sampled("sweeps")
 def test_two_commands_share_the_runs_of_a_sweep(
     make_sweep: Callable[..., Sweep], basic: tuple[Sweep, int, str]
 ) -> None:
@@ -268,6 +269,7 @@ def test_joblib_survives_a_killed_run_and_a_killed_worker(
     assert sweep.statuses() == dict.fromkeys(MODELS, "done")
 
 
+@pytest.mark.sampled("sweeps")
 def test_run_that_submitit_preempts_continues(
     make_sweep: Callable[..., Sweep], basic: tuple[Sweep, int, str]
 ) -> None:
@@ -289,6 +291,7 @@ def test_run_that_submitit_preempts_continues(
     assert sweep.statuses() == dict.fromkeys(both, "done")
 
 
+@pytest.mark.sampled("sweeps")
 def test_ray_gives_the_same_runs(make_sweep: Callable[..., Sweep], basic: tuple[Sweep, int, str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     both = MODELS[:2]
@@ -300,6 +303,7 @@ def test_ray_gives_the_same_runs(make_sweep: Callable[..., Sweep], basic: tuple[
         assert_same(sweep, basic[0], model)
 
 
+@pytest.mark.sampled("sweeps")
 def test_optuna_repeats_its_study_without_training(make_sweep: Callable[..., Sweep]) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     few = ["train.max_iter=4", "train.eval_period=0"]
@@ -319,6 +323,7 @@ def test_optuna_repeats_its_study_without_training(make_sweep: Callable[..., Swe
     assert sweep.written() == before
 
 
+@pytest.mark.sampled("sweeps")
 def test_screening_trains_the_better_half_longer(make_sweep: Callable[..., Sweep]) -> None:
     """Four backbones until iteration 6, two until 12, one until 24: 48 iterations in total."""
     pytest.importorskip("optuna")
