@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from ..utils.bounds import Bounds
 
@@ -64,7 +64,8 @@ class TrainOptions:
     output_dir: str
     init_checkpoint: str | None
     max_iter: Positive | None
-    epochs: Epochs | None
+    epochs: Epochs | Literal["auto"] | None
+    recipe: str | None
     accumulate: Positive
     reference_batch_size: Positive | None
     amp: _Amp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,29 +17,33 @@ from ..errors import ConfigError
 from ..utils.sizes import Size, round_up
 from .left_out import NO_VALIDATION, describe_split
 from .optim import learning_rate
+from .recipes import describe_recipe
 from .schedules import images_per_step
 
 __all__ = ["length", "summarize", "trial_image"]
 
 
-def summarize(cfg: DictConfig, model: Any) -> str:
+def summarize(cfg: DictConfig, model: Any, recipe: Mapping[str, Any] | None = None) -> str:
     """Summarize a detector, its data and its schedule as text.
 
     Args:
         cfg: the tree, its dataset resolved.
         model: the detector on ``meta``.
+        recipe: what ``train.recipe`` applied.
 
     Returns:
         Tables of levels, parameters and multiply-adds at the evaluated image size; the data; the schedule.
     """
     spec = model.backbone.bottom_up.spec
     native = f"{spec.native_size[0]}x{spec.native_size[1]}"
+    parts = ["\n  ".join(["recipe", *describe_recipe(recipe)])] if recipe else []
     return "\n\n".join(
         [
             f"{spec.model_name}, native size {native}, route: {spec.input_spec}",
             table_of_levels(levels(model.backbone.bottom_up)),
             _table_of_parts(model, largest_size(cfg.dataloader.test.mapper)),
             "\n  ".join(["data", *_data(cfg)]),
+            *parts,
             "\n  ".join(["schedule", *_schedule(cfg)]),
         ]
     )

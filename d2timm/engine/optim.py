@@ -54,6 +54,7 @@ def param_groups(
     layer_decay: float = 1.0,
     num_layers: int | None = None,
     decay_biases: bool = False,
+    backbone_factor: Positive = 1.0,
 ) -> list[dict[str, Any]]:
     """Divide the parameters of a model into groups with a weight decay and, optionally, a learning rate.
 
@@ -69,11 +70,12 @@ def param_groups(
     Args:
         model: a detector; frozen parameters are left out.
         weight_decay: >= 0.
-        lr: learning rate of the heads; without ``layer_decay`` groups have no learning rate of their own.
+        lr: learning rate of the heads; unless rates differ, groups have no learning rate of their own.
         layer_decay: 0 < layer_decay <= 1; 1 disables it.
         num_layers: merge the layers above the stem evenly into this many, as ConvNeXt's detectors do
             (https://arxiv.org/abs/2201.03545) with three blocks in each; None: each layer has its own rate.
         decay_biases: whether biases have weight decay.
+        backbone_factor: factor of the learning rate of the timm model, > 0.
 
     Raises:
         ConfigError: ``layer_decay`` or ``num_layers`` is out of range.
@@ -95,7 +97,9 @@ def param_groups(
         groups = _groups_with_biases(model, weight_decay, exempt)
     else:
         groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=exempt)
-    return groups if layer_decay == 1 else _by_layer(model, groups, lr, layer_decay, num_layers)
+    if layer_decay == backbone_factor == 1:
+        return groups
+    return _by_layer(model, groups, lr, layer_decay, num_layers, backbone_factor)
 
 
 def _groups_with_biases(
@@ -115,7 +119,12 @@ def _groups_with_biases(
 
 
 def _by_layer(
-    model: nn.Module, groups: list[dict[str, Any]], lr: float, layer_decay: float, num_layers: int | None
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    lr: float,
+    layer_decay: float,
+    num_layers: int | None,
+    factor: float,
 ) -> list[dict[str, Any]]:
     """Divide groups by layer, each layer with its own learning rate."""
     depth = _depth(model, num_layers)
@@ -125,7 +134,7 @@ def _by_layer(
         for parameter in group["params"]:
             layers.setdefault(depth.get(parameter, 0), []).append(parameter)
         divided += [
-            {**group, "params": parameters, "lr": lr * layer_decay**below}
+            {**group, "params": parameters, "lr": lr * layer_decay**below * (factor if below else 1)}
             for below, parameters in sorted(layers.items())
         ]
     return divided

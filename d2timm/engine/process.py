@@ -24,6 +24,7 @@ from ..utils.quiet import escape_controls
 from ..utils.signals import StopSignals
 from .launch import set_threads
 from .left_out import has_validation, list_left_out
+from .recipes import describe_recipe
 from .training import train
 from .validation import evaluate_only
 
@@ -75,6 +76,8 @@ def _run(cfg: DictConfig, eval_only: bool, resume: bool, record: Record, signals
         if not eval_only:
             save(cfg, folder / "config.yaml")
         _warn_of_slow_precision(cfg.train)
+    if record.recipe:
+        logger.info("Recipe %s", "\n  ".join(describe_recipe(record.recipe)))
     comm.synchronize()
     has_validation(cfg)  # all processes read the dataset now, as it is for all of them
     seed_all_rng(None if cfg.train.seed < 0 else cfg.train.seed + comm.get_rank())

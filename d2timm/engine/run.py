@@ -55,9 +55,11 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     from .dry_run import summarize, trial_image
     from .launch import is_first_process, launch, num_processes
     from .process import run
+    from .recipes import apply_recipe, given_keys
 
     automatic = cfg.data.name == "auto"
     resolve_dataset(cfg)
+    recipe = apply_recipe(cfg, given_keys(command))
     tasks_of(cfg.data)  # which checks them
     check_fields(TrainOptions, cfg.train, "train")
     check_targets(cfg)
@@ -65,7 +67,7 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
         check_augmentations(cfg.dataloader[place].mapper, f"dataloader.{place}.mapper")
     if options.dry_run:
         model = build_on_meta(cfg)
-        print(summarize(cfg, model))
+        print(summarize(cfg, model, recipe))
         if not options.eval_only:
             image = trial_image(largest_size(cfg.dataloader.test.mapper), model)
             check_batch_norms(cfg, model, image, num_processes(options))
@@ -75,6 +77,7 @@ def start(cfg: DictConfig, options: Namespace, command: list[str]) -> None:
     if first and is_held_by_another(Path(cfg.train.output_dir)):
         raise ConfigError(f"train.output_dir={cfg.train.output_dir}: another process trains there")
     record = _check(cfg, options, command)
+    record.recipe = recipe
     fallback = first and automatic and cfg.data.name == "shapes"
     if fallback:
         print(_banner(cfg.train))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Literal, TypeAlias
 
 from fvcore.common.param_scheduler import CompositeParamScheduler, CosineParamScheduler
 from omegaconf import DictConfig, OmegaConf
@@ -11,12 +12,26 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import ConfigError
 from ..utils.targets import config_target
 
-__all__ = ["check_lengths", "counts_epochs", "images_per_step", "in_iterations", "one_cycle"]
+__all__ = [
+    "check_lengths",
+    "counts_epochs",
+    "images_per_step",
+    "in_iterations",
+    "one_cycle",
+    "start_of",
+    "usual_epochs",
+]
 
 logger = logging.getLogger(__name__)
 
 #: Key of a length in epochs -> key of the same length in iterations
 LENGTHS = {"epochs": "max_iter", "eval_epochs": "eval_period"}
+AUTO = "auto"
+Start: TypeAlias = Literal["detector", "backbone", "nothing"]
+#: (images, epochs) between which the length of a training from a pretrained detector falls, and
+#: factors for other weights
+FEW, MANY = (1_000, 30), (20_000, 16)
+FACTORS = {"detector": 1.0, "backbone": 2.5, "nothing": 7.5}
 
 
 @config_target
@@ -40,9 +55,33 @@ def one_cycle(rise: float = 0.3, start: float = 1 / 25, end: float = 1 / 25e4) -
     return CompositeParamScheduler(waves, [rise, 1 - rise], ["rescaled", "rescaled"])
 
 
+def start_of(cfg: DictConfig) -> Start:
+    """What the weights of a training come from."""
+    backbone = cfg.model.backbone.bottom_up
+    if cfg.train.get("init_checkpoint"):
+        return "detector"
+    return "backbone" if backbone.get("pretrained") or backbone.get("checkpoint_path") else "nothing"
+
+
 def images_per_step(cfg: DictConfig) -> int:
     """Return the images per optimizer step, over all processes and accumulated batches."""
     return int(cfg.dataloader.train.total_batch_size * cfg.train.get("accumulate", 1))
+
+
+def usual_epochs(images: int, start: Start) -> float:
+    """Length of the training on a user's own set, in epochs.
+
+    Detectors that are pretrained on a large set take about 30 epochs for up to 1,000 images, and 16 from
+    20,000 on; in between, the length falls with the logarithm of their number. Pretrained backbones take 2 to
+    3 times as long, and random weights 3 times as long again (He et al., https://arxiv.org/abs/1811.08883).
+
+    Args:
+        images: number of images in the training set, >= 1.
+        start: ``detector``, if all weights are pretrained; ``backbone``; or ``nothing``.
+    """
+    position = math.log(max(images, 1) / FEW[0]) / math.log(MANY[0] / FEW[0])
+    epochs = FEW[1] + min(max(position, 0.0), 1.0) * (MANY[1] - FEW[1])
+    return round(epochs * FACTORS[start], 1)
 
 
 def counts_epochs(train: DictConfig) -> bool:
@@ -50,7 +89,7 @@ def counts_epochs(train: DictConfig) -> bool:
     return any(train.get(epochs) is not None for epochs in LENGTHS)
 
 
-def in_iterations(train: DictConfig, images: int, step: int) -> None:
+def in_iterations(train: DictConfig, images: int, step: int, start: Start = "backbone") -> None:
     """Convert lengths in epochs to iterations, rounded up, in place.
 
     ``train.epochs`` sets ``train.max_iter``, and ``train.eval_epochs`` sets ``train.eval_period``. The keys
@@ -58,6 +97,7 @@ def in_iterations(train: DictConfig, images: int, step: int) -> None:
 
     Args:
         train: the node ``train``; the config that a run saves keeps its epochs, so pass that of a copy.
+        start: what the weights come from, see ``usual_epochs``.
         images: number of images in the training set.
         step: images per optimizer step.
 
@@ -69,6 +109,8 @@ def in_iterations(train: DictConfig, images: int, step: int) -> None:
         epochs = train.get(key)
         if epochs is None:
             continue
+        if epochs == AUTO:
+            epochs = usual_epochs(images, start)
         length = math.ceil(epochs * images / step)
         train[iterations], train[key] = length, None
         logger.info(

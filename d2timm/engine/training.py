@@ -45,7 +45,7 @@ from .losses import NotFiniteError, on_nan
 from .optim import build_optimizer
 from .out_of_memory import out_of_memory_explained
 from .parallel import distribute
-from .schedules import counts_epochs, images_per_step, in_iterations
+from .schedules import counts_epochs, images_per_step, in_iterations, start_of
 from .trainer import build_trainer
 from .tuning import choose_ways
 from .validation import Metrics, describe_model, finish, measure, metric_of, store
@@ -96,7 +96,8 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
     restore_folder = partial(_restore_folder, folder, cfg)
     if counts_epochs(cfg.train):
         cfg = copy.deepcopy(cfg)  # the saved config keeps the user's epochs
-        in_iterations(cfg.train, len(instantiate(cfg.dataloader.train.dataset)), images_per_step(cfg))
+        images = len(instantiate(cfg.dataloader.train.dataset))
+        in_iterations(cfg.train, images, images_per_step(cfg), start_of(cfg))
     model = build_model(cfg, weights=not resume)
     describe_model(record, cfg, model)
     loader = instantiate(cfg.dataloader.train)

@@ -162,7 +162,7 @@ class _RPN(RPN):
         decoded = self._decode_proposals(anchors, pred_anchor_deltas)
         scores, boxes, levels = _likeliest(decoded, pred_objectness_logits, self.pre_nms_topk[True])
         if not (torch.isfinite(boxes).all() & torch.isfinite(scores).all()):
-            raise FloatingPointError("predicted boxes or scores contain Inf or NaN: training has diverged")
+            raise FloatingPointError("predicted boxes or scores contain Inf/NaN: training has diverged")
         clipped = torch.stack([_clip(each, *size) for each, size in zip(boxes, image_sizes, strict=True)])
         kept = (clipped[..., 2:] - clipped[..., :2] > self.min_box_size).all(-1)
         results = []

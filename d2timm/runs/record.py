@@ -58,6 +58,7 @@ class Record:
             are listed in ``skipped.json``.
         notes: what a reader of the metrics should know.
         tuning: how the steps are computed (``ways``), and what was measured to choose it.
+        recipe: the prior that ``train.recipe`` applied: ``name``, ``source`` and ``values``.
         times_back: how often the run went back to a checkpoint with a lower learning rate.
         stopped: why the run ended before its schedule did.
         error: why the run failed.
@@ -84,6 +85,7 @@ class Record:
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tuning: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
     times_back: int = 0
     stopped: str | None = None
     error: str | None = None
@@ -174,6 +176,7 @@ class Record:
         """Copy progress and scores of the part of this run before a resume."""
         self.train_seconds, self.iterations = earlier.train_seconds, earlier.iterations
         self.times_back, self.tuning = earlier.times_back, earlier.tuning
+        self.recipe = self.recipe or earlier.recipe
         self.peak_memory_bytes = earlier.peak_memory_bytes
         self.metrics, self.scores = earlier.metrics, earlier.scores
         self.best_score, self.best_iterations = earlier.best_score, earlier.best_iterations

@@ -235,9 +235,14 @@ def _check_same(tree: dict[str, Any], folder: Path) -> None:
     new = flatten(tree, lists=True)
     if new["data.name"] == "auto":
         new["data.name"] = old.get("data.name")  # resolved only when a run starts
-    for key in CHANGEABLE:
-        old.pop(f"train.{key}", None)
-        new.pop(f"train.{key}", None)
+    changeable = {f"train.{key}" for key in CHANGEABLE}
+    if new.get("train.recipe"):  # which has set other values since
+        from ..engine.recipes import recipe_keys  # imports torch
+
+        changeable |= {"train.recipe", *recipe_keys()}
+    for key in changeable:
+        old.pop(key, None)
+        new.pop(key, None)
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differing:
         key = differing[0]

@@ -159,6 +159,16 @@ def test_frozen_layers_do_not_change_other_rates() -> None:
     assert frozen == {name: full[name] for name in frozen}
 
 
+def test_backbone_has_a_rate_of_its_own() -> None:
+    parts = {"backbone": on_meta("test_vit"), "head": nn.Linear(8, 8, device="meta")}
+    rate = rates(nn.ModuleDict(parts), lr=1e-3, backbone_factor=1.5)
+    assert rate["head.weight"] == 1e-3
+    assert {n for name, n in rate.items() if name.startswith("backbone.model.")} == {1.5e-3}
+    assert {n for name, n in rate.items() if name.startswith("backbone.levels.")} == {1e-3}
+    both = rates(nn.ModuleDict(parts), lr=1e-3, backbone_factor=1.5, layer_decay=0.5)
+    assert max(n for name, n in both.items() if name.startswith("backbone.model.")) == 0.75e-3
+
+
 def test_groups_without_layer_decay_have_no_rate() -> None:
     assert all("lr" not in group for group in param_groups(on_meta("test_vit"), 0.05, lr=0.1))
 

@@ -18,7 +18,14 @@ from omegaconf import OmegaConf
 from d2timm import ConfigError
 from d2timm.config.lazy import get_config, load, save
 from d2timm.config.overrides import apply_overrides
-from d2timm.engine.schedules import counts_epochs, images_per_step, in_iterations, one_cycle
+from d2timm.engine.schedules import (
+    counts_epochs,
+    images_per_step,
+    in_iterations,
+    one_cycle,
+    start_of,
+    usual_epochs,
+)
 from d2timm.utils.files import resource_folder
 
 MASK = "mask_rcnn_timm.py"
@@ -68,6 +75,29 @@ def test_iterations_cover_the_epochs_without_an_extra_step(
     step = images_per_step(cfg)
     assert step == batch * accumulate
     assert (cfg.train.max_iter - 1) * step < epochs * images <= cfg.train.max_iter * step
+
+
+@pytest.mark.parametrize(
+    ("images", "start", "epochs"),
+    [
+        *((images, "detector", 30) for images in (1, 12, 1000)),
+        (4472, "detector", 23),  # half way, in the logarithm
+        *((images, "detector", 16) for images in (20_000, 118_000)),
+        (1000, "backbone", 75),
+        (1000, "nothing", 225),
+    ],
+)
+def test_usual_length(images: int, start: Any, epochs: float) -> None:
+    assert usual_epochs(images, start) == pytest.approx(epochs, abs=0.05)
+
+
+def test_usual_length_is_converted() -> None:
+    cfg = compose("train.epochs=auto")
+    assert start_of(cfg) == "nothing"
+    in_iterations(cfg.train, 10, images_per_step(cfg), "detector")
+    assert (cfg.train.max_iter, cfg.train.epochs) == (150, None)
+    assert start_of(compose("train.init_checkpoint=some.pth")) == "detector"
+    assert start_of(compose("data.settings.shapes.pretrained=True")) == "backbone"
 
 
 def test_evaluation_period_in_epochs() -> None:

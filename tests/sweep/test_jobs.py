@@ -314,6 +314,17 @@ def test_some_settings_may_change(tree: dict[str, Any], folder: Path) -> None:
     jobs._check_same(tree, folder)
 
 
+def test_recipe_may_have_set_values(tree: dict[str, Any], folder: Path) -> None:
+    tree["train"]["recipe"] = "auto"
+    saved = OmegaConf.create(tree)
+    saved.train.recipe, saved.optimizer.lr, saved.optimizer.weight_decay = None, 0.3, 0.9
+    save(saved, folder / "config.yaml")
+    jobs._check_same(tree, folder)
+    tree["train"]["seed"] = 5
+    with pytest.raises(ConfigError, match=r"train\.seed"):
+        jobs._check_same(tree, folder)
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [("data.name", "shapes"), ("model.extra", 1), ("model.backbone.bottom_up.remaps", ["res2"])],

@@ -8,6 +8,7 @@ optimizer = L(create_optimizer)(
         lr="${..lr}",
         layer_decay=1.0,  # < 1: the learning rate decreases from the heads to the stem
         num_layers=None,  # layers with different rates; None: all layers that timm distinguishes
+        backbone_factor=1.0,  # of the learning rate of the backbone
         decay_biases=False,  # True: weight decay for all except norms and parameters that the model exempts
     ),
     opt="adamw",  # one of timm.optim.list_optimizers()

@@ -7,6 +7,7 @@ train = dict(
     init_checkpoint="",
     max_iter="${data.settings.${data.name}.max_iter}",
     epochs=None,  # length in epochs, instead of max_iter
+    recipe=None,  # auto: settings that fit the kind of backbone, see common/priors.py; or the name of one
     accumulate=1,  # batches per step of the optimizer, which counts as one iteration
     reference_batch_size=None,  # images per step for which optimizer.lr is meant, and from which it is scaled
     amp=dict(enabled=_gpu, precision="fp16"),  # automatic mixed precision; bf16 on recent GPUs and the CPU
