@@ -45,6 +45,7 @@ PATHS = frozenset(
         "model.backbone.bottom_up.checkpoint_path",
         MODEL_NAME,
         "train.init_checkpoint",
+        "train.init_heads",
     }
 )
 OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)

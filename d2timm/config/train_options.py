@@ -63,6 +63,8 @@ class TrainOptions:
 
     output_dir: str
     init_checkpoint: str | None
+    init_heads: str | None
+    fit_laterals: Count
     max_iter: Positive | None
     epochs: Epochs | Literal["auto"] | None
     recipe: str | None

@@ -18,6 +18,7 @@ from ..utils.values import check_fields
 from .optim import build_optimizer
 from .schedules import check_lengths
 from .trainer import PRECISIONS
+from .warm_heads import check_heads
 from .writers import check_writers
 
 __all__ = ["check", "check_machine", "check_training"]
@@ -49,6 +50,8 @@ def check(cfg: DictConfig, splits: Sequence[str]) -> nn.Module:
     file = cfg.train.init_checkpoint
     if file and "://" not in file:
         check_fit(read_checkpoint(file, lazy=True), model, f"train.init_checkpoint={file}")
+    if cfg.train.get("init_heads"):
+        check_heads(cfg.train.init_heads, model)
     check_classes(cfg.data, model)
     return model
 
@@ -99,6 +102,8 @@ def check_training(train: DictConfig) -> None:
     """
     check_fields(TrainOptions, train, "train")
     check_lengths(train)
+    if train.get("fit_laterals") and not train.get("init_heads"):
+        raise ConfigError(f"train.fit_laterals={train.fit_laterals}: set train.init_heads, too")
     _check_precision(train)
     if train.ddp.get("fp16_compression") and train.ddp.get("bf16_compression"):
         raise ConfigError("train.ddp.fp16_compression and bf16_compression: gradients have one type, use one")

@@ -58,9 +58,10 @@ def one_cycle(rise: float = 0.3, start: float = 1 / 25, end: float = 1 / 25e4) -
 def start_of(cfg: DictConfig) -> Start:
     """What the weights of a training come from."""
     backbone = cfg.model.backbone.bottom_up
-    if cfg.train.get("init_checkpoint"):
+    pretrained = backbone.get("pretrained") or backbone.get("checkpoint_path")
+    if cfg.train.get("init_checkpoint") or (pretrained and cfg.train.get("init_heads")):
         return "detector"
-    return "backbone" if backbone.get("pretrained") or backbone.get("checkpoint_path") else "nothing"
+    return "backbone" if pretrained else "nothing"
 
 
 def images_per_step(cfg: DictConfig) -> int:

@@ -49,6 +49,7 @@ from .schedules import counts_epochs, images_per_step, in_iterations, start_of
 from .trainer import build_trainer
 from .tuning import choose_ways
 from .validation import Metrics, describe_model, finish, measure, metric_of, store
+from .warm_heads import FitNewWeights, load_heads
 from .writers import build_writers
 
 __all__ = ["train"]
@@ -140,7 +141,13 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
         record.iterations = start
     else:
         checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
+        if cfg.train.get("init_heads"):
+            record.heads = load_heads(cfg.train.init_heads, whole)
+            if main:
+                record.try_write(folder)
     trainer.scatter()
+    if record.heads and cfg.train.get("fit_laterals"):
+        trainer.register_hooks([FitNewWeights(model, record.heads["new"], cfg.train.fit_laterals)])
     end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
     if start >= end:
         logger.info("All %d iterations are already trained; evaluating.", end)

@@ -59,6 +59,7 @@ class Record:
         notes: what a reader of the metrics should know.
         tuning: how the steps are computed (``ways``), and what was measured to choose it.
         recipe: the prior that ``train.recipe`` applied: ``name``, ``source`` and ``values``.
+        heads: what ``train.init_heads`` filled: ``source``, ``taken`` and ``new``.
         times_back: how often the run went back to a checkpoint with a lower learning rate.
         stopped: why the run ended before its schedule did.
         error: why the run failed.
@@ -86,6 +87,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     tuning: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    heads: dict[str, Any] = field(default_factory=dict)
     times_back: int = 0
     stopped: str | None = None
     error: str | None = None
@@ -176,7 +178,7 @@ class Record:
         """Copy progress and scores of the part of this run before a resume."""
         self.train_seconds, self.iterations = earlier.train_seconds, earlier.iterations
         self.times_back, self.tuning = earlier.times_back, earlier.tuning
-        self.recipe = self.recipe or earlier.recipe
+        self.recipe, self.heads = self.recipe or earlier.recipe, earlier.heads
         self.peak_memory_bytes = earlier.peak_memory_bytes
         self.metrics, self.scores = earlier.metrics, earlier.scores
         self.best_score, self.best_iterations = earlier.best_score, earlier.best_iterations
