@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
-from . import matching
+from . import matches, matching
 from .annotations import Annotations
 from .detections import DetectionStream, ImageDetections, write_results
 
@@ -179,6 +179,8 @@ class CocoEvaluator(COCOEvaluator):
         evaluation = matching.match(
             self._annotations, annotations, images, task, image_ids, limit, self._kpt_oks_sigmas
         )
+        if self._output_dir and (collected := matches.collect(evaluation)):
+            matches.write(collected, Path(self._output_dir) / matches.file_name(task))
         results, names = matching.averages(evaluation), self._metadata.thing_classes
         recalls = {name: value for name, value in results.items() if name.startswith("AR")}
         precisions = {name: value for name, value in results.items() if name not in recalls}

@@ -10,6 +10,7 @@ from .entries import DECIMALS, Entry, best, metrics_compared, ranks
 
 __all__ = [
     "COSTS",
+    "INTERVAL",
     "best_text",
     "counts",
     "make_columns",
@@ -19,12 +20,14 @@ __all__ = [
     "shorten",
 ]
 
+INTERVAL = "95 % interval"
 COSTS = ("params (M)", "GFLOPs", "train (s)", "images/s")
 TASKS = {"bbox": "box", "segm": "mask"}
 METRICS = ("AP", "AP50", "APs", "APm", "APl")
 
 TIES = (
-    "Entries that share a rank have equal scores as shown; they are ordered by images/s, then by parameters."
+    "Entries that share a rank have equal scores as shown, ordered by images/s, then by parameters, or "
+    "scores whose difference may be chance: its interval of 95 %, over draws of images and seeds, contains 0."
 )
 
 
@@ -36,6 +39,7 @@ def make_columns(entries: Sequence[Entry]) -> dict[str, list[str]]:
         "name": [entry.name for entry in entries],
         "seeds": [f"×{len(entry.runs)}" if len(entry.runs) > 1 else "" for entry in entries],
         metric_header(entries): [_score(entry, with_metric=len(compared) > 1) for entry in entries],
+        INTERVAL: [_interval(entry) for entry in entries],
     }
     for task, object_kind in TASKS.items():
         for key in METRICS:
@@ -126,6 +130,10 @@ def _score(entry: Entry, with_metric: bool = False) -> str:
         return ""
     spread = "" if entry.spread is None else f" ± {entry.spread:.{DECIMALS}f}"
     return f"{entry.score:.{DECIMALS}f}{spread}{f' ({entry.metric})' if with_metric else ''}"
+
+
+def _interval(entry: Entry) -> str:
+    return "" if entry.interval is None else "{:.1f} to {:.1f}".format(*entry.interval)
 
 
 def _numbers(values: Iterable[float | None], digits: int, unit: float = 1) -> list[str]:

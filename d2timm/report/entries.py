@@ -22,10 +22,18 @@ class Entry:
     """A row of the leaderboard: one run, or repeats of a run that differ only in their seed.
 
     For repeats, the numbers are means and the spreads sample standard deviations. Unknown numbers are None.
+
+    Attributes:
+        name: of the run, or what the names of its repeats have in common.
+        runs: the repeats.
+        interval: of 95 % of the score, by a bootstrap over images and repeats.
+        tied: whether the difference to the first entry of its rank may be chance.
     """
 
     name: str
     runs: tuple[Run, ...]
+    interval: tuple[float, float] | None = None
+    tied: bool = False
 
     @property
     def first(self) -> Record:
@@ -126,8 +134,13 @@ def make_entries(runs: Sequence[Run]) -> list[Entry]:
 def ranks(entries: Sequence[Entry]) -> list[tuple[int, bool] | None]:
     """(rank, whether it is shared) of each entry of a sorted list; None for entries without a score."""
     rounded = [None if entry.score is None else round(entry.score, DECIMALS) for entry in entries]
+    first: list[int] = []  # index of the first entry of the same rank
+    for index, entry in enumerate(entries):
+        same = index > 0 and (entry.tied or rounded[index] == rounded[first[-1]])
+        first.append(first[-1] if same else index)
     return [
-        None if score is None else (rounded.index(score) + 1, rounded.count(score) > 1) for score in rounded
+        None if score is None else (first[index] + 1, first.count(first[index]) > 1)
+        for index, score in enumerate(rounded)
     ]
 
 

@@ -17,7 +17,18 @@ from tabulate import tabulate
 from ..runs.status import read_runs
 from ..utils.files import atomic_write
 from ..utils.text import printable
-from .columns import COSTS, best_text, counts, make_columns, metric_header, remarks, short_names, shorten
+from .certainty import with_intervals
+from .columns import (
+    COSTS,
+    INTERVAL,
+    best_text,
+    counts,
+    make_columns,
+    metric_header,
+    remarks,
+    short_names,
+    shorten,
+)
 from .entries import Entry, best, make_entries, ranks
 
 __all__ = ["PLOT", "as_json", "summary", "write_tables"]
@@ -44,7 +55,7 @@ def write_tables(sweep: Path, out: Path | None = None) -> list[Entry]:
     Returns:
         The entries of the leaderboard, the best first.
     """
-    entries = make_entries(read_runs(sweep))
+    entries = with_intervals(make_entries(read_runs(sweep)), sweep)
     texts = {
         "md": _as_markdown(sweep.resolve().name, entries),
         "csv": _as_csv(entries),
@@ -59,7 +70,7 @@ def write_tables(sweep: Path, out: Path | None = None) -> list[Entry]:
 def summary(entries: Sequence[Entry]) -> str:
     """A leaderboard for the terminal, with the command line of the best run."""
     columns = make_columns(entries)
-    headers = ("rank", "name", "seeds", metric_header(entries), *COSTS, "status")
+    headers = ("rank", "name", "seeds", metric_header(entries), INTERVAL, *COSTS, "status")
     columns = {header: columns[header] for header in headers if header in columns}
     if _excess_width(columns) > 0:
         columns["name"] = short_names(columns["name"])
@@ -120,6 +131,8 @@ def _plain(entry: Entry, rank: tuple[int, bool] | None) -> dict[str, Any]:
         "metric": entry.metric,
         "score_percent": entry.score,
         "score_spread_percent": entry.spread,
+        "score_low_percent": entry.interval and entry.interval[0],
+        "score_high_percent": entry.interval and entry.interval[1],
         "model_name": entry.first.model_name,
         "parameters": entry.parameters,
         "multiply_adds": entry.multiply_adds,

@@ -94,6 +94,7 @@ def test_csv(tmp_path: Path) -> None:
         first, second, *others = csv.DictReader(file)
     assert list(first) == [
         *("rank", "name", "repeats", "status", "reason", "metric", "score_percent", "score_spread_percent"),
+        *("score_low_percent", "score_high_percent"),
         *("model_name", "parameters", "multiply_adds", "train_seconds", "images_per_second"),
         *("milliseconds_per_image", "peak_memory_bytes", "iterations", "max_iterations", "command"),
         *("bbox/AP_percent", "bbox/AP50_percent", "bbox/APs_percent"),
