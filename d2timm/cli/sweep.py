@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import ConfigError
 from ..utils.files import resource_folder
 from .train import add_run_arguments
 
@@ -38,6 +39,7 @@ Sweeps:
   +sweep=NAME           a named sweep: {sweeps}
   hydra/launcher=NAME   where the runs go: basic (here, one by one), {launchers}
   hydra/sweeper=NAME    how values are chosen: basic (all), {sweepers}
+  --seeds 3             each combination with three seeds, one entry of the leaderboard
   hydra.sweep.dir=DIR   an earlier folder: finished runs are skipped, interrupted runs continue
 
 Flags:
@@ -50,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     parser.add_argument(
         "--repeat-failed", action="store_true", help="repeat the failed runs of a sweep folder"
+    )
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="repeat each run of a sweep with the seeds 0 to N - 1"
     )
     parser.set_defaults(resume_lost=True)  # whether to continue runs whose worker was killed
 
@@ -69,9 +74,20 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from ..sweep.hydra_app import main
 
-    arguments = options.hydra
-    del options.hydra  # jobs in other processes receive the flags only
+    arguments = [*options.hydra, *_seeds(options.seeds, options.hydra)]
+    del options.hydra, options.seeds  # jobs in other processes receive the other flags
     return main(options, arguments)
+
+
+def _seeds(number: int | None, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep over seeds."""
+    if number is None:
+        return []
+    if number < 1:
+        raise ConfigError(f"--seeds {number}: at least 1")
+    if given := [text for text in arguments if text.lstrip("+").startswith("train.seed=")]:
+        raise ConfigError(f"--seeds {number} and {given[0]}: leave one of them out")
+    return [*([] if "-m" in arguments else ["-m"]), f"train.seed=range({number})"]
 
 
 def _help(parser: argparse.ArgumentParser) -> str:

@@ -356,6 +356,23 @@ def test_sweep_over_paths(call: Callable[..., int], jobs: list[Namespace], tmp_p
     assert jobs[-1].cfg.data == jobs[1].cfg.data
 
 
+@pytest.mark.parametrize("flag", [[], ["-m"]])
+def test_seeds(flag: list[str], call: Callable[..., int], jobs: list[Namespace]) -> None:
+    assert call(*flag, "--seeds", "2", "backbone=test_vit", "hydra.sweep.dir=here") == 0
+    assert [job.cfg.train.seed for job in jobs] == [0, 1]
+    assert [job.folder.name for job in jobs] == ["seed=0", "seed=1"]
+    assert "seeds" not in vars(jobs[0].options)
+
+
+@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--seeds", "2", "train.seed=3"]])
+def test_wrong_seeds(
+    arguments: list[str], call: Callable[..., int], jobs: list[Namespace], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 2
+    assert "--seeds" in capfd.readouterr().err
+    assert not jobs
+
+
 def test_help_of_hydra_is_immediate(
     call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
