@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..backbone import TimmBackbone
 from ..config.lazy import get_config, load, to_plain
-from ..config.overrides import parse_override
 from ..data.catalog import get_dataset
 from ..data.datasets.coco import CustomDataset
 from ..errors import ConfigError
@@ -84,7 +83,7 @@ def recipe_keys() -> set[str]:
 def given_keys(command: Iterable[str]) -> list[str]:
     """The keys that the overrides of a command line set."""
     overrides = (word for word in command if "=" in word and not word.startswith("-"))
-    return [str(parse_override(text).key_or_group) for text in overrides]
+    return [text.lstrip("+").partition("=")[0] for text in overrides]
 
 
 def _choose(recipe: str, family: Family) -> tuple[str, Mapping[str, Any]]:

@@ -86,7 +86,8 @@ def test_overrides_stay(given: list[str], kept: dict[str, Any], compose: Callabl
 
 def test_keys_of_a_command() -> None:
     command = ["d2timm", "train", "--config-file", "a.py", "--trust=me", "a.b=1", "+c=[1,2]", "~d"]
-    assert given_keys([*command, "optimizer=sgd"]) == ["a.b", "c", "optimizer"]
+    path = "data.root=~/Photos (1), #é=&/it's"
+    assert given_keys([*command, "optimizer=sgd", path]) == ["a.b", "c", "optimizer", "data.root"]
 
 
 def test_drop_path_is_left_out_where_a_model_has_none(compose: Callable[..., Any], tmp_path: Path) -> None:
