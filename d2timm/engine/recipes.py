@@ -22,9 +22,9 @@ __all__ = ["apply_recipe", "describe_recipe", "given_keys", "recipe_keys"]
 
 TABLE = "common/priors.py"
 AUTO = "auto"
-OPTIMIZER, REFERENCE = "optimizer", "train.reference_batch_size"
-BACKBONE = "model.backbone.bottom_up"
-DROP_PATH = f"{BACKBONE}.drop_path_rate"
+OPTIMIZER, OPT, LR = "optimizer", "optimizer.opt", "optimizer.lr"
+REFERENCE = "train.reference_batch_size"
+DROP_PATH = "model.backbone.bottom_up.drop_path_rate"
 EPOCHS = "train.epochs"
 
 
@@ -33,7 +33,8 @@ def apply_recipe(cfg: DictConfig, given: Collection[str] = ()) -> dict[str, Any]
 
     Args:
         cfg: the tree, its dataset resolved; ``train.recipe`` is the name of a prior, ``auto``, or a Python
-            file with a table like that of d2timm, and becomes None.
+            file with a table like that of d2timm, and becomes None. ``optimizer.opt=auto`` without it is the
+            recipe of the optimizer alone.
         given: keys that the user has set, which stay, and with them the values below them.
 
     Returns:
@@ -42,31 +43,49 @@ def apply_recipe(cfg: DictConfig, given: Collection[str] = ()) -> dict[str, Any]
     Raises:
         ConfigError: there is no such recipe, or the config has another optimizer than timm's.
     """
-    recipe = cfg.train.get("recipe")
+    recipe, only_optimizer = cfg.train.get("recipe"), False
+    if cfg.optimizer.get("opt") == AUTO:
+        recipe, only_optimizer = recipe or AUTO, not recipe
+        given = {*given} - {OPTIMIZER, OPT}
     if not recipe:
         return {}
-    backbone = cfg.model.backbone.bottom_up
-    family = family_of(backbone.model_name)
+    family = family_of(cfg.model.backbone.bottom_up.model_name)
     name, prior = _choose(recipe, family)
-    values: dict[str, Any] = dict(prior["values"])
-    if backbone.get("pretrained") or backbone.get("checkpoint_path"):
-        values |= prior.get("pretrained", {})
-    values = {
-        key: _by_size(value, family.parameters) for key, value in values.items() if not _is_set(key, given)
-    }
-    if f"{OPTIMIZER}.lr" not in values or f"{OPTIMIZER}.opt" not in values:  # the rate is not the prior's
-        values = {key: v for key, v in values.items() if not key.startswith(OPTIMIZER) and key != REFERENCE}
-    elif "opt" not in cfg.optimizer or "params" not in cfg.optimizer:
+    values = _values(cfg, prior, family, given, only_optimizer)
+    if OPT in values and not {"opt", "params"} <= cfg.optimizer.keys():
         raise ConfigError(f"train.recipe={recipe}: needs d2timm's optimizer; leave one of them out")
-    if DROP_PATH in values and not _takes_drop_path(backbone.model_name, values[DROP_PATH]):
-        del values[DROP_PATH]
-    own_length = not OmegaConf.is_interpolation(cfg.train, "max_iter") or cfg.train.get("epochs") is not None
-    if isinstance(get_dataset(cfg.data), CustomDataset) and not own_length and not _is_set(EPOCHS, given):
-        values[EPOCHS] = AUTO
     for key, value in values.items():
         OmegaConf.update(cfg, key, value, force_add=True)
     cfg.train.recipe = None
     return {"name": name, "source": prior["source"], "values": values}
+
+
+def _values(
+    cfg: DictConfig, prior: Mapping[str, Any], family: Family, given: Collection[str], only_optimizer: bool
+) -> dict[str, Any]:
+    """The values of a prior for a config, without those that the user has set or that depend on such."""
+    backbone = cfg.model.backbone.bottom_up
+    pretrained = backbone.get("pretrained") or backbone.get("checkpoint_path")
+    values = {**prior["values"], **(prior.get("pretrained", {}) if pretrained else {})}
+    excluded: list[str] = []
+    if _is_set(OPT, given):
+        excluded += [OPTIMIZER, REFERENCE]  # rates and decays are those of the prior's optimizer
+    if _is_set(LR, given):
+        excluded.append(REFERENCE)  # the rate is meant as it is
+    if only_optimizer:
+        excluded += [key for key in values if not key.startswith(OPTIMIZER) and key != REFERENCE]
+    values = {
+        key: _by_size(value, family.parameters)
+        for key, value in values.items()
+        if not _is_set(key, [*given, *excluded])
+    }
+    if DROP_PATH in values and not _takes_drop_path(backbone.model_name, values[DROP_PATH]):
+        del values[DROP_PATH]
+    has_length = not OmegaConf.is_interpolation(cfg.train, "max_iter") or cfg.train.get("epochs") is not None
+    own_data = isinstance(get_dataset(cfg.data), CustomDataset)
+    if own_data and not (only_optimizer or has_length or _is_set(EPOCHS, given)):
+        values[EPOCHS] = AUTO
+    return values
 
 
 def describe_recipe(recipe: Mapping[str, Any]) -> list[str]:

@@ -236,7 +236,7 @@ def _check_same(tree: dict[str, Any], folder: Path) -> None:
     if new["data.name"] == "auto":
         new["data.name"] = old.get("data.name")  # resolved only when a run starts
     changeable = {f"train.{key}" for key in CHANGEABLE}
-    if new.get("train.recipe"):  # which has set other values since
+    if new.get("train.recipe") or new.get("optimizer.opt") == "auto":  # which has set other values since
         from ..engine.recipes import recipe_keys  # imports torch
 
         changeable |= {"train.recipe", *recipe_keys()}

@@ -73,6 +73,8 @@ def test_norms_are_frozen_only_with_weights(compose: Callable[..., Any]) -> None
     [
         (["optimizer.weight_decay"], {"optimizer.weight_decay": 0.05, "train.reference_batch_size": 16}),
         (["optimizer.lr"], {"optimizer.lr": 1e-4, "train.reference_batch_size": None}),
+        (["optimizer.lr"], {"optimizer.params.layer_decay": 0.95}),
+        (["optimizer.opt"], {"optimizer.params.layer_decay": 1.0, "train.reference_batch_size": None}),
         (["optimizer"], {"optimizer.params.layer_decay": 1.0, "train.reference_batch_size": None}),
         (["model.backbone.bottom_up"], {"model.backbone.bottom_up.drop_path_rate": None}),
     ],
@@ -82,6 +84,15 @@ def test_overrides_stay(given: list[str], kept: dict[str, Any], compose: Callabl
     apply_recipe(cfg, given)
     for key, value in kept.items():
         assert OmegaConf.select(cfg, key) == value
+
+
+def test_optimizer_alone(compose: Callable[..., Any]) -> None:
+    cfg = compose("convnext_atto", "train.recipe=null", "optimizer.opt=auto")
+    values = apply_recipe(cfg, ["optimizer"])["values"]
+    assert (cfg.optimizer.opt, cfg.optimizer.params.layer_decay) == ("adamw", 0.95)
+    assert cfg.model.backbone.bottom_up.drop_path_rate is None
+    assert {key.partition(".")[0] for key in values} == {"optimizer", "train"}
+    assert "train.epochs" not in values
 
 
 def test_keys_of_a_command() -> None:
