@@ -98,7 +98,7 @@ def several(value: str, key: str = "data.root") -> Sequence[Any]:
 
 
 def test_every_path_of_a_recipe_is_known() -> None:
-    words = re.compile(r"(json|images|root|dir|path|checkpoint|file|folder)$")
+    words = re.compile(r"(json|images|root|dir|path|checkpoint|file|folder|init_heads)$")
 
     def keys(node: Any, prefix: str = "") -> list[str]:
         if not isinstance(node, dict):

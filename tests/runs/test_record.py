@@ -57,6 +57,8 @@ def test_run_is_running_until_it_is_done(tmp_path: Path) -> None:
         "skipped": {},
         "notes": [],
         "tuning": {},
+        "recipe": {},
+        "heads": {},
         "times_back": 0,
         "stopped": None,
         "error": None,
