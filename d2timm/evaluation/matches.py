@@ -13,8 +13,9 @@ from ..utils.files import atomic_write
 
 __all__ = ["MOST_PLACES", "collect", "file_name", "write"]
 
-#: Images times classes up to which matches are collected; metrics of larger sets vary little with the images
-MOST_PLACES = 200_000
+#: Images times classes up to which matches are collected, which takes a second for so many; metrics of larger
+#: sets vary less with their images
+MOST_PLACES = 20_000
 
 
 def file_name(task: str) -> str:
