@@ -214,7 +214,7 @@ class SamplesWithFewerWaits:
     def label_and_sample_proposals(
         self: Any, proposals: Sequence[Instances], targets: Sequence[Instances]
     ) -> list[Instances]:
-        """Match the proposals of each image to its ground truth, and sample from them.
+        """Match the proposals of each image to its objects, and sample from them.
 
         Returns:
             Sampled proposals of each image with ``gt_classes``, and if it has objects, all ``gt_*`` of them.

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .bootstrap import Matches, compare, draw_scores, interval
 from .entries import Entry
 
 __all__ = ["with_intervals"]
+
+logger = logging.getLogger(__name__)
 
 #: Percent by which the AP of matches may differ from the score of a run, if both are of the same evaluation
 TOLERANCE = 0.01
@@ -19,33 +25,30 @@ TOLERANCE = 0.01
 def with_intervals(entries: Sequence[Entry], sweep: Path) -> list[Entry]:
     """Add intervals and ties to entries, where their runs have the matches of their last evaluation.
 
-    An entry ties with the first one of its rank if the interval of their difference contains 0.
+    An entry ties with the first one of its rank if the interval of their difference contains 0. Entries that
+    were evaluated on other images never tie, because their scores cannot be compared.
 
     Args:
         entries: of a leaderboard, sorted.
         sweep: the folder that holds the run folders.
     """
     known = {index: runs for index, entry in enumerate(entries) if (runs := _read(entry, sweep))}
-    if not known:
-        return list(entries)
-    try:
-        scores = draw_scores([*known.values()])
-    except ConfigError:
-        return list(entries)  # evaluated on different images, as a note says
-    column = {index: number for number, index in enumerate(known)}
+    groups: dict[bytes, list[int]] = {}
+    for index, runs in known.items():
+        groups.setdefault(runs[0].images.tobytes(), []).append(index)
+    scores: dict[int, tuple[bytes, NDArray[np.float64]]] = {}
+    for images, group in groups.items():
+        drawn = draw_scores([known[index] for index in group])
+        scores |= {index: (images, drawn[:, column]) for column, index in enumerate(group)}
     result, leader = [], 0
     for index, entry in enumerate(entries):
-        if index not in known:
-            result.append(entry)
-            leader = index + 1
-            continue
-        own = scores[:, column[index]]
         tied = False
-        if index > leader:
+        if index > leader and {leader, index} <= scores.keys() and scores[leader][0] == scores[index][0]:
             difference = (entries[leader].score or 0) - (entry.score or 0)
-            tied = compare(scores[:, column[leader]], own, difference).is_tie
+            tied = compare(scores[leader][1], scores[index][1], difference).is_tie
         leader = leader if tied else index
-        result.append(dataclasses.replace(entry, interval=interval(own), tied=tied))
+        own = interval(scores[index][1]) if index in scores else None
+        result.append(dataclasses.replace(entry, interval=own, tied=tied))
     return result
 
 
@@ -61,10 +64,12 @@ def _read(entry: Entry, sweep: Path) -> list[Matches]:
             return []
         try:
             matches = Matches.read(file)
-        except ConfigError:
+        except ConfigError as error:
+            logger.warning("%s; %s has no interval", error, entry.name)
             return []
         score = run.record.score
         if score is None or abs(matches.average_precision() - score) > TOLERANCE:
             return []  # of another evaluation
         found.append(matches)
-    return found
+    same = all(np.array_equal(matches.images, found[0].images) for matches in found)
+    return found if same else []

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["CHECKS", "MARK", "changed", "fingerprint", "select", "write"]
+__all__ = ["CHECKS", "MARK", "changed", "code_of", "fingerprint", "select", "write"]
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "checks.json"
@@ -40,13 +40,14 @@ def fingerprint(code: Sequence[Path]) -> str:
         assert path.exists(), f"{path} does not exist"
         for file in sorted([path, *path.rglob("*")]):
             if file.suffix == ".py":
-                digest.update(_code(file.read_text()).encode())
+                digest.update(code_of(file.read_text()).encode())
             elif file.is_file() and file.suffix != ".pyc":
                 digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _code(text: str) -> str:
+def code_of(text: str) -> str:
+    """Python code without docstrings and comments."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

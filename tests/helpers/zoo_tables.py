@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections import Counter
@@ -11,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import timm
+from helpers.sampling import code_of
 
 from d2timm.backbone import zoo_table
 from d2timm.backbone.zoo_table import Row
@@ -81,12 +81,7 @@ def fingerprint(code: Path = CODE) -> str:
     """A hash of timm's version and of the modules in a folder, without their docstrings and comments."""
     digest = hashlib.sha256(timm.__version__.encode())
     for file in sorted(code.glob("*.py")):
-        tree = ast.parse(file.read_text())
-        for node in ast.walk(tree):
-            documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-            if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        digest.update(ast.unparse(tree).encode())
+        digest.update(code_of(file.read_text()).encode())
     return digest.hexdigest()[:16]
 
 

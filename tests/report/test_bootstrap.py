@@ -18,13 +18,13 @@ IMAGES, CLASSES = 12, 3
 
 
 def scene(seed: int, noise: float, model: int = 0, images: int = IMAGES) -> tuple[dict[str, Any], list[Any]]:
-    """Ground truth, and detections of it by a model that misses and moves some."""
-    truth, own = np.random.default_rng(seed), np.random.default_rng((seed, model))
+    """Annotations, and detections by a model that misses and moves some of them."""
+    annotator, own = np.random.default_rng(seed), np.random.default_rng((seed, model))
     annotations, detections = [], []
     for image in range(1, images + 1):
-        for _ in range(truth.integers(0, 6)):
-            x, y, w, h = truth.uniform(5, 60, 4)
-            category = int(truth.integers(1, CLASSES))  # one class has no objects
+        for _ in range(annotator.integers(0, 6)):
+            x, y, w, h = annotator.uniform(5, 60, 4)
+            category = int(annotator.integers(1, CLASSES))  # one class has no objects
             box = [x, y, w, h]
             annotations.append(
                 {
@@ -33,7 +33,7 @@ def scene(seed: int, noise: float, model: int = 0, images: int = IMAGES) -> tupl
                     "category_id": category,
                     "bbox": box,
                     "area": w * h,
-                    "iscrowd": int(truth.random() < 0.1),
+                    "iscrowd": int(annotator.random() < 0.1),
                 }
             )
             for _ in range(own.integers(0, 3)):
@@ -55,10 +55,10 @@ def scene(seed: int, noise: float, model: int = 0, images: int = IMAGES) -> tupl
 
 
 def evaluate(content: dict[str, Any], detections: list[Any], images: list[int] | None = None) -> COCOeval:
-    truth = COCO()
-    truth.dataset = content
-    truth.createIndex()
-    evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+    coco = COCO()
+    coco.dataset = content
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(detections), "bbox")
     if images is not None:
         evaluation.params.imgIds = images
     evaluation.evaluate()

@@ -20,11 +20,19 @@ from d2timm.runs.status import read_runs
 IMAGES = 80
 
 
-def put_run(sweep: Path, name: str, share: float, seed: int = 0, shift: float = 0.0, **fields: Any) -> float:
+def put_run(
+    sweep: Path,
+    name: str,
+    share: float,
+    seed: int = 0,
+    shift: float = 0.0,
+    first_image: int = 0,
+    **fields: Any,
+) -> float:
     """A run that finds this share of the objects, one in each image; returns its AP."""
     found = np.random.default_rng(seed).random(IMAGES) < share
     arrays = {
-        "images": np.arange(IMAGES),
+        "images": first_image + np.arange(IMAGES),
         "objects": np.ones((IMAGES, 1), np.int32),
         "score": np.linspace(1, 0.1, IMAGES),
         "image": np.arange(IMAGES, dtype=np.int32),
@@ -42,7 +50,7 @@ def entries_of(sweep: Path) -> list[Entry]:
     return with_intervals(make_entries(read_runs(sweep)), sweep)
 
 
-def test_runs_that_cannot_be_told_apart_share_a_rank(tmp_path: Path) -> None:
+def test_runs_whose_difference_may_be_chance_share_a_rank(tmp_path: Path) -> None:
     first = put_run(tmp_path, "a", 0.9)
     put_run(tmp_path, "b", 0.88, seed=1)
     last = put_run(tmp_path, "c", 0.3)
@@ -80,6 +88,14 @@ def test_entries_without_matches_stay(tmp_path: Path) -> None:
     known = {entry.name: entry.interval is not None for entry in entries_of(tmp_path)}
     assert known == {"a": True, "b": False, "c": False, "d": False, "e": False}
     assert [rank for rank in ranks(entries_of(tmp_path)) if rank] == [(n, False) for n in (1, 2, 3, 4)]
+
+
+def test_runs_of_other_images_do_not_tie(tmp_path: Path) -> None:
+    put_run(tmp_path, "a", 0.9)
+    put_run(tmp_path, "b", 0.88, seed=1, first_image=1000)
+    entries = entries_of(tmp_path)
+    assert all(entry.interval for entry in entries)
+    assert ranks(entries) == [(1, False), (2, False)]
 
 
 @pytest.mark.parametrize("number", [0, 1])
