@@ -11,7 +11,7 @@ from ..runs.choice import Candidate, Final, Stage
 from .clock import in_words
 from .context import Context
 from .parts import CHOOSE, TRAIN
-from .rungs import COOL_DOWN, MORE, SLACK
+from .rungs import COOL_DOWN, FEWEST_STEPS, MORE, SLACK, UndecidedError
 from .trainings import Ended, Job
 
 __all__ = ["NAME", "Design", "compete", "plan_finals"]
@@ -68,7 +68,11 @@ def plan_finals(
 
 
 def compete(context: Context) -> None:
-    """Hold the finals."""
+    """Hold the finals.
+
+    Raises:
+        UndecidedError: there is no time for them, and no rung was before.
+    """
     if context.is_done(NAME):
         return
     choice = context.choice
@@ -87,10 +91,14 @@ def compete(context: Context) -> None:
 def _plan(context: Context, stage: Stage, ranked: Sequence[Candidate], overhead: float) -> None:
     choice = context.choice
     steps = max((candidate.rungs[-1].seconds for candidate in ranked if candidate.rungs), default=0.0)
-    wanted = (1 + COOL_DOWN) * steps
+    wanted = max([(1 + COOL_DOWN) * steps, *(FEWEST_STEPS * candidate.pace for candidate in ranked)])
     most = max(context.usual_seconds(candidate) for candidate in ranked)
     lanes = context.trainings.lanes
     design = plan_finals(len(ranked), context.clock.usable, overhead, wanted, most, lanes)
+    if design is None and not steps:
+        runs = 2 * min(len(ranked), 2)
+        missing = (runs + 1) * overhead + (runs + WINNER) * wanted - context.clock.usable
+        raise UndecidedError(context, context.clock.total + missing)
     if design is None:
         context.note(stage, "No time is left for finals; the last rung decides.")
         return

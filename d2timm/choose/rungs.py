@@ -18,12 +18,21 @@ from .context import Context
 from .parts import CHOOSE, TRAIN
 from .trainings import Ended, Job
 
-__all__ = ["FINALISTS", "NAME", "climb", "plan_rungs", "rung_sizes"]
+__all__ = [
+    "FEWEST_STEPS",
+    "FINALISTS",
+    "NAME",
+    "UndecidedError",
+    "climb",
+    "plan_rungs",
+    "rung_sizes",
+    "share_of_rungs",
+]
 
 NAME = "rungs"
 FINALISTS = 3  # most candidates that are trained completely
-SHARE = 0.45  # of the usable time
-LEAST_SHARE = 0.3  # of the usable time, for the next rungs of a choice that was interrupted for long
+FINALS = 11.0  # trainings that follow, each as long as the last rung: three seeds each, and the winner's
+LEAST_SHARE = 0.2  # of the usable time, for the next rungs of a choice that was interrupted for long
 COOL_DOWN = 0.2  # of the iterations so far
 FEWEST_STEPS = 20  # in the first rung
 GROWTH = 1.2  # a rung ends at least so many times as late as the one before
@@ -32,7 +41,19 @@ CONSTANT = "{_target_: fvcore.common.param_scheduler.ConstantParamScheduler, val
 
 
 class UndecidedError(Exception):
-    """Nothing can be decided in the time; its argument is a sentence that says what it would take."""
+    """Nothing can be decided in the time.
+
+    Args:
+        context: the choice.
+        need: seconds that it would take.
+    """
+
+    def __init__(self, context: Context, need: float) -> None:
+        names = ", ".join(candidate.name for candidate in context.choice.remaining)
+        super().__init__(
+            f"Nothing can be decided in {in_words(context.clock.total)}: {names} need about "
+            f"{in_words(need)}. Give more time, or smaller images."
+        )
 
 
 def climb(context: Context) -> None:
@@ -43,11 +64,13 @@ def climb(context: Context) -> None:
     """
     if context.is_done(NAME):
         return
-    with context.stage(NAME, SHARE * context.clock.usable, "rungs") as stage:
+    sizes = rung_sizes(len(context.choice.remaining))
+    with context.stage(NAME, share_of_rungs(sizes) * context.clock.usable, "rungs") as stage:
         while len(context.choice.remaining) > FINALISTS:
             end = _next_end(context, stage)
             if end is None:
-                context.note(stage, "No time is left for another rung.")
+                if len(context.choice.remaining) > FINALISTS:
+                    context.note(stage, "No time is left for another rung.")
                 break
             _train_rung(context, stage, end)
             _promote(context, stage)
@@ -77,12 +100,25 @@ def plan_rungs(sizes: Sequence[int], seconds: float, overhead: float, before: fl
         Seconds of training of a candidate at the end of each rung, without cool-downs; negative if the time
         does not suffice.
     """
+    free = seconds - overhead * sum(sizes) + before * sizes[0]
+    first = free / _cost(sizes)
+    return [first * 2**number for number in range(len(sizes))]
+
+
+def _cost(sizes: Sequence[int]) -> float:
+    """Seconds of training of all candidates, if the first rung ends after one."""
     ends = [2.0**number for number in range(len(sizes))]
     starts = [0.0, *ends[:-1]]
     weights = [end - start + COOL_DOWN * end for end, start in zip(ends, starts, strict=True)]
-    free = seconds - overhead * sum(sizes) + before * sizes[0]
-    first = free / sum(size * weight for size, weight in zip(sizes, weights, strict=True))
-    return [first * end for end in ends]
+    return sum(size * weight for size, weight in zip(sizes, weights, strict=True))
+
+
+def share_of_rungs(sizes: Sequence[int]) -> float:
+    """The share of the time for the rungs, so that finals can be at least as long as the last one."""
+    if not sizes:
+        return 0.0
+    last = 2.0 ** (len(sizes) - 1)
+    return _cost(sizes) / (_cost(sizes) + FINALS * (1 + COOL_DOWN) * last)
 
 
 def _next_end(context: Context, stage: Stage) -> float | None:
@@ -96,22 +132,30 @@ def _next_end(context: Context, stage: Stage) -> float | None:
     before = choice.plan[-1] if choice.plan else 0.0
     sizes = [math.ceil(size / lanes) for size in rung_sizes(len(remaining))]
     overhead = fmean(candidate.overhead for candidate in remaining)
-    rest = (1 - SHARE) / SHARE * stage.planned  # for what follows
+    entered = [candidate for candidate in choice.candidates if candidate.dropped in ("", NAME)]
+    share = share_of_rungs(rung_sizes(len(entered)))
+    rest = stage.planned / share - stage.planned  # for what follows
     seconds = max(context.clock.usable - rest, LEAST_SHARE * context.clock.usable)
     end = plan_rungs(sizes, seconds, overhead, before)[0]
     end = min(end, max(context.usual_seconds(candidate) for candidate in remaining))
-    least = GROWTH * before or max(FEWEST_STEPS * candidate.pace for candidate in remaining)
-    if end < least:
-        if not before:
-            missing = (least - end) * sum(sizes) * (1 + COOL_DOWN) / SHARE
-            raise UndecidedError(
-                f"Nothing can be decided in {in_words(context.clock.total)}: {len(remaining)} candidates "
-                f"need about {in_words(context.clock.total + missing)}; give more time or fewer ones."
-            )
+    if before and end < GROWTH * before:
         return None
+    slowest = max(remaining, key=lambda candidate: candidate.pace)
+    least = FEWEST_STEPS * slowest.pace
+    if end < least:
+        need = context.clock.total + (least - end) * _cost(sizes) / share
+        _leave_out(context, stage, slowest, end, need)
+        return _next_end(context, stage) if len(choice.remaining) > FINALISTS else None
     choice.plan.append(end)
     context.save()
     return end
+
+
+def _leave_out(context: Context, stage: Stage, slowest: Candidate, end: float, need: float) -> None:
+    """Give a candidate up that would learn nothing on the next rung."""
+    reason = f"{FEWEST_STEPS} steps take {in_words(FEWEST_STEPS * slowest.pace)}, "
+    reason += f"and a rung has {in_words(max(end, 0))}; all candidates need about {in_words(need)}"
+    context.drop(stage, slowest, reason)
 
 
 def _train_rung(context: Context, stage: Stage, end: float) -> None:

@@ -14,7 +14,7 @@ from ..runs.choice import Candidate, Stage
 from .clock import in_words
 from .context import Context
 from .parts import CHOOSE, TRAIN
-from .rungs import COOL_DOWN, FINALISTS, SHARE, plan_rungs, rung_sizes
+from .rungs import COOL_DOWN, FINALISTS, plan_rungs, rung_sizes, share_of_rungs
 
 __all__ = ["NAME", "rank"]
 
@@ -59,7 +59,7 @@ def _saved(context: Context, remaining: Sequence[Candidate]) -> float:
     if not sizes:
         return 0.0
     overhead = fmean(candidate.overhead for candidate in remaining)
-    end = plan_rungs(sizes, SHARE * context.clock.usable, overhead)[0]
+    end = plan_rungs(sizes, share_of_rungs(sizes) * context.clock.usable, overhead)[0]
     return max((1 + COOL_DOWN) * end + overhead, 0) * (len(remaining) // 2)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..report.bootstrap import Matches, draw_scores
-from ..runs.checkpoint import LAST
+from ..runs.checkpoint import last_checkpoint
 from ..runs.choice import Candidate, Stage, Verdict
 from ..runs.record import Record
 from .context import Context
@@ -97,9 +97,8 @@ def _test_a_final(context: Context, stage: Stage, candidate: Candidate) -> None:
         stage, f"No time for a training on all images: {source.relative_to(context.folder)} is tested."
     )
     folder = context.folder / "winner" / f"{candidate.folder}-tested"
-    weights = source / "model_best.pth"  # after the cool-down, if it is a rung
-    if not weights.is_file():
-        weights = source / (source / LAST).read_text().strip()
+    best = source / "model_best.pth"  # after the cool-down, if it is a rung
+    weights = best if best.is_file() else last_checkpoint(source)
     overrides = (f"train.init_checkpoint={weights}",)
     limit = max(context.clock.left - EXPORT_MARGIN, MORE)
     job = Job(context.wanted[candidate.name], folder, TRAIN, TEST, overrides, limit, eval_only=True)
