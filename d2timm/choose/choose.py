@@ -20,6 +20,7 @@ from ..config.build import resolve_dataset
 from ..config.lazy import find_config, load
 from ..config.overrides import apply_overrides
 from ..data.catalog import get_dataset, tasks_of
+from ..data.datasets.coco import CustomDataset
 from ..data.own import checkable
 from ..engine.recipes import given_keys
 from ..errors import ConfigError
@@ -95,9 +96,17 @@ def choose(request: Request) -> Choice:
     choice = _open(request, folder)
     if choice.ended is not None:
         return choice
+    config_file, cfg = _config(request)
+    dataset = checkable(get_dataset(cfg.data))
+    overrides = [*USUAL, *request.overrides]
+    trainings = Trainings(folder, config_file, overrides, cfg.data.name, _lanes(request.jobs))
+    wanted = {wanted.name: wanted for wanted in request.candidates}
+    clock = Clock(choice.started, choice.deadline)
+    context = Context(folder, choice, clock, wanted, request.limits, trainings)
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder), SweepSignals().handled():
-        context = _prepare(request, folder, choice)
+        if not context.is_done("data"):
+            _divide(context, cfg, dataset)
         try:
             for stage in (probe, rank, climb, compete):
                 stage(context)
@@ -121,7 +130,7 @@ def _open(request: Request, folder: Path) -> Choice:
         "config_file": request.config_file,
     }
     choice = Choice.read(folder)
-    if choice is None:
+    if choice is None or not choice.candidates:  # not even the images were read
         now = time.time()
         return Choice([*request.command], settings, now, find_deadline(request.by, request.hours, now))
     if choice.settings != settings:
@@ -136,34 +145,19 @@ def _open(request: Request, folder: Path) -> Choice:
     return choice
 
 
-def _prepare(request: Request, folder: Path, choice: Choice) -> Context:
-    """Open the images, divide them, and make what the stages share."""
-    config_file, cfg = _config(request)
-    dataset = checkable(get_dataset(cfg.data))
-    overrides = [*USUAL, *request.overrides]
-    trainings = Trainings(folder, config_file, overrides, cfg.data.name, _lanes(request.jobs))
-    context = Context(
-        folder,
-        choice,
-        Clock(choice.started, choice.deadline),
-        {wanted.name: wanted for wanted in request.candidates},
-        request.limits,
-        trainings,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    if not context.is_done("data"):
-        with context.stage("data") as stage:
-            for split in dataset.splits():
-                context.note(stage, dataset.check(split, tasks_of(cfg.data)))
-            choice.images, notes = write_parts(dataset, folder)
-            for note in notes:
-                context.note(stage, note)
-            pretrained = bool(cfg.model.backbone.bottom_up.get("pretrained"))
-            choice.candidates = [
-                Candidate(wanted.name, pretrained=pretrained and not wanted.weights)
-                for wanted in request.candidates
-            ]
-    return context
+def _divide(context: Context, cfg: DictConfig, dataset: CustomDataset) -> None:
+    """Check the images and divide them."""
+    with context.stage("data") as stage:
+        for split in dataset.splits():
+            context.note(stage, dataset.check(split, tasks_of(cfg.data)))
+        context.choice.images, notes = write_parts(dataset, context.folder)
+        for note in notes:
+            context.note(stage, note)
+        pretrained = bool(cfg.model.backbone.bottom_up.get("pretrained"))
+        context.choice.candidates = [
+            Candidate(wanted.name, pretrained=pretrained and not wanted.weights)
+            for wanted in context.wanted.values()
+        ]
 
 
 def _config(request: Request) -> tuple[str, DictConfig]:

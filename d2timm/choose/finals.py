@@ -173,7 +173,7 @@ def _note(context: Context, stage: Stage, final: Final, ended: Ended) -> None:
 def _choose_rate(context: Context, stage: Stage, candidate: Candidate) -> None:
     """Decide by which runs a finalist is judged: those with the learning rate of the best first one."""
     own = [f for f in context.choice.finals if f.name == candidate.name and f.score is not None]
-    firsts = [final for final in own if final.seed == 0]
+    firsts = [final for final in own if final.seed == 0] or own  # the first seed may have failed
     if not firsts:
         return
     best = max(firsts, key=lambda final: (final.score or 0, -abs(math.log(final.lr_factor))))

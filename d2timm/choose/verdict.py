@@ -95,7 +95,9 @@ def describe_choice(choice: Choice, score: str, milliseconds: float | None) -> s
     tied = [one for one in compared if one.tied or one is compared[0]]
     lower = [one for one in compared if one not in tied and one is not chosen]
     detail = f" ({score}{speed})"
-    if len(tied) > 1:
+    if len(compared) == 1:
+        text = f"{chosen.name} is the only candidate that could be judged{detail}."
+    elif len(tied) > 1:
         others = " and ".join(one.name for one in tied if one is not chosen)
         text = f"It is a tie: {chosen.name}{detail} is the fastest of those that the time cannot tell apart "
         text += f"from {compared[0].name}: {others}." if chosen is not compared[0] else f"from it: {others}."

@@ -259,6 +259,20 @@ def test_a_candidate_that_fails_is_dropped_with_its_reason(
     assert stage == "finals" or "out of memory" in failed.reason
 
 
+def test_a_finalist_whose_first_seed_fails_is_judged_by_the_others(world: World, request_for: Make) -> None:
+    world.failing = {"finals/test_resnet-seed0": "it took longer than 60 s"}
+    choice = choose(request_for())
+    assert choice.verdict is not None
+    assert choice.verdict.name == "test_resnet"
+
+
+def test_a_single_candidate_is_not_called_the_best(world: World, request_for: Make) -> None:
+    world.failing = {"probes/test_(?!resnet)": "killed by SIGKILL"}
+    choice = choose(request_for())
+    assert choice.verdict is not None
+    assert "the only candidate" in choice.verdict.sentence
+
+
 def test_if_all_fail_the_error_says_so(world: World, request_for: Make) -> None:
     world.failing = {"": "a reason"}
     with pytest.raises(ConfigError, match="no candidate is left"):

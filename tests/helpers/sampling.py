@@ -29,6 +29,7 @@ CHECKS = {
     "datasets": ("d2timm/data", "d2timm/evaluation", "lazy_configs/common/data"),
     "resume": ("d2timm/engine", "d2timm/runs", "d2timm/data", "benchmarks/soak.py"),
     "processes": ("d2timm/engine",),
+    "choices": ("d2timm/choose", "d2timm/sweep/processes.py", "d2timm/engine/cool_down.py", "conf/choose"),
     "export": ("d2timm/export", "d2timm/modeling"),
 }
 
