@@ -49,9 +49,11 @@ class UndecidedError(Exception):
     """
 
     def __init__(self, context: Context, need: float) -> None:
-        names = ", ".join(candidate.name for candidate in context.choice.remaining)
+        names = [c.name for c in context.choice.remaining] or [
+            c.name for c in context.choice.candidates if c.late
+        ]
         super().__init__(
-            f"Nothing can be decided in {in_words(context.clock.total)}: {names} need about "
+            f"Nothing can be decided in {in_words(context.clock.total)}: {', '.join(names)} need about "
             f"{in_words(need)}. Give more time, or smaller images."
         )
 
@@ -191,7 +193,11 @@ def _train_rung(context: Context, stage: Stage, end: float) -> None:
 
 def _note(context: Context, stage: Stage, candidate: Candidate, ended: Ended) -> None:
     record = ended.record
-    if ended.reason:
+    if ended.reason and ended.record.status == "interrupted" and candidate.rungs:
+        candidate.rungs.append(candidate.rungs[-1])
+        context.note(stage, f"{candidate.name} did not end the rung: its earlier score counts.")
+    elif ended.reason:
+        candidate.late = ended.record.status == "interrupted"
         context.drop(stage, candidate, ended.reason)
     else:
         earlier = candidate.rungs[-1] if candidate.rungs else Rung(0.0, 0, None)
@@ -230,6 +236,9 @@ def _promote(context: Context, stage: Stage) -> None:
 def _keep_finalists(context: Context, stage: Stage) -> None:
     """Give up all but the best, if the time did not suffice for all rungs."""
     if not context.choice.remaining:
+        late = [candidate for candidate in context.choice.candidates if candidate.late]
+        if late:
+            raise UndecidedError(context, 2 * context.clock.total)
         raise ConfigError("no candidate is left: the reasons are above, and in choice.json")
     ranked = sorted(context.choice.remaining, key=_score, reverse=True)
     for candidate in ranked[FINALISTS:]:

@@ -35,6 +35,9 @@ FLAGS = {
 NAMING = ("name", "root", "train_json", "train_images", "val_json", "val_images", "val_share", "val_seed")
 
 
+SHORTEST = 3.0  # seconds; a process cannot even start in less
+
+
 @dataclass(frozen=True)
 class Job:
     """A training.
@@ -142,6 +145,8 @@ class Trainings:
     def _run(self, job: Job) -> Ended:
         if stopping.is_requested(job.folder.parent):
             return Ended(Record(status="interrupted"), 0.0, "the choice is stopping")
+        if job.limit < SHORTEST:
+            return Ended(Record(status="interrupted"), 0.0, "no time is left for it")
         overrides = self._overrides(job.wanted, job.train, job.val, job.overrides)
         overrides.append(f"train.output_dir={job.folder}")
         cfg = apply_overrides(copy.deepcopy(self._config), overrides)

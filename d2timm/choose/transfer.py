@@ -35,11 +35,10 @@ def rank(context: Context) -> None:
         saved = _saved(context, remaining)
         if len(remaining) < FEWEST or stage.planned > PAYS * saved:
             stage.status = "skipped"
-            context.note(
-                stage,
-                f"Left out: {in_words(stage.planned)} for {len(remaining)} candidates would save "
-                f"{in_words(saved)} of training.",
-            )
+            reason = f"{in_words(stage.planned)} would save {in_words(saved)} of training"
+            if len(remaining) < FEWEST:
+                reason = f"{len(remaining)} candidates are fewer than {FEWEST}"
+            context.note(stage, f"Left out: {reason}.")
             return
         for candidate in remaining:
             if candidate.transfer is None:

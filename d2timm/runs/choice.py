@@ -63,6 +63,7 @@ class Candidate:
         rungs: in their order.
         dropped: the stage after which it was given up; "": it was not.
         reason: why.
+        late: whether it was given up because it did not end in its time.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Candidate:
     rungs: list[Rung] = field(default_factory=list)
     dropped: str = ""
     reason: str = ""
+    late: bool = False
 
     @property
     def folder(self) -> str:

@@ -20,7 +20,7 @@ from d2timm.choose import clock, context, transfer, winner
 from d2timm.choose.candidates import find_candidates
 from d2timm.choose.choose import Request, choose
 from d2timm.choose.context import Limits
-from d2timm.choose.trainings import Ended, Job, Trainings
+from d2timm.choose.trainings import SHORTEST, Ended, Job, Trainings
 from d2timm.evaluation import matches
 from d2timm.report.bootstrap import Matches
 from d2timm.runs.choice import Choice
@@ -34,6 +34,7 @@ MODELS = {
     "test_vit": (0.7, 0.5),
     "test_convnext": (0.3, 0.4),
 }
+MORE = {"test_vit2": (0.5, 0.3), "test_vit3": (0.6, 0.35), "test_convnext2": (0.4, 0.2)}
 OVERHEAD = 6.0
 IMAGES = 60
 
@@ -63,11 +64,13 @@ class World:
     def train(self, job: Job) -> Ended:
         """Pass the time of a training and write its folder."""
         self.jobs.append(job)
+        if job.limit < SHORTEST:
+            return Ended(Record(status="interrupted"), 0.0, "no time is left for it")
         if len(self.jobs) == self.kill_at:
             self.now += 7
             raise Killed
         values = dict(text.split("=", 1) for text in job.overrides)
-        pace, skill = MODELS[job.wanted.name]
+        pace, skill = {**MODELS, **MORE}[job.wanted.name]
         end = int(values.get("train.max_iter", 0))
         steps = min(int(values.get("train.pause_at", end)), end)
         earlier = Record.read(job.folder)
@@ -243,6 +246,25 @@ def test_the_clock_is_kept_on_a_machine_that_becomes_slow(
     assert choice.ended is not None
     assert choice.ended <= choice.deadline + 0.03 * 1800
     assert choice.verdict is not None
+
+
+@pytest.mark.parametrize("first_slow", [6, 9, 11, 13, 16])
+def test_a_machine_that_almost_stops_still_gives_a_verdict(
+    world: World, request_for: Make, first_slow: int
+) -> None:
+    original = world.train
+
+    def train(job: Job) -> Ended:
+        world.slower = 20.0 if len(world.jobs) >= first_slow else 1.0
+        return original(job)
+
+    world.train = train  # type: ignore[method-assign]
+    models = ",".join(f"{name}=random" for name in [*MODELS, *MORE])
+    choice = choose(request_for(2.0, candidates=models))
+    assert choice.ended is not None
+    assert choice.ended <= choice.deadline + 0.03 * 7200
+    assert choice.verdict is not None
+    assert choice.verdict.sentence
 
 
 @pytest.mark.parametrize("stage", ["probes", "rungs", "finals"])
