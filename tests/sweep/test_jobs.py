@@ -271,7 +271,7 @@ def test_job_that_another_process_ends_while_this_one_starts_is_not_repeated(
         with hold(held):
             yield
 
-    monkeypatch.setattr(jobs, "hold", hold_late)
+    monkeypatch.setattr(processes, "hold", hold_late)
     run_job(tree, folder, **REPEAT)
     assert bool(started) == (meanwhile is None)
     assert (result(folder).pid == 1) == (meanwhile is not None), "its record stays"
@@ -607,7 +607,7 @@ def test_interrupted_run_says_whether_its_worker_was_killed(
         monkeypatch.setattr(os, "getppid", lambda: next(parents))
         monkeypatch.setattr(os, "kill", lambda pid, number: asked.set())
     else:
-        monkeypatch.setattr(jobs, "_stop_with", lambda *args: asked.set())
+        monkeypatch.setattr(processes, "_stop_with", lambda *args: asked.set())
     monkeypatch.setattr(processes, "start_run", start)
     task = {"tree": tree, "folder": str(folder), "options": vars(flags(resume=True)), "command": COMMAND}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(task)))
