@@ -11,8 +11,9 @@ from ..errors import ConfigError
 __all__ = ["Clock", "find_deadline", "in_words"]
 
 LEAST = 60.0  # seconds of a choice
-#: Share of the time, and its limits in seconds, that the end of a choice is kept free: page, verdict, export
-RESERVE, LEAST_RESERVE, MOST_RESERVE = 0.05, 15.0, 180.0
+#: Share of the time that is kept free for export, verdict and page; its limits in seconds, and the
+#: most of a short time
+RESERVE, LEAST_RESERVE, MOST_RESERVE, MOST_SHARE = 0.08, 40.0, 300.0, 0.25
 
 
 class Clock:
@@ -39,7 +40,8 @@ class Clock:
     @property
     def reserve(self) -> float:
         """Seconds that are kept for what follows the last training."""
-        return min(max(RESERVE * self.total, LEAST_RESERVE), MOST_RESERVE)
+        wanted = min(max(RESERVE * self.total, LEAST_RESERVE), MOST_RESERVE)
+        return min(wanted, MOST_SHARE * self.total)
 
     @property
     def usable(self) -> float:

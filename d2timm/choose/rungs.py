@@ -69,13 +69,12 @@ def climb(context: Context) -> None:
     sizes = rung_sizes(len(context.choice.remaining))
     with context.stage(NAME, share_of_rungs(sizes) * context.clock.usable, "rungs") as stage:
         while len(context.choice.remaining) > FINALISTS:
-            end = _next_end(context, stage)
-            if end is None:
-                if len(context.choice.remaining) > FINALISTS:
-                    context.note(stage, "No time is left for another rung.")
+            choice = context.choice
+            if choice.decided == len(choice.plan) and not _plan_next(context, stage):
                 break
-            _train_rung(context, stage, end)
+            _train_rung(context, stage, choice.plan[-1])
             _promote(context, stage)
+            choice.decided = len(choice.plan)
             context.save()
         _keep_finalists(context, stage)
 
@@ -123,14 +122,10 @@ def share_of_rungs(sizes: Sequence[int]) -> float:
     return _cost(sizes) / (_cost(sizes) + FINALS * (1 + COOL_DOWN) * last)
 
 
-def _next_end(context: Context, stage: Stage) -> float | None:
-    """Seconds of training at the end of the next rung; None if there is no time for one."""
+def _plan_next(context: Context, stage: Stage) -> bool:
+    """Plan the next rung; returns whether there is one."""
     choice, lanes = context.choice, context.trainings.lanes
     remaining = choice.remaining
-    number = len(choice.plan)
-    open_rung = bool(choice.plan) and any(len(c.rungs) < number for c in remaining)
-    if open_rung:
-        return choice.plan[-1]  # of a choice that was interrupted
     before = choice.plan[-1] if choice.plan else 0.0
     sizes = [math.ceil(size / lanes) for size in rung_sizes(len(remaining))]
     overhead = fmean(candidate.overhead for candidate in remaining)
@@ -141,16 +136,17 @@ def _next_end(context: Context, stage: Stage) -> float | None:
     end = plan_rungs(sizes, seconds, overhead, before)[0]
     end = min(end, max(context.usual_seconds(candidate) for candidate in remaining))
     if before and end < GROWTH * before:
-        return None
+        context.note(stage, "No time is left for another rung.")
+        return False
     slowest = max(remaining, key=lambda candidate: candidate.pace)
     least = FEWEST_STEPS * slowest.pace
     if end < least:
         need = context.clock.total + (least - end) * _cost(sizes) / share
         _leave_out(context, stage, slowest, end, need)
-        return _next_end(context, stage) if len(choice.remaining) > FINALISTS else None
+        return len(choice.remaining) > FINALISTS and _plan_next(context, stage)
     choice.plan.append(end)
     context.save()
-    return end
+    return True
 
 
 def _leave_out(context: Context, stage: Stage, slowest: Candidate, end: float, need: float) -> None:

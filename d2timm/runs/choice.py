@@ -210,6 +210,7 @@ class Choice:
         ended: when it has ended; None: it has not.
         images: part of the dataset (``train``, ``choose``, ``test``) -> number of images.
         plan: seconds of training at which each rung ends, without cool-downs.
+        decided: number of rungs after which candidates were given up.
         seeds: number of seeds of each finalist.
         final_seconds: seconds of training of each final.
         correlations: stage -> rank correlation of its scores with those of the last rung that both have.
@@ -226,6 +227,7 @@ class Choice:
     ended: float | None = None
     images: dict[str, int] = field(default_factory=dict)
     plan: list[float] = field(default_factory=list)
+    decided: int = 0
     seeds: int = 0
     final_seconds: float = 0.0
     correlations: dict[str, float] = field(default_factory=dict)

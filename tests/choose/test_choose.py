@@ -332,6 +332,33 @@ def test_a_choice_that_was_killed_goes_on(world: World, request_for: Make, kill_
     assert choose(request) == choice, "nothing is left to do"
 
 
+@pytest.mark.parametrize("number", range(1, 60, 4))
+def test_a_choice_that_was_killed_while_it_saved_goes_on(
+    world: World, request_for: Make, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = choose(request_for(output=request_for().output.parent / "whole"))
+    write, count = Choice.write, 0
+
+    def kill(choice: Choice, folder: Path) -> None:
+        nonlocal count
+        write(choice, folder)
+        count += 1
+        if count == number:
+            raise Killed
+
+    world.now = 1.75e9
+    monkeypatch.setattr(Choice, "write", kill)
+    request = request_for()
+    with pytest.raises(Killed):
+        choose(request)
+    choice = choose(request)
+    assert choice.verdict is not None
+    assert whole.verdict is not None
+    assert choice.verdict.name == whole.verdict.name
+    last = {candidate.name: candidate.dropped for candidate in choice.candidates}
+    assert last == {candidate.name: candidate.dropped for candidate in whole.candidates}
+
+
 def test_limits_are_kept(world: World, request_for: Make) -> None:
     choice = choose(request_for(limits=Limits(milliseconds=900.0)))
     slow = next(c for c in choice.candidates if c.name == "test_byobnet")

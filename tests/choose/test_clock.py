@@ -51,7 +51,7 @@ def test_other_times_are_errors(by: str | None, hours: float | None, named: str)
 
 def test_a_part_of_the_time_is_kept_free() -> None:
     reserves = [Clock(0, seconds).reserve for seconds in (60, 1800, 10**6)]
-    assert reserves == [15, 90, 180]
+    assert reserves == [15, 144, 300]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (1500, "25 min"), (9000, "2.5 h")])
