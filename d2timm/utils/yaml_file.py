@@ -1,4 +1,4 @@
-"""YAML that somebody else may have written: bounded in size and without tags, so that reading it runs nothing."""
+"""YAML that somebody else may have written: bounded in size and without tags, so that nothing in it runs."""
 
 from __future__ import annotations
 

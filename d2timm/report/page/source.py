@@ -1,0 +1,191 @@
+"""Which runs a page shows: those of a sweep, of a choice, or a single one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import ConfigError
+from ...runs.choice import FILE as CHOICE
+from ...runs.choice import Choice
+from ...runs.record import FILE as RECORD
+from ...runs.record import is_held
+from ...runs.samples import FILE as SAMPLES
+from ...runs.status import Run, read_run, read_runs, run_folders
+from ...utils.text import printable
+from ..columns import short_names
+from ..entries import Entry, make_entries
+
+__all__ = ["ShownRun", "Source", "open_source", "state_of"]
+
+#: Folders of a choice that hold run folders, or folders of them
+PARTS = ("rungs", "finals")
+WATCHED = (Path(RECORD), Path("metrics.json"), Path("config.yaml"), SAMPLES)
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run of a page.
+
+    Attributes:
+        folder: the run folder.
+        label: short and unique on the page.
+        run: as it was read.
+        entry: name of the entry or candidate that it belongs to.
+    """
+
+    folder: Path
+    label: str
+    run: Run
+    entry: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a page is about.
+
+    Attributes:
+        folder: of the sweep, the choice or the run.
+        choice: the choice; None for a sweep or a run.
+        runs: those of the best entries come first.
+        entries: of the leaderboard, the best first; of a choice, one for each candidate that has a run.
+        is_run: whether the folder is a single run.
+    """
+
+    folder: Path
+    choice: Choice | None
+    runs: tuple[ShownRun, ...]
+    entries: tuple[Entry, ...]
+    is_run: bool = False
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Entry or candidate -> its place, which decides its colour."""
+        names = [candidate.name for candidate in self.choice.candidates] if self.choice else []
+        names += [entry.name for entry in self.entries] + [run.entry for run in self.runs]
+        return {name: place for place, name in enumerate(dict.fromkeys(names))}
+
+
+def open_source(folder: Path, entries: Sequence[Entry] | None = None) -> Source:
+    """Read what a folder holds.
+
+    Args:
+        folder: of a choice, a run or a sweep.
+        entries: of the leaderboard of a sweep, if they are known.
+
+    Raises:
+        ConfigError: the folder holds none of the three.
+    """
+    choice = Choice.read(folder) if folder.is_dir() else None
+    if choice:
+        return _open_choice(folder, choice)
+    if _is_run(folder):
+        run = read_run(folder)
+        if run is None:  # it was moved aside at this moment
+            raise ConfigError(f"{folder} has no {RECORD}")
+        name = printable(folder.resolve().name)
+        (entry,) = make_entries([run])
+        return Source(folder, None, (ShownRun(folder, name, run, entry.name),), (entry,), is_run=True)
+    return _open_sweep(folder, entries)
+
+
+def state_of(folder: Path) -> int:
+    """A number that changes when a page about the folder would."""
+    state: list[object] = []
+    for place in [folder, *_run_folders(folder)]:
+        for name in (Path(CHOICE), *WATCHED):
+            try:
+                status = (place / name).stat()
+            except OSError:
+                continue
+            state.append((str(place / name), status.st_mtime_ns, status.st_size))
+        if (place / RECORD).is_file():
+            state.append(is_held(place))  # a run that was killed changes no file
+    return hash(tuple(state))
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run and not a sweep; it may hold an earlier run that was moved aside."""
+    if not (folder / RECORD).is_file():
+        return False
+    inner = [place.name for place in run_folders(folder) if (place / RECORD).is_file()]
+    return all(re.fullmatch(r"run~\d+", name) for name in inner)
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """The run folders of a sweep or a choice."""
+    if not folder.is_dir():
+        return
+    if not (folder / CHOICE).is_file():
+        yield from run_folders(folder)
+        return
+    for part in PARTS:
+        yield from _inside(folder / part, levels=2)
+    yield folder / "winner"
+
+
+def _inside(folder: Path, levels: int) -> Iterator[Path]:
+    for place in run_folders(folder) if folder.is_dir() and levels else ():
+        if (place / RECORD).is_file():
+            yield place
+        else:
+            yield from _inside(place, levels - 1)
+
+
+def _open_sweep(folder: Path, entries: Sequence[Entry] | None) -> Source:
+    if entries is None:
+        entries = make_entries(read_runs(folder))
+    places = {printable(place.name): place for place in run_folders(folder)}
+    runs = [(run, entry.name) for entry in entries for run in entry.runs if run.name in places]
+    labels = short_names([run.name for run, _ in runs])
+    shown = [
+        ShownRun(places[run.name], label, run, entry)
+        for (run, entry), label in zip(runs, labels, strict=True)
+    ]
+    return Source(folder, None, tuple(shown), tuple(entries))
+
+
+def _open_choice(folder: Path, choice: Choice) -> Source:
+    """The runs of a choice: of its finals, of the chosen detector and of the rungs, as far as they exist."""
+    candidates = [candidate.name for candidate in choice.candidates]
+    finals = {(folder / final.folder).resolve(): final for final in choice.finals}
+    root = folder.resolve()
+    places = dict.fromkeys(place.resolve() for place in [*finals, *_run_folders(folder)])
+    shown: list[ShownRun] = []
+    for place in places:
+        run = read_run(place) if place.is_relative_to(root) and place != root else None
+        if run is None:
+            continue
+        name = printable(place.relative_to(root).as_posix())
+        final = finals.get(place)
+        known = (final.name if final else "", run.record.model_name, place.name, place.parent.name)
+        shown.append(ShownRun(place, name, run, next((k for k in known if k in candidates), name)))
+    order = _order(choice)
+    shown.sort(
+        key=lambda one: (order.get(one.entry, len(order)), one.label.startswith(f"{PARTS[0]}/"), one.label)
+    )
+    return Source(folder, choice, tuple(shown), tuple(_candidate_entries(choice, shown)))
+
+
+def _order(choice: Choice) -> dict[str, int]:
+    """Candidate -> its place: finalists as they were compared, then those that were dropped last."""
+    compared = [part.name for part in choice.verdict.compared] if choice.verdict else []
+    rest = sorted(choice.candidates, key=lambda candidate: (bool(candidate.dropped), -len(candidate.rungs)))
+    return {name: place for place, name in enumerate(dict.fromkeys([*compared, *(c.name for c in rest)]))}
+
+
+def _candidate_entries(choice: Choice, shown: Sequence[ShownRun]) -> Iterator[Entry]:
+    """An entry for each candidate: of the finals that count, or else of other finals, or else of rungs."""
+    counting = {final.folder for final in choice.finals if final.counts}
+    for name in dict.fromkeys(one.entry for one in shown):
+        own = [one for one in shown if one.entry == name and one.folder.name != "winner"]
+        groups = (
+            [one for one in own if one.label in counting],
+            [one for one in own if one.label.startswith(f"{PARTS[1]}/")],
+            own,
+        )
+        runs = next((group for group in groups if group), [])
+        if runs:
+            yield Entry(name, tuple(one.run for one in runs))
