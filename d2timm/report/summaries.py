@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from ..runs.choice import Choice
 from ..utils.text import printable
-from .columns import shorten
+from .columns import INTERVAL, shorten
 from .page.choices import sentence_of
 from .page.source import Source
 from .page.tables import candidate_table
@@ -18,6 +18,7 @@ from .tables import as_json, summary
 __all__ = ["print_text"]
 
 REASON = 40  # characters of a cell
+SHOWN = ("backbone", "result", "score", INTERVAL, "sure (%)", "last rung", "params (M)", "ms/image", "reason")
 
 
 def print_text(source: Source, json_format: bool = False) -> str:
@@ -38,7 +39,7 @@ def _choice_text(source: Source, choice: Choice) -> str:
     parts = [sentence_of(choice)]
     table = candidate_table(source, choice)
     if table.rows:
-        shown = [place for place, column in enumerate(table.columns) if not column.detail]
+        shown = [place for place, column in enumerate(table.columns) if column.header in SHOWN]
         rows = [[shorten(row.cells[place].text, REASON) for place in shown] for row in table.rows]
         headers = [table.columns[place].header for place in shown]
         parts.append(str(tabulate(rows, headers, disable_numparse=True)))

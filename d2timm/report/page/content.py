@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...utils.text import printable
 from ..columns import best_text, counts, metric_header, remarks, short_names
-from ..entries import Entry, best
+from ..entries import Entry, best, ranks
 from .choices import choice_content
 from .configs import differences, read_config
 from .curves import read_curves
@@ -46,8 +46,7 @@ def make_content(source: Source) -> Content:
 def _sweep_content(source: Source, name: str) -> Content:
     entries = source.entries
     first = best(entries)
-    content = Content("sweep", name, best_text(entries) or "No run has a score yet.")
-    content.sentence = f"Best: {content.sentence}" if first else content.sentence
+    content = Content("sweep", name, _sentence(entries))
     content.notes = [counts(entries), *(remark for remark in remarks(entries) if first)]
     content.leaderboard = leaderboard(entries)
     if first:
@@ -69,6 +68,26 @@ def _sweep_content(source: Source, name: str) -> Content:
     ]
     content.figures["pareto"] = draw_pareto(points, metric_header(entries))
     return content
+
+
+def _sentence(entries: Sequence[Entry]) -> str:
+    """The best entry in words, and those that tie with it."""
+    first = best(entries)
+    if first is None or first.score is None:
+        return "No run has a score yet."
+    if first.status != "done":
+        return best_text(entries)
+    names = short_names([entry.name for entry in entries])
+    interval = " (95 % interval {:.1f} to {:.1f})".format(*first.interval) if first.interval else ""
+    sentence = f"{names[entries.index(first)]} is best: {first.metric} {first.score:.2f}{interval}."
+    by_rank = ranks(entries)
+    own = by_rank[entries.index(first)]
+    tied = [
+        name
+        for entry, name, rank in zip(entries, names, by_rank, strict=True)
+        if rank == own and entry != first
+    ]
+    return f"{sentence} It ties with {', '.join(tied)}." if tied else sentence
 
 
 def _ends(entry: Entry) -> tuple[float | None, float | None]:

@@ -127,10 +127,10 @@ def draw_pareto(points: Sequence[Point], metric: str) -> dict[str, Any] | None:
                 "x": first["x"][place],
                 "y": first["y"][place],
                 "text": first["text"][place],
-                "textposition": "top center",
+                "textposition": first["position"][place],
                 "hovertext": [_label(points[i], metric) for i in members],
                 "hovertemplate": "%{hovertext}<extra></extra>",
-                "marker": _marker(kind),
+                "marker": {**_marker(kind), "color": first["color"][place]},
                 "error_y": _errors([points[i] for i in members]),
                 "cliponaxis": False,
             }
@@ -223,11 +223,19 @@ def _pareto_axis(
     named = {i for i, _ in front[-NAMED:]}
     members = list(_groups(points).values())
     values = [cost for _, cost in known]
+    is_log = max(values) > RATIO * min(values)
+    middle = math.sqrt(min(values) * max(values)) if is_log else (min(values) + max(values)) / 2
+    on_front = {i for i, _ in front}
     shown = dict(known)
     return {
         "label": label,
         "title": title,
-        "type": "log" if max(values) > RATIO * min(values) else "linear",
+        "position": [
+            "top left",
+            *(["top left" if shown.get(i, 0) > middle else "top right" for i in group] for group in members),
+        ],
+        "color": [FRONT, *([FRONT if i in on_front else OTHERS for i in group] for group in members)],
+        "type": "log" if is_log else "linear",
         "x": [[cost for _, cost in front], *([shown.get(i) for i in group] for group in members)],
         "y": [[points[i].score for i, _ in front], *([points[i].score for i in group] for group in members)],
         "text": [
@@ -242,9 +250,9 @@ def _pareto_axis(
 
 def _marker(kind: str) -> dict[str, Any]:
     if kind == "chosen":
-        return {"size": 16, "symbol": "star", "color": FRONT}
+        return {"size": 16, "symbol": "star"}
     symbol = "circle" if kind in ("done", "finalist") else "circle-open"
-    return {"size": 10, "symbol": symbol, "color": OTHERS, "line": {"width": 2}}
+    return {"size": 10, "symbol": symbol, "line": {"width": 2 if symbol.endswith("open") else 0}}
 
 
 def _errors(points: Sequence[Point]) -> dict[str, Any]:
@@ -257,6 +265,7 @@ def _errors(points: Sequence[Point]) -> dict[str, Any]:
         "array": [0 if point.high is None else max(point.high - point.score, 0) for point in points],
         "arrayminus": [0 if point.low is None else max(point.score - point.low, 0) for point in points],
         "thickness": 1,
+        "color": OTHERS,
     }
 
 

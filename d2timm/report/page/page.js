@@ -133,9 +133,8 @@
     const { data: traces, layout } = data.figures[plot.dataset.figure];
     const coarse = matchMedia("(pointer: coarse)").matches; // a finger scrolls the page instead of the plot
     const config = {
-      responsive: true, displaylogo: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-      displayModeBar: coarse ? false : "hover",
+      responsive: true, displaylogo: false, displayModeBar: coarse ? false : "hover",
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], // others send the plot to a server
     };
     if (coarse) layout.dragmode = false;
     if (root.clientWidth < 600) layout.margin = { ...layout.margin, l: 45, r: 10 };
@@ -148,6 +147,8 @@
   function useAxis(plot, axis) {
     const update = { x: axis.x, y: axis.y };
     if (axis.text) update.text = axis.text;
+    if (axis.position) update.textposition = axis.position;
+    if (axis.color) update["marker.color"] = axis.color;
     Plotly.update(plot, update, {
       "xaxis.title.text": axis.title, "xaxis.type": axis.type, "xaxis.autorange": true, "yaxis.autorange": true,
     });
@@ -197,6 +198,8 @@
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     return made;
   };
+
+  const CROWDED = 10; // shapes of an image from which on only the one under the pointer has a label
 
   function setUpImages(images) {
     const threshold = one("#threshold");
@@ -257,7 +260,7 @@
       // letters of a thumbnail that is shown larger or smaller keep their size
       const scale = image.width / 290;
       for (const text of all("text", drawing)) text.setAttribute("style", `font-size:${12 * scale}px;stroke-width:${3 * scale}px`);
-      drawing.classList.toggle("no-labels", !labels.checked);
+      drawing.classList.toggle("no-labels", !labels.checked || shapes.length > CROWDED);
       return element("figure", {}, element("figcaption", {}, element("strong", { textContent: title }), ` ${note}`), drawing);
     }
     function draw() {

@@ -150,23 +150,31 @@ def _open_sweep(folder: Path, entries: Sequence[Entry] | None) -> Source:
 def _open_choice(folder: Path, choice: Choice) -> Source:
     """The runs of a choice: of its finals, of the chosen detector and of the rungs, as far as they exist."""
     candidates = [candidate.name for candidate in choice.candidates]
-    finals = {(folder / final.folder).resolve(): final for final in choice.finals}
     root = folder.resolve()
-    places = dict.fromkeys(place.resolve() for place in [*finals, *_run_folders(folder)])
-    shown: list[ShownRun] = []
-    for place in places:
-        run = read_run(place) if place.is_relative_to(root) and place != root else None
+    finals = {place: final for final in choice.finals if (place := _inner(root, final.folder))}
+    others = (place.resolve() for place in _run_folders(folder))
+    order = _order(choice)
+    found: list[tuple[tuple[int, int, str], ShownRun]] = []
+    for place in dict.fromkeys([*finals, *others]):
+        run = read_run(place) if root in place.parents else None
         if run is None:
             continue
-        name = printable(place.relative_to(root).as_posix())
-        final = finals.get(place)
+        label, final = printable(place.relative_to(root).as_posix()), finals.get(place)
         known = (final.name if final else "", run.record.model_name, place.name, place.parent.name)
-        shown.append(ShownRun(place, name, run, next((k for k in known if k in candidates), name)))
-    order = _order(choice)
-    shown.sort(
-        key=lambda one: (order.get(one.entry, len(order)), one.label.startswith(f"{PARTS[0]}/"), one.label)
-    )
-    return Source(folder, choice, tuple(shown), tuple(_candidate_entries(choice, shown)))
+        entry = next((name for name in known if name in candidates), label)
+        kind = (0 if final.counts else 1) if final else 3 if label.startswith(f"{PARTS[0]}/") else 2
+        found.append(((order.get(entry, len(order)), kind, label), ShownRun(place, label, run, entry)))
+    found.sort(key=lambda pair: pair[0])
+    return Source(folder, choice, tuple(shown for _, shown in found), tuple(_candidate_entries(found)))
+
+
+def _inner(root: Path, name: str) -> Path | None:
+    """The folder of a name that a record has, unless it is outside of the choice or no path."""
+    try:
+        place = (root / name).resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return place if root in place.parents else None
 
 
 def _order(choice: Choice) -> dict[str, int]:
@@ -176,16 +184,9 @@ def _order(choice: Choice) -> dict[str, int]:
     return {name: place for place, name in enumerate(dict.fromkeys([*compared, *(c.name for c in rest)]))}
 
 
-def _candidate_entries(choice: Choice, shown: Sequence[ShownRun]) -> Iterator[Entry]:
-    """An entry for each candidate: of the finals that count, or else of other finals, or else of rungs."""
-    counting = {final.folder for final in choice.finals if final.counts}
-    for name in dict.fromkeys(one.entry for one in shown):
-        own = [one for one in shown if one.entry == name and one.folder.name != "winner"]
-        groups = (
-            [one for one in own if one.label in counting],
-            [one for one in own if one.label.startswith(f"{PARTS[1]}/")],
-            own,
-        )
-        runs = next((group for group in groups if group), [])
-        if runs:
-            yield Entry(name, tuple(one.run for one in runs))
+def _candidate_entries(found: Sequence[tuple[tuple[int, int, str], ShownRun]]) -> Iterator[Entry]:
+    """An entry for each candidate: of the finals that count, or else of other runs of the same kind."""
+    for name in dict.fromkeys(shown.entry for _, shown in found):
+        own = [(kind, shown.run) for (_, kind, _), shown in found if shown.entry == name]
+        first = min(kind for kind, _ in own)
+        yield Entry(name, tuple(run for kind, run in own if kind == first))

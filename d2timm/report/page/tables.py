@@ -19,6 +19,8 @@ __all__ = ["Cell", "Column", "Row", "Table", "candidate_table", "class_tables", 
 SHORT = ("rank", "name", "seeds", INTERVAL, *COSTS[:3], "ms/image", "memory (GiB)", "status", "reason")
 TEXTS = ("name", "backbone", "status", "reason", "prior", "licence", "result", "run", "class", INTERVAL)
 ALL_CLASSES = re.compile(r"AP-")
+#: Columns of candidates that are shown on request; the page has the reasons in a list
+CANDIDATE_DETAILS = ("transfer", "s/step", "prior", "licence", "reason")
 MOST_ENTRIES = 24  # columns of a table of classes
 
 
@@ -121,10 +123,7 @@ def candidate_table(source: Source, choice: Choice) -> Table:
     return Table(
         "candidates",
         "Candidates, the best first",
-        [
-            Column(header, header in TEXTS, header in ("prior", "licence", "transfer", "s/step"))
-            for header in headers
-        ],
+        [Column(header, header in TEXTS, header in CANDIDATE_DETAILS) for header in headers],
         [Row([Cell(row[header]) for header in headers], name == chosen) for name, row in rows.items()],
     )
 
