@@ -334,6 +334,7 @@
       const version = await answer.text();
       if (answer.ok && version !== document.body.dataset.version) {
         remember("scroll", scrollY);
+        history.scrollRestoration = "manual"; // the browser would do it before the page is complete
         location.reload();
         return;
       }

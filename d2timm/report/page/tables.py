@@ -206,9 +206,12 @@ def final_table(choice: Choice) -> Table | None:
 
 def class_tables(entries: Sequence[Entry]) -> list[Table]:
     """For each task with AP of classes, a table of classes and entries."""
-    entries = [entry for entry in entries if entry.score is not None][:MOST_ENTRIES]
+    all_names = short_names([entry.name for entry in entries])
+    shown = [pair for pair in zip(entries, all_names, strict=True) if pair[0].score is not None][
+        :MOST_ENTRIES
+    ]
+    entries, names = [entry for entry, _ in shown], [name for _, name in shown]
     tables: list[Table] = []
-    names = [printable(name) for name in short_names([entry.name for entry in entries])]
     for task in dict.fromkeys(task for entry in entries for task in entry.metrics):
         values = [entry.metrics.get(task, {}) for entry in entries]
         keys = list(dict.fromkeys(key for own in values for key in own if ALL_CLASSES.match(key)))
