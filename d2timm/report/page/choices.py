@@ -8,8 +8,9 @@ from datetime import datetime
 from ...runs.choice import Choice
 from ...utils.text import printable
 from .curves import Curve
-from .figures import Point, Series, draw_pareto, draw_rungs, style
+from .figures import Series, draw_rungs, style
 from .parts import Content, Dropped, Key, StageRow, duration
+from .scatter import Point, draw_pareto
 from .source import Source
 from .tables import candidate_table, final_table
 
@@ -118,12 +119,18 @@ def _candidate_points(choice: Choice) -> list[Point]:
             continue
         kind = "finalist" if part else f"dropped: {candidate.dropped}" if candidate.dropped else "in the race"
         kind = "chosen" if part and candidate.name == chosen else kind
-        ends = (part.low, part.high) if part else (None, None)
-        about = () if part else ("score of its last rung",)
-        costs = candidate.milliseconds, candidate.parameters or None
-        comparable = bool(part) or not compared
         points.append(
-            Point(printable(candidate.name), score, *ends, *costs, printable(kind), about, comparable)
+            Point(
+                name=printable(candidate.name),
+                score=score,
+                low=part.low if part else None,
+                high=part.high if part else None,
+                milliseconds=candidate.milliseconds,
+                parameters=candidate.parameters or None,
+                kind=printable(kind),
+                about=() if part else ("score of its last rung",),
+                comparable=bool(part) or not compared,
+            )
         )
     return points
 

@@ -13,9 +13,10 @@ from ..entries import Entry, best, ranks
 from .choices import choice_content
 from .configs import differences, read_config
 from .curves import read_curves
-from .figures import Point, Series, draw_curves, draw_pareto, style
+from .figures import Series, draw_curves, style
 from .images import images_of
 from .parts import Content, Key, duration
+from .scatter import Point, draw_pareto
 from .source import Source
 from .tables import class_tables, leaderboard, metric_table
 
