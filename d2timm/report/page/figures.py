@@ -1,7 +1,7 @@
 """The plots of a page as plotly figures; the page adds colours of its light or dark theme.
 
 ``layout.meta`` has what the page needs beside plotly's own keys: ``axes``, between which a reader chooses,
-each with ``label``, ``title``, ``type``, and ``x`` and ``y`` of every trace.
+each with ``label``, ``title``, ``type``, and ``x`` and ``y`` of every trace where the figure has others.
 """
 
 from __future__ import annotations
@@ -61,21 +61,10 @@ def draw_curves(series: Sequence[Series], title: str, markers: bool = False) -> 
     values = [value for one in series for value in one.curve.values]
     if not values:
         return None
-    axes = [
-        {
-            "label": label,
-            "title": axis_title,
-            "type": "linear",
-            "x": [getattr(one.curve, key) for one in series],
-            "y": [one.curve.values for one in series],
-        }
-        for label, axis_title, key in (
-            ("iterations", "iterations", "iterations"),
-            ("seconds", "seconds of training", "seconds"),
-        )
-    ]
-    if not any(any(one.curve.seconds) for one in series):
-        del axes[1]
+    axes: list[dict[str, Any]] = [{"label": "iterations", "title": "iterations", "type": "linear"}]
+    if any(any(one.curve.seconds) for one in series):
+        seconds = [one.curve.seconds for one in series]
+        axes.append({"label": "seconds", "title": "seconds of training", "type": "linear", "x": seconds})
     traces = [
         {
             "type": "scatter",

@@ -132,24 +132,28 @@
   function draw(plot) {
     const { data: traces, layout } = data.figures[plot.dataset.figure];
     const coarse = matchMedia("(pointer: coarse)").matches; // a finger scrolls the page instead of the plot
+    const narrow = root.clientWidth < 600; // there is no room for names and buttons
     const config = {
-      responsive: true, displaylogo: false, displayModeBar: coarse ? false : "hover",
+      responsive: true, displaylogo: false, displayModeBar: coarse || narrow ? false : "hover",
       modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], // others send the plot to a server
     };
     if (coarse) layout.dragmode = false;
-    if (root.clientWidth < 600) layout.margin = { ...layout.margin, l: 45, r: 10 };
+    if (narrow) layout.margin = { ...layout.margin, l: 45, r: 10 };
     const axis = layout.meta.axes[chosen[`axis ${plot.dataset.figure}`] || 0];
+    plot.first = traces.map(({ x, y }) => ({ x, y }));
+    if (narrow) for (const trace of traces) trace.mode = trace.mode.replace("+text", "");
     Plotly.newPlot(plot, traces, layout, config);
     plot.classList.add("drawn");
     Plotly.relayout(plot, themeOf(plot));
     if (axis && axis !== layout.meta.axes[0]) useAxis(plot, axis);
   }
   function useAxis(plot, axis) {
-    const update = { x: axis.x, y: axis.y };
+    const update = { x: axis.x || plot.first.map(({ x }) => x), y: axis.y || plot.first.map(({ y }) => y) };
     if (axis.text) update.text = axis.text;
     if (axis.position) update.textposition = axis.position;
     if (axis.color) update["marker.color"] = axis.color;
     Plotly.update(plot, update, {
+      "xaxis.tickmode": axis.ticks ? "array" : "auto", "xaxis.tickvals": axis.ticks || null,
       "xaxis.title.text": axis.title, "xaxis.type": axis.type, "xaxis.autorange": true, "yaxis.autorange": true,
     });
   }
@@ -199,7 +203,8 @@
     return made;
   };
 
-  const CROWDED = 10; // shapes of an image from which on only the one under the pointer has a label
+  // Shapes of an image from which on only the one under the pointer has a label
+  const crowded = root.clientWidth < 600 ? 5 : 10;
 
   function setUpImages(images) {
     const threshold = one("#threshold");
@@ -248,7 +253,7 @@
         x: x0, y: y0, width: Math.max(x1 - x0, 1), height: Math.max(y1 - y0, 1),
         fill: outlines.length ? "none" : color, "fill-opacity": 0.08, stroke: color, "stroke-width": 2,
       }));
-      const text = svg("text", { x: x0 + 2, y: y0 < 14 ? y0 + 12 : y0 - 3 });
+      const text = svg("text", { x: x0 + 2, y: y0 < 14 ? y0 + 14 : y0 - 4 });
       text.textContent = name;
       group.append(text);
       return group;
@@ -257,10 +262,7 @@
       const drawing = svg("svg", { viewBox: `0 0 ${image.width} ${image.height}`, role: "img" });
       drawing.setAttribute("aria-label", `${title}: ${note}`);
       drawing.append(svg("image", { href: source(image), width: image.width, height: image.height }), ...shapes.map(shape));
-      // letters of a thumbnail that is shown larger or smaller keep their size
-      const scale = image.width / 290;
-      for (const text of all("text", drawing)) text.setAttribute("style", `font-size:${12 * scale}px;stroke-width:${3 * scale}px`);
-      drawing.classList.toggle("no-labels", !labels.checked || shapes.length > CROWDED);
+      drawing.classList.toggle("no-labels", !labels.checked || shapes.length > crowded);
       return element("figure", {}, element("figcaption", {}, element("strong", { textContent: title }), ` ${note}`), drawing);
     }
     function draw() {
@@ -277,7 +279,13 @@
         panels.push(panel(run.label, image, confident.reverse(), count(confident.length, "detection")));
       });
       one("#panels").replaceChildren(...panels);
+      scale(image);
     }
+    function scale(image) { // letters keep their size, however large a thumbnail is shown
+      const unit = image.width / (one("#panels svg").clientWidth || image.width);
+      one("#panels").style.setProperty("--unit", `${unit}px`);
+    }
+    addEventListener("resize", () => scale(images.images[current]));
     threshold.addEventListener("input", () => { remember("threshold", threshold.value); draw(); });
     labels.addEventListener("change", () => { remember("labels", labels.checked); draw(); });
     draw();

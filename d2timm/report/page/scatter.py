@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,18 @@ __all__ = ["FRONT", "OTHERS", "Point", "draw_pareto"]
 FRONT = "#f97316"
 OTHERS = "#3b82f6"
 NAME = 26  # characters of a name beside its point
-NAMED = 8  # points that have their name beside them
+WIDTH, HEIGHT = 1000, 300  # of the plot in pixels where names are written, which narrow windows do without
+LETTER, LINE, GAP = 7, 16, 8  # width and height of a letter, and how far a name is from its point, in pixels
+#: Places of a name beside its point: horizontally and vertically, as -1, 0 or 1
+PLACES = {
+    "top right": (1, 1),
+    "top left": (-1, 1),
+    "bottom right": (1, -1),
+    "bottom left": (-1, -1),
+    "middle right": (1, 0),
+    "middle left": (-1, 0),
+}
+Box = tuple[float, float, float, float]  # left, bottom, right, top
 RATIO = 10  # of the largest and the smallest cost, from which on the axis is logarithmic
 
 
@@ -75,6 +86,7 @@ def draw_pareto(points: Sequence[Point], metric: str) -> dict[str, Any] | None:
             "y": first["y"][0],
             "line": {"color": FRONT, "width": 2},
             "hoverinfo": "skip",
+            "showlegend": False,
         }
     ]
     for place, (kind, members) in enumerate(groups.items(), start=1):
@@ -96,7 +108,10 @@ def draw_pareto(points: Sequence[Point], metric: str) -> dict[str, Any] | None:
         )
     layout = make_layout(first["title"], f"{metric} (%)", axes)
     layout["xaxis"]["type"] = first["type"]
-    layout["legend"] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+    if first["ticks"]:
+        layout["xaxis"] |= {"tickmode": "array", "tickvals": first["ticks"]}
+    layout["showlegend"] = len(groups) > 1
+    layout["legend"] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemclick": False}
     return make_figure(traces, layout)
 
 
@@ -115,20 +130,17 @@ def _pareto_axis(
     known = [(i, cost) for i, cost in enumerate(costs) if cost is not None and cost > 0]
     compared = [(i, cost) for i, cost in known if points[i].comparable]
     front = [compared[i] for i in pareto_front([(cost, points[i].score) for i, cost in compared])]
-    named = {i for i, _ in front[-NAMED:]}
     members = list(_groups(points).values())
     values = [cost for _, cost in known]
     is_log = max(values) > RATIO * min(values)
-    middle = math.sqrt(min(values) * max(values)) if is_log else (min(values) + max(values)) / 2
     on_front = {i for i, _ in front}
     shown = dict(known)
+    named = _place_names(shown, points, [i for i, _ in front], is_log)
     return {
         "label": label,
         "title": title,
-        "position": [
-            "top left",
-            *(["top left" if shown.get(i, 0) > middle else "top right" for i in group] for group in members),
-        ],
+        "ticks": _ticks(min(values), max(values)) if is_log else None,
+        "position": ["top left", *([named.get(i, "top right") for i in group] for group in members)],
         "color": [FRONT, *([FRONT if i in on_front else OTHERS for i in group] for group in members)],
         "type": "log" if is_log else "linear",
         "x": [[cost for _, cost in front], *([shown.get(i) for i in group] for group in members)],
@@ -141,6 +153,48 @@ def _pareto_axis(
             ),
         ],
     }
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten between two costs, and those around them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+
+
+def _place_names(
+    costs: Mapping[int, float], points: Sequence[Point], front: Sequence[int], is_log: bool
+) -> dict[int, str]:
+    """Where the names of points on the front are written, so that they cover neither points nor each other.
+
+    A name for which there is no room is left out; the highest scores come first.
+    """
+    scale = math.log if is_log else float
+    across = [scale(cost) for cost in costs.values()]
+    ends = [end for i in costs for end in (points[i].low, points[i].high, points[i].score) if end is not None]
+    spots = {
+        i: (
+            WIDTH * (scale(cost) - min(across)) / (max(across) - min(across) or 1),
+            HEIGHT * (points[i].score - min(ends)) / (max(ends) - min(ends) or 1),
+        )
+        for i, cost in costs.items()
+    }
+    taken = [(x - GAP, y - GAP, x + GAP, y + GAP) for x, y in spots.values()]
+    named = {}
+    for i in sorted(front, key=lambda i: -points[i].score):
+        x, y = spots[i]
+        width = LETTER * min(len(points[i].name), NAME)
+        for place, (right, up) in PLACES.items():
+            left, bottom = x + (GAP if right > 0 else -GAP - width), y + up * (GAP + LINE / 2) - LINE / 2
+            box = (left, bottom, left + width, bottom + LINE)
+            if box[0] >= 0 and box[2] <= WIDTH and not any(_overlap(box, other) for other in taken):
+                named[i] = place
+                taken.append(box)
+                break
+    return named
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _marker(kind: str) -> dict[str, Any]:

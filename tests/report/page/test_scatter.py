@@ -62,3 +62,19 @@ def test_names_are_no_html() -> None:
     figure = draw_pareto([point(EVIL, 1, 2, kind=EVIL, about=(EVIL,))], EVIL)
     assert "<img" not in json.dumps(figure)
     assert "&lt;img" in json.dumps(figure)
+
+
+def test_names_do_not_overlap() -> None:
+    crowded = [point(f"a long name {i}", 50 + i / 100, 10 + i / 100) for i in range(10)]
+    figure = draw_pareto([*crowded, point("far", 10, 1)], "AP")
+    assert figure
+    text = figure["data"][1]["text"]
+    assert 0 < sum(map(bool, text[:-1])) < 10
+    assert text[-1] == "far"
+
+
+def test_ticks_of_a_logarithmic_axis() -> None:
+    figure = draw_pareto([point("a", 1, 3), point("b", 2, 90)], "AP")
+    assert figure
+    ticks = figure["layout"]["xaxis"]["tickvals"]
+    assert ticks == [1, 2, 5, 10, 20, 50, 100, 200, 500]
