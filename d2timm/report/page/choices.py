@@ -35,7 +35,7 @@ def choice_content(source: Source, choice: Choice, name: str) -> Content:
     content.commands = [(label, printable(command)) for label, command in commands if command]
     content.leaderboard = candidate_table(source, choice) if choice.candidates else None
     content.finals = final_table(choice)
-    total = sum(stage.seconds for stage in choice.stages) or 1
+    total = sum(max(stage.seconds, 0) for stage in choice.stages) or 1
     content.stages = [
         StageRow(
             printable(stage.name),

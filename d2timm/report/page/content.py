@@ -52,8 +52,8 @@ def _sweep_content(source: Source, name: str) -> Content:
     content.leaderboard = leaderboard(entries)
     if first:
         run = max(first.runs, key=lambda run: run.record.score or 0)
-        folder = next(one.folder for one in source.runs if one.run is run)
-        content.commands = _commands(run.record.command, folder, "the best run")
+        folders = [one.folder for one in source.runs if one.run is run]
+        content.commands = _commands(run.record.command, folders[0], "the best run") if folders else []
     points = [
         Point(
             short,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import re
 import signal
+import sys
 import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from ...errors import ConfigError
 from ...utils.signals import Interrupted
@@ -59,7 +61,7 @@ class LivePage:
             state = state_of(self.folder)
             if state != self._state:
                 try:
-                    source = open_source(self.folder)
+                    source = open_source(self.folder, intervals=True)
                 except ConfigError:
                     if not self._content:
                         raise
@@ -84,6 +86,11 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, page: LivePage, port: int) -> None:
         self.page = page
         super().__init__((ADDRESS, port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing about a tab that was closed while it waited."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
@@ -123,10 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.end_headers()
-        try:
-            self.wfile.write(content)
-        except (BrokenPipeError, ConnectionResetError):  # the tab was closed
-            self.close_connection = True
+        self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are not printed."""

@@ -15,6 +15,7 @@ from ...runs.record import is_held
 from ...runs.samples import FILE as SAMPLES
 from ...runs.status import Run, read_run, read_runs, run_folders
 from ...utils.text import printable
+from ..certainty import with_intervals
 from ..columns import short_names
 from ..entries import Entry, make_entries
 
@@ -68,12 +69,13 @@ class Source:
         return {name: place for place, name in enumerate(dict.fromkeys(names))}
 
 
-def open_source(folder: Path, entries: Sequence[Entry] | None = None) -> Source:
+def open_source(folder: Path, entries: Sequence[Entry] | None = None, intervals: bool = False) -> Source:
     """Read what a folder holds.
 
     Args:
         folder: of a choice, a run or a sweep.
         entries: of the leaderboard of a sweep, if they are known.
+        intervals: whether the scores of a sweep get intervals, which takes time for large datasets.
 
     Raises:
         ConfigError: the folder holds none of the three.
@@ -88,7 +90,7 @@ def open_source(folder: Path, entries: Sequence[Entry] | None = None) -> Source:
         name = printable(folder.resolve().name)
         (entry,) = make_entries([run])
         return Source(folder, None, (ShownRun(folder, name, run, entry.name),), (entry,), is_run=True)
-    return _open_sweep(folder, entries)
+    return _open_sweep(folder, entries, intervals)
 
 
 def state_of(folder: Path) -> int:
@@ -134,9 +136,10 @@ def _inside(folder: Path, levels: int) -> Iterator[Path]:
             yield from _inside(place, levels - 1)
 
 
-def _open_sweep(folder: Path, entries: Sequence[Entry] | None) -> Source:
+def _open_sweep(folder: Path, entries: Sequence[Entry] | None, intervals: bool) -> Source:
     if entries is None:
         entries = make_entries(read_runs(folder))
+        entries = with_intervals(entries, folder) if intervals else entries
     places = {printable(place.name): place for place in run_folders(folder)}
     runs = [(run, entry.name) for entry in entries for run in entry.runs if run.name in places]
     labels = short_names([run.name for run, _ in runs])
