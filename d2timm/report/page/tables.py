@@ -217,12 +217,13 @@ def class_tables(entries: Sequence[Entry]) -> list[Table]:
         keys = list(dict.fromkeys(key for own in values for key in own if ALL_CLASSES.match(key)))
         if not keys:
             continue
-        highest = max((own.get(key) or 0 for own in values for key in keys), default=0) or 1
+        known = [value for own in values for key in keys if (value := own.get(key)) is not None]
+        ends = min(known, default=0), max(known, default=0)
         rows = [
             Row(
                 [
                     Cell(printable(key.removeprefix("AP-"))),
-                    *(_heat(own.get(key), highest) for own in values),
+                    *(_heat(own.get(key), *ends) for own in values),
                 ]
             )
             for key in keys
@@ -252,8 +253,11 @@ def _name_column(name: str) -> Column:
     return Column(name, title=name)
 
 
-def _heat(value: float | None, highest: float) -> Cell:
-    return Cell("") if value is None else Cell(f"{value:.1f}", round(max(value, 0) / highest, 3))
+def _heat(value: float | None, low: float, high: float) -> Cell:
+    """A cell whose background is the stronger, the nearer its value is to the highest."""
+    if value is None:
+        return Cell("")
+    return Cell(f"{value:.1f}", round((value - low) / (high - low), 3) if high > low else 0.5)
 
 
 def _number(value: float | None, digits: int) -> str:
