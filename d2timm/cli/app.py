@@ -27,7 +27,7 @@ BROKEN_PIPE = 141  # the same for a process that wrote to a closed pipe
 
 #: Heading in the help -> sub-commands
 GROUPS = {
-    "train": ("check-data", "train", "sweep", "report"),
+    "train": ("check-data", "train", "sweep", "choose", "report"),
     "backbones": ("inspect", "zoo"),
     "trained detectors": ("predict", "export", "run-onnx"),
     "other projects": ("convert-weights", "convert-config"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from ..utils.bounds import Bounds
 
-__all__ = ["TrainOptions"]
+__all__ = ["TrainOptions", "last_iteration"]
 
 Count: TypeAlias = Annotated[int, Bounds(at_least=0)]
 Positive: TypeAlias = Annotated[int, Bounds(at_least=1)]
@@ -67,6 +68,7 @@ class TrainOptions:
     fit_laterals: Count
     max_iter: Positive | None
     epochs: Epochs | Literal["auto"] | None
+    budget_hours: Annotated[float, Bounds(above=0)] | None
     recipe: str | None
     accumulate: Positive
     reference_batch_size: Positive | None
@@ -88,9 +90,22 @@ class TrainOptions:
     tta: _Tta
     writers: Sequence[str]
     metric: str | None
-    pause_at: Positive | None
+    pause_at: Positive | Fraction | None
+    cool_down: Annotated[float, Bounds(at_least=0, at_most=1)]
     stop_below_median: Count
     threads: Annotated[int, Bounds(at_least=1, at_most=1024)] | None
     device: str
     seed: Annotated[int, Bounds(below=2**63)]
     cudnn_benchmark: bool
+
+
+def last_iteration(pause_at: float | None, max_iter: int) -> int:
+    """The iteration at which a training ends or pauses.
+
+    Args:
+        pause_at: ``train.pause_at``, a number of iterations or a share of the schedule.
+        max_iter: length of the schedule in iterations.
+    """
+    if not pause_at:
+        return max_iter
+    return min(math.ceil(pause_at * max_iter) if pause_at < 1 else int(pause_at), max_iter)

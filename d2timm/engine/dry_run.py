@@ -55,7 +55,9 @@ def length(train: DictConfig) -> str:
     Args:
         train: the node ``train``.
     """
-    epochs = train.get("epochs")
+    hours, epochs = train.get("budget_hours"), train.get("epochs")
+    if hours is not None:
+        return f"{hours} hours in steps"
     return f"{train.max_iter} iterations" if epochs is None else f"{epochs} epochs in steps"
 
 

@@ -38,7 +38,8 @@ def apply_recipe(cfg: DictConfig, given: Collection[str] = ()) -> dict[str, Any]
         given: keys that the user has set, which stay, and with them the values below them.
 
     Returns:
-        ``name``, ``source`` and ``values`` of what was applied; nothing without a recipe.
+        ``name``, ``source`` and ``values`` of what was applied, and whether such a backbone
+        ``starts_slowly``; nothing without a recipe.
 
     Raises:
         ConfigError: there is no such recipe, or the config has another optimizer than timm's.
@@ -57,7 +58,8 @@ def apply_recipe(cfg: DictConfig, given: Collection[str] = ()) -> dict[str, Any]
     for key, value in values.items():
         OmegaConf.update(cfg, key, value, force_add=True)
     cfg.train.recipe = None
-    return {"name": name, "source": prior["source"], "values": values}
+    slow = bool(prior.get("starts_slowly"))
+    return {"name": name, "source": prior["source"], "values": values, "starts_slowly": slow}
 
 
 def _values(
@@ -81,7 +83,8 @@ def _values(
     }
     if DROP_PATH in values and not _takes_drop_path(backbone.model_name, values[DROP_PATH]):
         del values[DROP_PATH]
-    has_length = not OmegaConf.is_interpolation(cfg.train, "max_iter") or cfg.train.get("epochs") is not None
+    in_other_units = any(cfg.train.get(key) is not None for key in ("epochs", "budget_hours"))
+    has_length = in_other_units or not OmegaConf.is_interpolation(cfg.train, "max_iter")
     own_data = isinstance(get_dataset(cfg.data), CustomDataset)
     if own_data and not (only_optimizer or has_length or _is_set(EPOCHS, given)):
         values[EPOCHS] = AUTO

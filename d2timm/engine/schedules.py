@@ -121,8 +121,15 @@ def in_iterations(train: DictConfig, images: int, step: int, start: Start = "bac
 
 
 def check_lengths(train: DictConfig) -> None:
-    """Raise ConfigError if a length in epochs is also set in iterations, or if there is no length."""
-    if train.get("epochs") is None and train.max_iter is None:
+    """Raise ConfigError if a length is set in two units, or if there is no length."""
+    hours, epochs = train.get("budget_hours"), train.get("epochs")
+    others = {"epochs": epochs} if OmegaConf.is_interpolation(train, "max_iter") else dict(train)
+    for key in ("epochs", "max_iter"):
+        if hours is not None and others.get(key) is not None:
+            raise ConfigError(
+                f"train.budget_hours={hours} and train.{key}={others[key]} set the same length: remove one"
+            )
+    if hours is None and epochs is None and train.max_iter is None:
         raise ConfigError("train.max_iter=None and train.epochs=None: the length of the training is missing")
     for key, iterations in LENGTHS.items():
         epochs = train.get(key)

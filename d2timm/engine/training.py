@@ -22,6 +22,7 @@ from torch import nn
 
 from ..config.build import build_model, instantiate
 from ..config.lazy import save
+from ..config.train_options import last_iteration
 from ..errors import ConfigError
 from ..runs.checkpoint import LAST, AtomicCheckpointer, find_checkpoint, is_averaged
 from ..runs.checkpoint_file import AVERAGE
@@ -29,7 +30,9 @@ from ..runs.record import Record, recorded
 from ..utils.signals import StopSignals
 from ..utils.text import one_line
 from .agreement import share_buffers
+from .budget import iterations_of
 from .checkpoints import SaveCheckpoints
+from .cool_down import CoolDown
 from .event_log import EventLog
 from .hooks import (
     AverageWeights,
@@ -78,6 +81,8 @@ def train(cfg: DictConfig, resume: bool, record: Record, signals: StopSignals) -
     if resume and (earlier := _earlier(folder)):
         earlier.compare_by(record.metric)
         record.continue_from(earlier)
+        if cfg.train.get("budget_hours"):
+            record.max_iter = earlier.max_iter  # as measured at the beginning
     record.pid, record.host = os.getpid(), socket.gethostname()
     with recorded(record, folder) if comm.is_main_process() else nullcontext():
         while True:
@@ -100,8 +105,11 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
         images = len(instantiate(cfg.dataloader.train.dataset))
         in_iterations(cfg.train, images, images_per_step(cfg), start_of(cfg))
     model = build_model(cfg, weights=not resume)
-    describe_model(record, cfg, model)
     loader = instantiate(cfg.dataloader.train)
+    if cfg.train.get("budget_hours"):
+        cfg = copy.deepcopy(cfg)
+        cfg.train.max_iter = record.max_iter or iterations_of(cfg, model, loader)
+    describe_model(record, cfg, model)
     choose_ways(cfg, model, loader, record)
     if main:
         record.try_write(folder)  # before any checkpoint, so that a run that continues computes as before
@@ -130,7 +138,10 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
                 record.try_write(folder)
         return metrics
 
-    closing = _closing_hooks(cfg, folder, record, evaluate_now)
+    end = last_iteration(cfg.train.get("pause_at"), cfg.train.max_iter)
+    pauses = end < cfg.train.max_iter
+    cool_down = CoolDown(round(end * cfg.train.get("cool_down", 0)) if pauses else 0, average)
+    closing = [cool_down, *_closing_hooks(cfg, folder, record, evaluate_now)]
     first = hooks.IterationTimer(warmup_iter=0 if resume else WARM_UP)
     step_hooks = _step_hooks(cfg, folder, record, checkpointer, average, signals, restore_folder)
     trainer.register_hooks([first, *step_hooks])
@@ -148,7 +159,6 @@ def _train(cfg: DictConfig, folder: Path, resume: bool, record: Record, signals:
     trainer.scatter()
     if record.heads and cfg.train.get("fit_laterals"):
         trainer.register_hooks([FitNewWeights(model, record.heads["new"], cfg.train.fit_laterals)])
-    end = min(cfg.train.get("pause_at") or cfg.train.max_iter, cfg.train.max_iter)
     if start >= end:
         logger.info("All %d iterations are already trained; evaluating.", end)
     try:

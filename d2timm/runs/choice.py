@@ -6,6 +6,7 @@ A choice continues from this file, and its page is drawn from it and from the ru
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -44,33 +45,57 @@ class Candidate:
 
     Attributes:
         name: timm's name.
-        licence: of its pretrained weights, as timm knows it; "" if it does not, or without such weights.
+        pretrained: whether it begins with weights of timm, which have a licence.
+        licence: of these weights, as timm knows it; "" if it does not.
         prior: the name of the prior by which it is trained.
+        learning_rate: of the prior.
+        reference_batch_size: images per step for which it is meant; None: those of the config.
         starts_slowly: whether its first rung decides nothing.
+        usual_epochs: length of a complete training on these images.
+        batch_size: images per step.
         parameters: of the detector.
         seconds_per_step: of the training on this machine, as it was last measured.
         overhead: seconds that a run takes beside its training: start, evaluation and saving.
         milliseconds: per image, of the detector on this machine.
         peak_memory_bytes: of the training.
         transfer: score of its frozen features before any training; higher is better.
+        schedule: iterations of the schedule of which the rungs are parts; 0: not yet known.
         rungs: in their order.
         dropped: the stage after which it was given up; "": it was not.
         reason: why.
     """
 
     name: str
+    pretrained: bool = False
     licence: str = ""
     prior: str = ""
+    learning_rate: float = 0.0
+    reference_batch_size: int | None = None
     starts_slowly: bool = False
+    usual_epochs: float = 0.0
+    batch_size: int = 1
     parameters: int = 0
     seconds_per_step: float | None = None
     overhead: float = 0.0
     milliseconds: float | None = None
     peak_memory_bytes: int = 0
     transfer: float | None = None
+    schedule: int = 0
     rungs: list[Rung] = field(default_factory=list)
     dropped: str = ""
     reason: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The name of the folders of its runs."""
+        return re.sub(r"[^\w.=+-]", "_", self.name)
+
+    @property
+    def pace(self) -> float:
+        """Seconds per step, once they are measured."""
+        if self.seconds_per_step is None:
+            raise ValueError(f"the steps of {self.name} are not measured")
+        return self.seconds_per_step
 
 
 @dataclass
@@ -82,7 +107,9 @@ class Final:
         folder: of the run, relative to that of the choice.
         seed: of the run.
         lr_factor: of the learning rate of the prior.
-        score: on the images for choosing, in percent; None: it failed.
+        iterations: that it trains; 0: not yet known.
+        score: on the images for choosing, in percent; None: not yet, or it failed.
+        failed: whether it ended without a score, or has not begun for lack of time.
         counts: whether the finalist is judged by it; not if another learning rate is better.
     """
 
@@ -90,7 +117,9 @@ class Final:
     folder: str
     seed: int
     lr_factor: float = 1.0
+    iterations: int = 0
     score: float | None = None
+    failed: bool = False
     counts: bool = False
 
 
@@ -178,7 +207,9 @@ class Choice:
         deadline: when it must have ended, in seconds since 1970.
         ended: when it has ended; None: it has not.
         images: part of the dataset (``train``, ``choose``, ``test``) -> number of images.
+        plan: seconds of training at which each rung ends, without cool-downs.
         seeds: number of seeds of each finalist.
+        final_seconds: seconds of training of each final.
         correlations: stage -> rank correlation of its scores with those of the last rung that both have.
         stages: in their order.
         candidates: in the order in which the user named them.
@@ -192,7 +223,9 @@ class Choice:
     deadline: float = 0.0
     ended: float | None = None
     images: dict[str, int] = field(default_factory=dict)
+    plan: list[float] = field(default_factory=list)
     seeds: int = 0
+    final_seconds: float = 0.0
     correlations: dict[str, float] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)

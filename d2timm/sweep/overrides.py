@@ -30,7 +30,7 @@ CONF = resource_folder("conf").resolve()  # configs of Hydra: its defaults, name
 CONFIG = "config"
 SWEEP_FLAGS = ("-m", "--multirun")
 SWEEP_KEYS = re.compile(r"\+*(sweep|hydra\.mode)=")  # overrides that can start a sweep as well
-BUDGET = "budget"  # of a screening
+BUDGETS = ("budget", "budget_hours")  # of a screening
 BACKBONES = (BACKBONE, f"{BACKBONE}s")  # the latter: of a screening
 HYDRA_HELP = "--hydra-help"
 RERUN = "--experimental-rerun"
@@ -82,7 +82,8 @@ def _keys_without_name(overrides: Sequence[Override]) -> list[str]:
     """
     swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
     fixed = [override.key_or_group for override in overrides if not override.is_sweep_override()]
-    length = ["train.max_iter"] if any(o.key_or_group == BUDGET for o in overrides) else []
+    screens = any(override.key_or_group in BUDGETS for override in overrides)
+    length = ["train.max_iter", "train.budget_hours", "train.cool_down"] if screens else []
     return [PAUSE, *length, *(key for key in fixed if not key.startswith("hydra") and key not in swept)]
 
 

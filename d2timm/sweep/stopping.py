@@ -16,7 +16,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from ..utils.files import try_lock
 from ..utils.signals import Interrupted, StopSignals
@@ -55,8 +55,8 @@ class SweepSignals:
         if self.signals.received is not None:
             raise Interrupted(self.signals.received)
 
-    def start(self, sweep: Path, launcher: DictConfig) -> None:
-        """Begin a sweep: its runs may start."""
+    def start(self, sweep: Path, launcher: Any = ()) -> None:
+        """Begin a sweep, whose launcher has this config: its runs may start."""
         self.sweep = sweep
         (sweep / REQUEST).unlink(missing_ok=True)
         if "ray" in launcher:  # it replaces the handler of SIGTERM when it starts

@@ -3,8 +3,10 @@
 The first prior whose ``when`` fits is taken; a kind is described by what timm says of a model and by what
 the model computes (d2timm.engine.family). ``values`` are keys of a config, and ``pretrained`` are further
 ones for a backbone with pretrained weights. A list of pairs ``[millions, value]`` is a choice by the
-parameters of the backbone: the first pair that has at least as many; None: any number. Learning rates are
-for ``train.reference_batch_size`` images per step and are scaled from there. Overrides come on top.
+parameters of the backbone: the first pair that has at least as many; None: any number. A backbone that
+``starts_slowly`` is better than others only after many epochs (ViTDet-B is behind Swin-B after 12 epochs and
+ahead after 50), so that a short training decides little. Learning rates are for
+``train.reference_batch_size`` images per step and are scaled from there. Overrides come on top.
 """
 
 _lr, _opt, _decay = "optimizer.lr", "optimizer.opt", "optimizer.weight_decay"
@@ -18,6 +20,7 @@ priors = dict(
     small_vit_without_labels=dict(
         when=dict(kind="one stride", attention=True, labels=0, parameters=40),
         values={_opt: "adamw", _lr: 1e-4, _images: 16, _decay: 1e-4, _backbone_factor: 1.5},
+        starts_slowly=True,
         source="RF-DETR's DINOv2-S: https://github.com/roboflow/rf-detr, heads 1e-4, encoder 1.5e-4",
     ),
     vit_without_labels=dict(
@@ -27,6 +30,7 @@ priors = dict(
             _layer_decay: [[150, 0.7], [400, 0.8], [None, 0.9]],
             _drop_path: [[150, 0.1], [400, 0.4], [None, 0.5]],
         },
+        starts_slowly=True,
         source="ViTDet-B, L and H with MAE's weights: https://arxiv.org/abs/2203.16527, "
         "detectron2/projects/ViTDet/configs/COCO",
     ),

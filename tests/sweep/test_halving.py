@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 
 import pytest
@@ -11,9 +10,6 @@ from hypothesis import strategies as st
 
 from d2timm import ConfigError
 from d2timm.sweep.halving import plan_rounds, promote
-from hydra_plugins.d2timm_screen import Screen
-
-pytest.importorskip("optuna")
 
 COUNTS = st.integers(1, 300)
 FACTORS = st.integers(2, 5)
@@ -67,14 +63,14 @@ def test_budget_that_is_too_small_is_an_error(candidates: int, needed: int) -> N
 def test_the_best_are_promoted_in_their_order(values: list[float], factor: int) -> None:
     scores = {f"model{i}": value for i, value in enumerate(values)}
     best = sorted(scores, key=lambda name: -scores[name])
-    assert promote(scores, 10, factor) == best[: max(1, len(best) // factor)]
+    assert promote(scores, factor) == best[: max(1, len(best) // factor)]
 
 
 @given(TIED, FACTORS)
 def test_equal_scores_do_not_exceed_the_budget(values: list[float], factor: int) -> None:
     """Such as zeros after a first round that is too short."""
     scores = {f"model{i}": value for i, value in enumerate(values)}
-    promoted = promote(scores, 10, factor)
+    promoted = promote(scores, factor)
     assert len(promoted) == len(set(promoted)) == max(1, len(values) // factor)
     others = [scores[name] for name in scores if name not in promoted]
     assert not others or min(scores[name] for name in promoted) >= max(others)
@@ -82,13 +78,13 @@ def test_equal_scores_do_not_exceed_the_budget(values: list[float], factor: int)
 
 
 def test_of_equal_scores_the_earlier_are_promoted() -> None:
-    assert promote({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0}, 1) == ["a", "b"]
-    assert promote({"a": 1.0, "b": 3.0, "c": 1.0, "d": 0.0}, 1) == ["b", "a"]
+    assert promote({"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0}) == ["a", "b"]
+    assert promote({"a": 1.0, "b": 3.0, "c": 1.0, "d": 0.0}) == ["b", "a"]
 
 
 def test_one_candidate_is_promoted() -> None:
-    assert promote({"only": 0.0}, 5) == ["only"]
-    assert promote({}, 5) == []
+    assert promote({"only": 0.0}) == ["only"]
+    assert promote({}) == []
 
 
 @given(DISTINCT.filter(lambda values: len(values) > 1), st.randoms(use_true_random=False))
@@ -99,7 +95,16 @@ def test_order_of_the_candidates_does_not_matter(values: list[float], random: ob
     assert promote({name: scores[name] for name in names}, 3) == promote(scores, 3)
 
 
-def test_screening_without_optuna_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"d2timm\[screen\]"):
-        Screen().sweep(["backbones=resnet18,resnet50"])
+@given(COUNTS, st.integers(1, 10**6), FACTORS, st.floats(0, 1))
+def test_cool_downs_are_part_of_the_budget(
+    candidates: int, budget: int, factor: int, cool_down: float
+) -> None:
+    try:
+        plan = plan_rounds(candidates, budget, factor, cool_down)
+    except ConfigError:
+        return
+    left, additions = candidates, 0
+    for end in plan.rounds[:-1]:
+        additions += left * round(cool_down * end)
+        left //= factor
+    assert plan.cost == cost(candidates, plan.rounds, factor) + additions <= budget

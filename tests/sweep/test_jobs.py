@@ -25,7 +25,8 @@ from omegaconf import OmegaConf
 from d2timm import ConfigError
 from d2timm.config.lazy import save, to_plain
 from d2timm.runs.record import Record, hold, recorded
-from d2timm.sweep import jobs
+from d2timm.sweep import jobs, processes
+from d2timm.sweep.earlier import check_same
 from d2timm.sweep.jobs import MAX_NAME, job_name
 from d2timm.sweep.stopping import REQUEST
 from d2timm.utils.signals import Interrupted
@@ -160,7 +161,7 @@ def started(monkeypatch: pytest.MonkeyPatch, in_process: None) -> list[Namespace
         calls.append(options)
         Record(status="done", iterations=4, max_iter=4).write(Path(tree["train"]["output_dir"]))
 
-    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(processes, "start_run", start)
     return calls
 
 
@@ -282,7 +283,7 @@ def test_score_is_reported(
     def start(*arguments: Any) -> None:
         Record(status="done", metrics={"bbox": {"AP": 12.345}}).write(folder)
 
-    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(processes, "start_run", start)
     run_job(tree, folder)
     assert capsys.readouterr().out == "[job] done: bbox/AP 12.35\n"
 
@@ -307,11 +308,11 @@ def test_folder_with_other_settings_is_an_error(
 
 def test_some_settings_may_change(tree: dict[str, Any], folder: Path) -> None:
     save(OmegaConf.create(tree), folder / "config.yaml")
-    jobs._check_same(tree, folder)
+    check_same(tree, folder)
     tree["train"].update(output_dir="elsewhere", pause_at=2, stop_below_median=3, threads=5)
-    jobs._check_same(tree, folder)
+    check_same(tree, folder)
     tree["data"]["name"] = "auto"  # resolved only when the run starts
-    jobs._check_same(tree, folder)
+    check_same(tree, folder)
 
 
 def test_recipe_may_have_set_values(tree: dict[str, Any], folder: Path) -> None:
@@ -319,10 +320,10 @@ def test_recipe_may_have_set_values(tree: dict[str, Any], folder: Path) -> None:
     saved = OmegaConf.create(tree)
     saved.train.recipe, saved.optimizer.lr, saved.optimizer.weight_decay = None, 0.3, 0.9
     save(saved, folder / "config.yaml")
-    jobs._check_same(tree, folder)
+    check_same(tree, folder)
     tree["train"]["seed"] = 5
     with pytest.raises(ConfigError, match=r"train\.seed"):
-        jobs._check_same(tree, folder)
+        check_same(tree, folder)
 
 
 @pytest.mark.parametrize(
@@ -335,13 +336,13 @@ def test_other_settings_must_not_change(place: str, value: Any, tree: dict[str, 
     changed = OmegaConf.create(tree)
     OmegaConf.update(changed, place, value, force_add=True)
     with pytest.raises(ConfigError, match=re.escape(place)):
-        jobs._check_same(to_plain(changed), folder)
+        check_same(to_plain(changed), folder)
 
 
 def test_run_that_was_interrupted_before_it_had_a_config_can_continue(
     tree: dict[str, Any], folder: Path
 ) -> None:
-    jobs._check_same(tree, folder)
+    check_same(tree, folder)
 
 
 # Failures
@@ -400,7 +401,7 @@ def test_reason_of_a_failure_is_recorded(
     in_process: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs, "_start", failing(error))
+    monkeypatch.setattr(processes, "start_run", failing(error))
     run_job(tree, folder)
     assert (result(folder).status, result(folder).error) == ("failed", reason)
 
@@ -409,7 +410,7 @@ def test_failure_of_a_continued_run_keeps_its_earlier_results(
     tree: dict[str, Any], folder: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Record(**INTERRUPTED, scores=[(2, 1.5)]).write(folder)
-    monkeypatch.setattr(jobs, "_start", failing(OSError("disk full")))
+    monkeypatch.setattr(processes, "start_run", failing(OSError("disk full")))
     run_job(tree, folder)
     record = result(folder)
     assert (record.status, record.error, record.iterations) == ("failed", "OSError: disk full", 2)
@@ -446,7 +447,7 @@ def test_run_whose_data_has_other_classes_now_fails_and_keeps_its_files(
 def test_interrupt_ends_the_sweep(
     tree: dict[str, Any], folder: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_start", failing(KeyboardInterrupt()))
+    monkeypatch.setattr(processes, "start_run", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run_job(tree, folder)
 
@@ -480,7 +481,7 @@ def separate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str],
         shell = tmp_path / "python"
         shell.write_text(f"#!/bin/sh\ncat > {tmp_path}/task\n{line}\n")
         shell.chmod(0o755)
-        monkeypatch.setattr(jobs.sys, "executable", str(shell))
+        monkeypatch.setattr(processes.sys, "executable", str(shell))
 
     return set_line
 
@@ -546,14 +547,14 @@ def test_launcher_that_ends_kills_its_run(
     """As after the signal of a preemption; the folder is then free for another process."""
     separate("exec sleep 60")
     children: list[Any] = []
-    popen = jobs.subprocess.Popen
+    popen = processes.subprocess.Popen
 
     def start(*arguments: Any, **more: Any) -> Any:
         children.append(popen(*arguments, **more))
         monkeypatch.setattr(children[0], "communicate", failing(SystemExit(144)))
         return children[0]
 
-    monkeypatch.setattr(jobs.subprocess, "Popen", start)
+    monkeypatch.setattr(processes.subprocess, "Popen", start)
     with pytest.raises(SystemExit):
         run_job(tree, folder)
     assert children[0].returncode == -signal.SIGTERM
@@ -576,13 +577,13 @@ def test_process_runs_its_task(
             raise error
 
     watches: list[Any] = []
-    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(processes, "start_run", start)
     monkeypatch.setattr(
         threading, "Thread", lambda **more: SimpleNamespace(start=lambda: watches.append(more))
     )
     task = {"tree": tree, "folder": str(folder), "options": vars(flags(resume=True)), "command": COMMAND}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(task)))
-    assert jobs.main() == code
+    assert processes.main() == code
     assert seen == [(tree, True, COMMAND)]
     assert watches[0]["args"][0] == os.getppid()
     assert watches[0]["daemon"]
@@ -607,10 +608,10 @@ def test_interrupted_run_says_whether_its_worker_was_killed(
         monkeypatch.setattr(os, "kill", lambda pid, number: asked.set())
     else:
         monkeypatch.setattr(jobs, "_stop_with", lambda *args: asked.set())
-    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(processes, "start_run", start)
     task = {"tree": tree, "folder": str(folder), "options": vars(flags(resume=True)), "command": COMMAND}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(task)))
-    assert jobs.main() == 143
+    assert processes.main() == 143
     expected = "its worker process was killed" if lost else "interrupted by SIGTERM"
     assert (result(folder).status, result(folder).error) == ("interrupted", expected)
 
@@ -618,7 +619,7 @@ def test_interrupted_run_says_whether_its_worker_was_killed(
 def test_no_run_starts_while_its_sweep_is_stopping(
     tree: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_start", failing(AssertionError("started")))
+    monkeypatch.setattr(processes, "start_run", failing(AssertionError("started")))
     folder.parent.mkdir(parents=True, exist_ok=True)
     (folder.parent / REQUEST).touch()
     jobs._run_in_sweep(tree, folder, flags(), COMMAND)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ...utils.pillow import BROKEN, image_suffixes, open_image
 from .finder import visible_files
 
-__all__ = ["near_duplicates", "unlabelled_files"]
+__all__ = ["groups", "near_duplicates", "unlabelled_files"]
 
 DISTANCE = 4  # of 64 bits, by which the hashes of nearly equal images differ at most
 SIDE = 64  # pixels to which a JPEG file is reduced while it is decoded, if it is larger by a power of two
@@ -59,6 +59,32 @@ def near_duplicates(train: Sequence[str], val: Sequence[str]) -> list[tuple[str,
         if distances[nearest] <= DISTANCE:
             pairs.append((file, known[nearest]))
     return pairs
+
+
+def groups(files: Sequence[str]) -> list[int]:
+    """A number for each image, which images that look the same share, also by way of others.
+
+    Args:
+        files: absolute paths of the images, compared as in ``near_duplicates``.
+    """
+    hashes = _hash([*dict.fromkeys(files)])
+    known = [index for index, file in enumerate(files) if file in hashes]
+    group = list(range(len(files)))
+    if not known:
+        return group
+
+    def first(index: int) -> int:
+        while group[index] != index:
+            index = group[index]
+        return index
+
+    table = np.stack([hashes[files[index]] for index in known])
+    for row, index in enumerate(known):
+        distances = np.bitwise_count(table[:row] ^ table[row]).sum(axis=1)
+        for other in np.flatnonzero(distances <= DISTANCE):
+            one, two = sorted((first(index), first(known[other])))
+            group[two] = one
+    return [first(index) for index in range(len(files))]
 
 
 def _hash(files: Sequence[str]) -> Mapping[str, NDArray[np.uint8]]:

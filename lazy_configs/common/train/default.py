@@ -9,6 +9,7 @@ train = dict(
     fit_laterals=0,  # first iterations in which only what init_heads has not filled is trained
     max_iter="${data.settings.${data.name}.max_iter}",
     epochs=None,  # length in epochs, instead of max_iter
+    budget_hours=None,  # length in hours of training on this machine, instead of max_iter
     recipe=None,  # auto: settings that fit the kind of backbone, see common/priors.py; or the name of one
     accumulate=1,  # batches per step of the optimizer, which counts as one iteration
     reference_batch_size=None,  # images per step for which optimizer.lr is meant, and from which it is scaled
@@ -47,7 +48,8 @@ train = dict(
     ),
     writers=[],  # tracking services: wandb, mlflow
     metric=None,  # task/metric by which runs are compared; None: the main metric of the detector's tasks
-    pause_at=None,  # stop after this iteration of the schedule; --resume continues
+    pause_at=None,  # stop after this iteration, or this share, of the schedule; --resume continues
+    cool_down=0.0,  # before the evaluation at a pause, train on with a falling rate for this share of iterations
     stop_below_median=0,  # stop if below the median of at least this many finished runs in the parent folder
     threads=None,  # threads per process; None: the cores of the machine divided by its processes
     device="cuda" if _gpu else "cpu",

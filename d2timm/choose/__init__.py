@@ -1,0 +1,5 @@
+"""Which backbone is best for a user's own images, in a given time."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .choose import choose as choose
