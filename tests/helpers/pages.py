@@ -118,13 +118,13 @@ def put_choice(folder: Path, **changes: Any) -> Choice:
     for name, score in (("model0", 10.0), ("model1", 11.0), ("model2", 12.0)):
         put_full(folder / "rungs" / name, score)
     finals = [
-        Final(name, f"finals/{name}-{seed}", seed, 1.0, 20.0 + seed, True)
+        Final(name, f"finals/{name}-{seed}", seed, score=20.0 + seed, counts=True)
         for name in ("model1", "model2")
         for seed in (0, 1)
     ]
     for final in finals:
         put_full(folder / final.folder, final.score or 0, model_name=final.name)
-    put_full(folder / "winner", 25.0, model_name="model2")
+    put_full(folder / "winner" / "model2", 25.0, model_name="model2")
     candidates = [
         Candidate(
             f"model{i}",
@@ -159,7 +159,7 @@ def put_choice(folder: Path, **changes: Any) -> Choice:
                 "model2",
                 "model2 is best with 90 %.",
                 compared,
-                "winner",
+                "winner/model2",
                 test_score=19.0,
                 command="d2timm predict",
             ),

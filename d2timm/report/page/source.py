@@ -22,7 +22,7 @@ from ..entries import Entry, make_entries
 __all__ = ["ShownRun", "Source", "open_source", "state_of"]
 
 #: Folders of a choice that hold run folders, or folders of them
-PARTS = ("rungs", "finals")
+PARTS = ("finals", "rungs", "winner")
 WATCHED = (Path(RECORD), Path("metrics.json"), Path("config.yaml"), SAMPLES)
 
 
@@ -125,7 +125,6 @@ def _run_folders(folder: Path) -> Iterator[Path]:
         return
     for part in PARTS:
         yield from _inside(folder / part, levels=2)
-    yield folder / "winner"
 
 
 def _inside(folder: Path, levels: int) -> Iterator[Path]:
@@ -152,7 +151,7 @@ def _open_sweep(folder: Path, entries: Sequence[Entry] | None, intervals: bool) 
 
 def _open_choice(folder: Path, choice: Choice) -> Source:
     """The runs of a choice: of its finals, of the chosen detector and of the rungs, as far as they exist."""
-    candidates = [candidate.name for candidate in choice.candidates]
+    candidates = {name: c.name for c in choice.candidates for name in (c.name, c.folder)}
     root = folder.resolve()
     finals = {place: final for final in choice.finals if (place := _inner(root, final.folder))}
     others = (place.resolve() for place in _run_folders(folder))
@@ -164,8 +163,10 @@ def _open_choice(folder: Path, choice: Choice) -> Source:
             continue
         label, final = printable(place.relative_to(root).as_posix()), finals.get(place)
         known = (final.name if final else "", run.record.model_name, place.name, place.parent.name)
-        entry = next((name for name in known if name in candidates), label)
-        kind = (0 if final.counts else 1) if final else 3 if label.startswith(f"{PARTS[0]}/") else 2
+        entry = next((candidates[name] for name in known if name in candidates), label)
+        part = label.partition("/")[0]
+        kind = PARTS.index(part) + 1 if part in PARTS else len(PARTS) + 1
+        kind -= bool(final and final.counts)
         found.append(((order.get(entry, len(order)), kind, label), ShownRun(place, label, run, entry)))
     found.sort(key=lambda pair: pair[0])
     return Source(folder, choice, tuple(shown for _, shown in found), tuple(_candidate_entries(found)))

@@ -192,7 +192,7 @@ def final_table(choice: Choice) -> Table | None:
                 Cell(printable(final.name)),
                 Cell(str(final.seed)),
                 Cell(f"{final.lr_factor:g}"),
-                Cell(_number(final.score, 2) or "failed"),
+                Cell(_number(final.score, 2) or ("failed" if final.failed else "")),
                 Cell("yes" if final.counts else "no"),
                 Cell(printable(final.folder)),
             ]

@@ -47,8 +47,8 @@ def test_choice(tmp_path: Path) -> None:
     assert [(run.label, run.entry) for run in source.runs] == [
         ("finals/model2-0", "model2"),
         ("finals/model2-1", "model2"),
-        ("winner", "model2"),
         ("rungs/model2", "model2"),
+        ("winner/model2", "model2"),
         ("finals/model1-0", "model1"),
         ("finals/model1-1", "model1"),
         ("rungs/model1", "model1"),
@@ -76,6 +76,7 @@ def test_folders_of_a_choice_may_be_nested_or_have_other_names(tmp_path: Path) -
     entries = {run.label: run.entry for run in open_source(tmp_path).runs}
     assert entries["rungs/model 0/2"] == "model0"
     assert entries["rungs/other/model1"] == "model1"
+    assert entries["winner/model2"] == "model2"
     assert entries["rungs/unknown"] == "rungs/unknown"
 
 
