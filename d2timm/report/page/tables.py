@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from ...runs.choice import Candidate, Choice, Comparison
+from ...runs.status import read_run
 from ...utils.text import printable
 from ..columns import COSTS, INTERVAL, TASKS, make_columns, metric_header, short_names
 from ..entries import Entry, best
@@ -152,7 +153,9 @@ def _candidate_cells(
     seconds = sum(one.run.record.train_seconds for one in runs) or (
         candidate.rungs[-1].seconds if candidate.rungs else 0
     )
-    multiply_adds = next((one.run.record.multiply_adds for one in runs if one.run.record.multiply_adds), 0)
+    probe = read_run(source.folder / "probes" / candidate.folder)
+    records = [*(one.run.record for one in runs), *([probe.record] if probe else [])]
+    multiply_adds = next((record.multiply_adds for record in records if record.multiply_adds), 0)
     return {
         "backbone": printable(candidate.name),
         "result": _result(candidate, comparison, chosen),

@@ -41,13 +41,14 @@ def test_leaderboard(tmp_path: Path) -> None:
 
 def test_candidates(tmp_path: Path) -> None:
     choice = put_choice(tmp_path)
+    put(tmp_path / "probes" / "model3", multiply_adds=2 * 10**9)
     table = candidate_table(open_source(tmp_path), choice)
     assert column(table, "backbone") == ["model2", "model1", "model0", "model3"]
     assert column(table, "result") == ["chosen", "tied", "dropped: rungs", "dropped: probe"]
     assert column(table, "score") == ["21.00", "20.50", "", ""]
     assert column(table, "sure (%)") == ["90", "10", "", ""]
     assert column(table, "last rung") == ["10.00", "9.00", "8.00", ""]
-    assert column(table, "GFLOPs") == ["1.00", "1.00", "1.00", ""]
+    assert column(table, "GFLOPs") == ["1.00", "1.00", "1.00", "2.00"], "of a run, or of its probe"
     assert column(table, "train (s)") == ["120", "90", "30", ""], "of all of its runs"
     assert column(table, "reason")[-1] == EVIL
     assert [row.is_best for row in table.rows] == [True, False, False, False]
