@@ -15,6 +15,7 @@ __all__ = ["FRONT", "OTHERS", "Point", "draw_pareto"]
 
 FRONT = "#f97316"
 OTHERS = "#3b82f6"
+COMPLETE = ("done", "finalist")  # kinds whose points are filled
 NAME = 26  # characters of a name beside its point
 WIDTH, HEIGHT = 1000, 300  # of the plot in pixels where names are written, which narrow windows do without
 LETTER, LINE, GAP = 7, 16, 8  # width and height of a letter, and how far a name is from its point, in pixels
@@ -118,7 +119,7 @@ def draw_pareto(points: Sequence[Point], metric: str) -> dict[str, Any] | None:
 def _groups(points: Sequence[Point]) -> dict[str, list[int]]:
     """Kind -> indices of its points; the front is drawn by a line, so that hiding a kind hides its points."""
     kinds = sorted(
-        {point.kind for point in points}, key=lambda kind: (kind != "chosen", kind != "done", kind)
+        {point.kind for point in points}, key=lambda kind: (kind != "chosen", kind not in COMPLETE, kind)
     )
     return {kind: [i for i, point in enumerate(points) if point.kind == kind] for kind in kinds}
 
@@ -200,7 +201,7 @@ def _overlap(one: Box, other: Box) -> bool:
 def _marker(kind: str) -> dict[str, Any]:
     if kind == "chosen":
         return {"size": 16, "symbol": "star"}
-    symbol = "circle" if kind in ("done", "finalist") else "circle-open"
+    symbol = "circle" if kind in COMPLETE else "circle-open"
     return {"size": 10, "symbol": symbol, "line": {"width": 2 if symbol.endswith("open") else 0}}
 
 
