@@ -12,7 +12,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint clean
+.PHONY: help setup demo test test-full browser lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,22 @@ setup: $(STAMP) ## Install everything into .venv (another: VENV=..., PYTHON=...)
 demo: $(STAMP) ## Train and evaluate Mask R-CNN on the embedded dataset on the CPU
 	$(BIN)/python scripts/lazyconfig_train.py --config-file lazy_configs/demo.py $(DEMO)
 
-test: $(STAMP) ## Run the tests
+test: $(STAMP) browser ## Run the tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PARALLEL)
 
-test-full: $(STAMP) ## Run the tests without samples, and record that they passed
+test-full: $(STAMP) browser ## Run the tests without samples, and record that they passed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PARALLEL) --full --record
+
+browser: ## Install chromium for the tests of report.html, where apt-get and root can; test does it too
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing chromium, in which the tests open report.html."; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium chromium-driver >/dev/null; } \
+			|| echo "chromium could not be installed; the tests that need it are skipped."; \
+	else \
+		echo "The tests that need chromium are skipped: apt-get install chromium chromium-driver"; \
+	fi
 
 lint: $(STAMP) ## Check style, types and the imports between rooms
 	$(BIN)/python -m ruff check

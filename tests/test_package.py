@@ -60,8 +60,13 @@ LIGHT = [
     "d2timm.engine.run",
     "d2timm.report.entries",
     "d2timm.report.leaderboard",
+    "d2timm.report.page.serve",
+    "d2timm.report.page.write",
+    "d2timm.report.summaries",
     "d2timm.report.tables",
+    "d2timm.runs.choice",
     "d2timm.runs.record",
+    "d2timm.runs.samples",
     "d2timm.runs.status",
     "d2timm.sweep.hydra_app",
     "d2timm.sweep.hydra_groups",
@@ -70,6 +75,7 @@ LIGHT = [
     "d2timm.utils.quiet",
     "d2timm.utils.text",
     "d2timm.utils.trees",
+    "d2timm.utils.yaml_file",
 ]
 HEAVY = ["torch", "torchvision", "timm", "detectron2"]
 
@@ -107,6 +113,15 @@ def test_wheel_has_the_configs_inside_the_package(pyproject: dict[str, Any]) -> 
     assert set(wheel["only-include"]) == {"d2timm", "conf", "hydra_plugins", "lazy_configs"}
     assert wheel["sources"] == {name: f"d2timm/{name}" for name in ("conf", "lazy_configs")}
     assert files.resource_folder("lazy_configs") == ROOT / "lazy_configs"
+
+
+def test_wheel_has_the_files_of_the_page() -> None:
+    page = ROOT / "d2timm" / "report" / "page"
+    assert {"page.js", "style.css", "template.html"} <= {file.name for file in page.iterdir()}
+    ignored = subprocess.run(
+        ["git", "check-ignore", *page.iterdir()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert [line for line in ignored.stdout.splitlines() if "__pycache__" not in line] == []
 
 
 def test_configs_of_a_wheel_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

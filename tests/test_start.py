@@ -35,7 +35,9 @@ FORBIDDEN = {
     ("inspect", "--list", "test_vit*"): (*LARGE, "numpy", "PIL"),
     ("inspect", "test_resnet"): (*UNUSED, *COMPILER),
     (*TRAIN, SMALL): (*UNUSED, *COMPILER),
-    ("d2timm.engine.process",): ("matplotlib",),
+    ("d2timm.engine.process",): ("matplotlib", "plotly", "jinja2.environment"),
+    ("d2timm.report.page.serve",): (*LARGE, "plotly", "jinja2"),
+    ("d2timm.report.leaderboard",): ("torch", "timm", "detectron2", "plotly", "jinja2"),
 }
 
 

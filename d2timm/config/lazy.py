@@ -24,8 +24,9 @@ from ..utils.checks import suggest
 from ..utils.files import atomic_write, resource_folder
 from ..utils.targets import resolve_target
 from ..utils.text import first_line, one_line
+from ..utils.yaml_file import read_yaml
 from .former_names import upgrade
-from .received import check_addresses, check_resolvers, read_yaml
+from .received import check_addresses, check_resolvers
 
 __all__ = [
     "PLACES",

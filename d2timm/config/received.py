@@ -1,4 +1,4 @@
-"""Read configs that somebody else may have written: bounded in size, without tags, and without resolvers.
+"""Check configs that somebody else may have written: they call no resolvers and name no addresses.
 
 The classes and functions that they may name are checked where they are built, in ``d2timm.utils.targets``.
 """
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
@@ -19,44 +18,13 @@ from ..errors import ConfigError
 from ..utils.targets import TRUST, trusted
 from ..utils.text import one_line
 
-__all__ = ["check_addresses", "check_resolvers", "read_yaml"]
+__all__ = ["check_addresses", "check_resolvers"]
 
-DEEPEST = 100  # nested mappings and lists
-LARGEST = 100_000  # values, those of aliases included; a recipe has about 1500
 #: Resolvers that only look at the config itself; others read the environment, for example
 RESOLVERS = ("oc.select",)
 HUB_ID = "hf_hub_id"  # a key of timm whose value is an address without its prefix
 #: An address from which timm, detectron2 or a tracking service would fetch, or to which it would send
 ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|hf[-_]hub:)", re.IGNORECASE)
-
-
-def read_yaml(text: str, label: str) -> Any:
-    """Parse YAML into plain data.
-
-    Args:
-        text: the YAML.
-        label: what errors call it, such as its file name.
-
-    Raises:
-        ConfigError: it is not valid, has tags, or is nested or repeated so much that it is no config.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        _check_extent(yaml.parse(text, loader), label)  # loaders call themselves for each level
-        opened = loader(text)
-        try:
-            node = opened.get_single_node()
-            if node is None:
-                return None
-            if _size(node, {}) > LARGEST:
-                raise ConfigError(f"{label}: not a config: its aliases repeat more than {LARGEST} values")
-            return opened.construct_document(node)
-        finally:
-            opened.dispose()
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{label}: {one_line(error)}") from None
 
 
 def check_resolvers(tree: Any, label: str) -> None:
@@ -110,29 +78,6 @@ def _check_address(value: str, key: str, label: str) -> None:
             f"{label}: {key}={one_line(value)} is an address in a network; if you trust it, allow it: "
             f"--trust {one_line(value)}"
         )
-
-
-def _check_extent(events: Iterator[yaml.Event], label: str) -> None:
-    """Raise ConfigError if the text has more levels or values than a config."""
-    depth = 0
-    for count, event in enumerate(events):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ConfigError(f"{label}: not a config: it is nested more than {DEEPEST} times")
-        if count > LARGEST:
-            raise ConfigError(f"{label}: not a config: it has more than {LARGEST} values")
-
-
-def _size(node: yaml.Node, known: dict[int, float]) -> float:
-    """The number of values of a node after its aliases are replaced; infinite if it contains itself."""
-    if id(node) not in known:
-        known[id(node)] = float("inf")
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        items = (
-            node.value if isinstance(node, yaml.SequenceNode) else [part for pair in pairs for part in pair]
-        )
-        known[id(node)] = 1 + sum(_size(item, known) for item in items)
-    return known[id(node)]
 
 
 def _texts(tree: Any) -> Iterator[str]:

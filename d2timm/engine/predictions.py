@@ -1,4 +1,4 @@
-"""Draw ``predictions.png``: ground truth and predictions side by side."""
+"""Predictions for a few images: ``predictions.png``, and ``samples.json`` for the page of a report."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from ..data.catalog import dataset_name
 from ..data.datasets.panoptic import read_segments, read_semantic
 from ..errors import ConfigError
 from ..inference.predictor import on_cpu
+from ..runs.samples import Sample, Samples
 from ..utils.images import read_image
 from ..utils.pillow import MAX_PIXELS
+from .samples import make_sample
 
 if TYPE_CHECKING:  # matplotlib, which it imports, is needed at the end of a run only
     from ..visualize.visualizer import DetectionVisualizer
@@ -34,7 +36,9 @@ COLUMNS = 4  # two pairs in a row
 SCORE_THRESHOLD = 0.5  # of the detections that are drawn
 
 
-def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, images: int = 6) -> None:
+def draw_predictions(
+    dataloader: DictConfig, model: nn.Module, file: Path, images: int = 6, samples: Path | None = None
+) -> None:
     """Draw validation images in pairs, two in a row: ground truth on the left, predictions on the right.
 
     The output of the model decides what both show: panoptic segments, semantic classes, or instances with
@@ -45,6 +49,8 @@ def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, image
         model: the detector, in eval mode.
         file: the PNG to write.
         images: number of images, evenly spaced in the validation set; all of a smaller set.
+        samples: the run folder in which ``inference/samples.json`` gets the same images; None: it is not
+            written.
     """
     from ..visualize.image_grid import stack_pictures
     from ..visualize.visualizer import DetectionVisualizer, write_picture
@@ -53,7 +59,8 @@ def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, image
     dataset = instantiate(dataloader.test.dataset)
     metadata = _metadata(dataloader.evaluator)
     indices = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
-    pictures = []
+    pictures: list[Any] = []
+    kept: list[Sample] = []
     for entry in (dataset[index] for index in indices):
         try:
             inputs = mapper(entry)
@@ -67,8 +74,12 @@ def draw_predictions(dataloader: DictConfig, model: nn.Module, file: Path, image
         _draw_ground_truth(left, entry, output)
         right.draw_output(output, SCORE_THRESHOLD)
         pictures += [left.output.get_image(), right.output.get_image()]
+        if samples and (sample := make_sample(entry, image, output)):
+            kept.append(sample)
     if pictures:
         write_picture(file, stack_pictures(pictures, COLUMNS))
+    if samples and kept:
+        Samples(list(metadata.get("thing_classes") or ()), kept).write(samples)
     drawn = len(pictures) // 2
     logger.info("Drew ground truth (left) and predictions (right) of %d images: %s", drawn, file)
 

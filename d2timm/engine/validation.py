@@ -138,7 +138,8 @@ def finish(record: Record, cfg: DictConfig, model: nn.Module) -> None:
         if comm.is_main_process():
             record.set_metrics(with_tta_results(record.metrics, augmented))
     if comm.is_main_process():
-        draw_predictions(cfg.dataloader, model, Path(cfg.train.output_dir) / "predictions.png")
+        folder = Path(cfg.train.output_dir)
+        draw_predictions(cfg.dataloader, model, folder / "predictions.png", samples=folder)
 
 
 def describe_model(record: Record, cfg: DictConfig, model: nn.Module) -> None:

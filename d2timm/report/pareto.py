@@ -19,27 +19,14 @@ from ..runs.status import STATUSES
 from ..utils.files import atomic_write
 from .columns import short_names, shorten
 from .entries import Entry, metrics_compared
+from .front import Point, pareto_front
 
-__all__ = ["draw_pareto", "pareto_front"]
+__all__ = ["draw_pareto"]
 
 BLUE, ORANGE = "#4c72b0", "#c44e00"
 LARGE, SMALL = 10, 6  # diameters of the markers in points: on the front, others
 MAX_NAME = 44  # characters
 DPI = 100
-
-Point = tuple[float, float]  # cost, score
-
-
-def pareto_front(points: Sequence[Point]) -> list[int]:
-    """The indices of the (cost, score) points that no other point dominates, in the order of their costs.
-
-    A point dominates another if it costs at most as much, scores at least as much, and is not equal to it.
-    """
-    front: list[int] = []
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if not front or points[index][1] > points[front[-1]][1] or points[index] == points[front[-1]]:
-            front.append(index)
-    return front
 
 
 def draw_pareto(entries: Sequence[Entry], file: Path) -> None:

@@ -14,7 +14,8 @@ __all__ = ["check_folder", "move_aside"]
 #: What runs write to their folders
 WRITTEN = (
     *("config.yaml", FILE, "skipped.json", "metrics.json", "log.txt*", "output.txt", "events.out.tfevents.*"),
-    *("last_checkpoint", "model_*.pth", "predictions.png", "inference", "inference_TTA"),
+    *("last_checkpoint", "model_*.pth", "predictions.png", "report.html"),
+    *("inference", "inference_TTA"),
     *(".wandb_id", ".mlflow_id", "wandb"),
 )
 

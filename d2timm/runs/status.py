@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..utils.text import printable
 from .record import FILE, Record, is_held
 
-__all__ = ["STATUSES", "Run", "read_runs"]
+__all__ = ["STATUSES", "Run", "read_run", "read_runs", "run_folders"]
 
 #: Ordered from the most to the least progress
 STATUSES = ("done", "stopped", "paused", "running", "interrupted", "killed", "failed", "unreadable")
@@ -37,32 +37,41 @@ class Run:
     record: Record
 
 
-def read_runs(sweep: Path) -> list[Run]:
-    """Read all runs of a sweep, sorted by name; some may be training.
+def run_folders(sweep: Path) -> list[Path]:
+    """The folders in a folder that may hold runs, sorted by name.
 
     Hidden folders are skipped, and so are earlier runs that were moved to ``NAME~1`` if ``NAME`` exists.
 
     Raises:
-        ConfigError: the folder does not exist, or has no run folder in it.
+        ConfigError: the folder does not exist.
     """
     if not sweep.is_dir():
         problem = "is a file" if sweep.exists() else "does not exist"
         raise ConfigError(f"{sweep} {problem}; expected {SWEEP}, such as its hydra.sweep.dir")
     folders = {folder.name: folder for folder in sweep.iterdir() if folder.is_dir()}
-    runs = []
+    found = []
     for name, folder in sorted(folders.items()):
         aside = re.fullmatch(r"(.+)~\d+", name)
         if not name.startswith(".") and not (aside and aside[1] in folders):
-            run = _read_run(folder)
-            if run is not None:
-                runs.append(run)
+            found.append(folder)
+    return found
+
+
+def read_runs(sweep: Path) -> list[Run]:
+    """Read all runs of a sweep, in the order of ``run_folders``; some may be training.
+
+    Raises:
+        ConfigError: the folder does not exist, or has no run folder in it.
+    """
+    runs = [run for folder in run_folders(sweep) if (run := read_run(folder)) is not None]
     if not runs:
         fix = f"use {sweep.parent}" if (sweep / FILE).exists() else "use another, or wait for its first job"
         raise ConfigError(f"{sweep} has no run folder in it; expected {SWEEP}; {fix}")
     return runs
 
 
-def _read_run(folder: Path) -> Run | None:
+def read_run(folder: Path) -> Run | None:
+    """Read the run in a folder; None if there is none. One that cannot be read is ``unreadable``."""
     name = printable(folder.name)
     try:
         record = Record.read(folder)

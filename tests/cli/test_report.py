@@ -1,4 +1,4 @@
-"""``d2timm report``: the leaderboard of a sweep at a terminal."""
+"""``d2timm report``: the leaderboard of a sweep at a terminal, and the page of anything that has one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import commands
+from helpers.pages import put_choice, put_full
 from helpers.run_folders import put
 
 from d2timm.cli import main
@@ -19,7 +20,7 @@ def test_leaderboard_is_printed_and_written_without_torch(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert "Best: a: bbox/AP 5.00." in done.stdout
     assert done.stdout.endswith("  train x=1\n")
-    for name in ("leaderboard.md", "leaderboard.csv", "leaderboard.json", "pareto.png"):
+    for name in ("leaderboard.md", "leaderboard.csv", "leaderboard.json", "pareto.png", "report.html"):
         assert (tmp_path / name).stat().st_size > 0
 
 
@@ -29,6 +30,16 @@ def test_json_is_the_file_that_is_written(tmp_path: Path, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert out == (tmp_path / "leaderboard.json").read_text()
     assert json.loads(out)["best"]["name"] == "a"
+
+
+def test_run_and_choice_receive_the_page_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_full(tmp_path / "run", 5.0)
+    put_choice(tmp_path / "choice")
+    for name, text in (("run", "Best: run: bbox/AP 5.00."), ("choice", "model2 is best with 90 %.")):
+        before = {path.name for path in (tmp_path / name).iterdir()}
+        assert main(["report", str(tmp_path / name)]) == 0
+        assert text in capsys.readouterr().out
+        assert {path.name for path in (tmp_path / name).iterdir()} == before | {"report.html"}
 
 
 @pytest.mark.parametrize("wrong", ["missing", "file", "empty"])

@@ -19,6 +19,7 @@ from d2timm.data.tasks import main_metric
 from d2timm.engine import validation
 from d2timm.engine.preflight import check
 from d2timm.engine.process import run
+from d2timm.runs.samples import FILE
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +49,9 @@ def test_trains_and_evaluates(
     models: list[nn.Module] = []
     draw = validation.draw_predictions
 
-    def draw_and_keep_model(dataloader: DictConfig, model: nn.Module, file: Path) -> None:
+    def draw_and_keep_model(dataloader: DictConfig, model: nn.Module, file: Path, samples: Path) -> None:
         models.append(model)
-        draw(dataloader, model, file)
+        draw(dataloader, model, file, samples=samples)
 
     monkeypatch.setattr(validation, "draw_predictions", draw_and_keep_model)
     run(cfg)
@@ -63,3 +64,4 @@ def test_trains_and_evaluates(
     task, metric = main_metric(tasks).split("/")
     assert math.isfinite(result["metrics"][task][metric])
     assert (tmp_path / "run" / "predictions.png").is_file()
+    assert (tmp_path / "run" / FILE).is_file() == ("bbox" in tasks)

@@ -344,7 +344,7 @@ def test_interrupted_run_has_not_failed_and_can_be_resumed(
 def test_failure_after_training_is_recorded_until_the_run_is_resumed(
     tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
         raise OSError("disk full")
 
     cfg = tiny(MASK, tmp_path, "data.settings.custom.max_iter=1")

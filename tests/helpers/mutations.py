@@ -30,7 +30,7 @@ def mutated(draw: st.DrawFn, content: Any) -> Any:
             break
         holder, key = places[draw(st.integers(0, len(places) - 1))]
         if draw(st.booleans()):
-            holder[key] = draw(st.sampled_from(WRONG))
+            holder[key] = copy.deepcopy(draw(st.sampled_from(WRONG)))  # which may be changed in turn
         else:
             del holder[key]
     return content

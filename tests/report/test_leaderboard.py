@@ -9,7 +9,7 @@ from helpers.run_folders import put
 
 from d2timm.report import write_leaderboard
 
-FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.json", "pareto.png")
+FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.json", "pareto.png", "report.html")
 
 
 def test_same_folders_give_the_same_bytes(tmp_path: Path) -> None:

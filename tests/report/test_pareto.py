@@ -14,7 +14,8 @@ from PIL import Image
 
 from d2timm.report.columns import short_names
 from d2timm.report.entries import Entry, make_entries
-from d2timm.report.pareto import draw_pareto, make_figure, pareto_front
+from d2timm.report.front import pareto_front
+from d2timm.report.pareto import draw_pareto, make_figure
 from d2timm.runs.status import read_runs
 
 Points = list[tuple[float, float]]

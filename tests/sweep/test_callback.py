@@ -67,7 +67,7 @@ def test_exit_code_and_how_to_continue(
     for state in states:
         assert f"{states.count(state)} {state}" in output
     names = {file.name for file in tmp_path.iterdir() if file.is_file()}
-    assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md"} <= names
+    assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md", "report.html"} <= names
 
 
 def test_command_that_continues_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
