@@ -24,9 +24,11 @@ from ..data.datasets.coco import CustomDataset
 from ..data.own import checkable
 from ..engine.recipes import given_keys
 from ..errors import ConfigError
+from ..report.page.write import PAGE, write_page
 from ..runs.choice import Candidate, Choice, Verdict
 from ..runs.record import hold
 from ..sweep.stopping import SweepSignals
+from ..utils.text import one_line
 from .candidates import Wanted, check_licence
 from .clock import Clock, find_deadline
 from .context import Context, Limits
@@ -115,7 +117,16 @@ def choose(request: Request) -> Choice:
             choice.verdict = Verdict(sentence=str(undecided))
         choice.ended = time.time()
         context.save()
+        _write_page(folder)
     return choice
+
+
+def _write_page(folder: Path) -> None:
+    """Write the page; the verdict does not depend on it."""
+    try:
+        write_page(folder)
+    except OSError as error:
+        print(f"{folder / PAGE} cannot be written: {one_line(error)}; d2timm report {folder} writes it")
 
 
 def _open(request: Request, folder: Path) -> Choice:

@@ -14,7 +14,6 @@ again continues a choice that was interrupted.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from .arguments import add_trust
@@ -76,13 +75,23 @@ def run(options: argparse.Namespace) -> int:
             options.hours,
             Limits(options.licence, parameters, options.max_ms),
             options.jobs,
-            sys.argv,
+            ["d2timm", "choose", *_given(options)],
         )
     )
     verdict = choice.verdict
     assert verdict, "a choice that has ended has one"
     print()
     print(printable(verdict.sentence))
+    print(f"\nThe page: {options.output / 'report.html'}")
     if verdict.command:
-        print(f"\n  {printable(verdict.command)}")
+        print(f"The detector: {printable(verdict.command)}")
     return 0 if verdict.name else 1
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """The arguments of the command line."""
+    words = []
+    for name, value in vars(options).items():
+        if name not in ("overrides", "resume") and value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return [*words, *options.overrides]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import json
 import re
@@ -204,6 +205,7 @@ def test_the_best_is_found_in_time_and_tested_once(world: World, request_for: Ma
     assert choice.seeds == 3
     assert sum(choice.images.values()) == 40
     assert Choice.read(request_for().output) == choice
+    assert verdict.sentence in html.unescape((request_for().output / "report.html").read_text())
 
 
 def test_rungs_are_equal_in_seconds(world: World, request_for: Make) -> None:
