@@ -102,10 +102,18 @@ def _test_a_final(context: Context, stage: Stage, candidate: Candidate) -> None:
     overrides = (f"train.init_checkpoint={weights}",)
     limit = max(context.clock.left - EXPORT_MARGIN, MORE)
     job = Job(context.wanted[candidate.name], folder, TRAIN, TEST, overrides, limit, eval_only=True)
-    context.trainings.run([job], lambda _, ended: _note(context, stage, folder, ended, source))
+    context.trainings.run([job], lambda _, ended: _note(context, stage, folder, ended, source, weights))
 
 
-def _note(context: Context, stage: Stage, folder: Path, ended: Ended, source: Path | None = None) -> None:
+def _note(
+    context: Context,
+    stage: Stage,
+    folder: Path,
+    ended: Ended,
+    source: Path | None = None,
+    weights: Path | None = None,
+) -> None:
+    """Keep the result on the test images, and where the detector is that has it."""
     verdict = context.choice.verdict
     assert verdict is not None, "made before"
     if ended.reason:
@@ -113,6 +121,7 @@ def _note(context: Context, stage: Stage, folder: Path, ended: Ended, source: Pa
         return
     record = ended.record
     verdict.folder = str((source or folder).relative_to(context.folder))
+    verdict.weights = str(weights.relative_to(context.folder)) if weights else ""
     verdict.test_score = record.score
     verdict.test_images = context.choice.images[TEST]
     if record.images_per_second:
@@ -131,8 +140,11 @@ def _export(context: Context, stage: Stage, verdict: Verdict) -> None:
     has_onnx = all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "onnxscript")))
     name = "detector.onnx" if has_onnx else "detector.pt2"
     run = context.folder / verdict.folder
-    export = ["export", "--run", str(run), "--output", str(context.folder / name)]
-    verdict.command = shlex.join(["d2timm", "predict", "--run", str(run), "PHOTOGRAPH", "--output", "found"])
+    detector = ["--run", str(run)]
+    if verdict.weights:
+        detector += ["--weights", str(context.folder / verdict.weights)]
+    export = ["export", *detector, "--output", str(context.folder / name)]
+    verdict.command = shlex.join(["d2timm", "predict", *detector, "PHOTOGRAPH", "--output", "found"])
     if verdict.exported or not verdict.folder:
         return
     limit = context.clock.left - EXPORT_MARGIN

@@ -176,6 +176,7 @@ class Verdict:
         sentence: the result in words.
         compared: the finalists, the best one first.
         folder: of the chosen detector, relative to that of the choice; "": there is none.
+        weights: its checkpoint, relative to that of the choice; "": the last one of the folder.
         metric: such as ``bbox/AP``.
         test_score: on the test images, in percent.
         test_spread: standard deviation of it over draws of the test images.
@@ -189,6 +190,7 @@ class Verdict:
     sentence: str = ""
     compared: list[Comparison] = field(default_factory=list)
     folder: str = ""
+    weights: str = ""
     metric: str = "bbox/AP"
     test_score: float | None = None
     test_spread: float | None = None

@@ -55,15 +55,17 @@ class Screen(Sweeper):
         rounds = plan_rounds(len(candidates), budget, self.factor, self.cool_down, unit).rounds
         scores: dict[str, float] = {}
         for number, end in enumerate(rounds):
+            pause: float | None
             print(f"round {number + 1} of {len(rounds)}: {len(candidates)} backbones until {end} {unit}")
             if unit == SECONDS:
-                length = [f"train.budget_hours={rounds[-1] / 3600}", f"train.pause_at={end / rounds[-1]}"]
+                length, pause = f"train.budget_hours={rounds[-1] / 3600}", end / rounds[-1]
             else:
-                length = [f"train.max_iter={rounds[-1]}", f"train.pause_at={end}"]
-            common = [*fixed, *(length if number < len(rounds) - 1 else [length[0], "train.pause_at=null"])]
-            common.append(f"train.cool_down={self.cool_down}")
+                length, pause = f"train.max_iter={rounds[-1]}", end
+            pause = None if end == rounds[-1] else pause
+            at = "null" if pause is None else str(pause)
+            common = [*fixed, length, f"train.pause_at={at}", f"train.cool_down={self.cool_down}"]
             jobs = [[f"backbone={name}", *common] for name in candidates]
-            scores = self._run(jobs, candidates, number)
+            scores = self._run(jobs, candidates, pause, number)
             if not scores:
                 break  # all runs failed; the leaderboard shows their reasons
             candidates = [*promote(scores, self.factor)]
@@ -108,7 +110,9 @@ class Screen(Sweeper):
                 raise ConfigError(f"{key} follows from the budget: leave it out")
         return names, fixed
 
-    def _run(self, jobs: list[list[str]], names: list[str], number: int) -> dict[str, float]:
+    def _run(
+        self, jobs: list[list[str]], names: list[str], pause: float | None, number: int
+    ) -> dict[str, float]:
         """Run a round; returns the scores of the candidates that reached its end."""
         from d2timm.config.train_options import last_iteration
         from d2timm.runs.record import Record
@@ -121,8 +125,7 @@ class Screen(Sweeper):
             record = Record.read(Path(job.hydra.runtime.output_dir))
             if record is None or record.status != "done":
                 continue
-            end = last_iteration(job.train.pause_at, record.max_iter)
-            score = dict(record.scores).get(end)
+            score = dict(record.scores).get(last_iteration(pause, record.max_iter))
             if score is not None:
                 scores[name] = score
         return scores

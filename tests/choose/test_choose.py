@@ -308,6 +308,8 @@ def test_a_winner_that_fails_is_taken_from_the_finals(world: World, request_for:
     choice = choose(request_for())
     assert choice.verdict is not None
     assert choice.verdict.folder.startswith("finals/test_resnet-seed")
+    assert choice.verdict.weights == f"{choice.verdict.folder}/model_best.pth"
+    assert f"--weights {request_for().output}/{choice.verdict.weights}" in choice.verdict.command
     assert choice.verdict.test_score is not None
     assert world.jobs[-1].eval_only
 
