@@ -102,7 +102,7 @@ def describe_choice(choice: Choice, score: str, milliseconds: float | None) -> s
         text = f"It is a tie: {chosen.name}{detail} is the fastest of those that the time cannot tell apart "
         text += f"from {compared[0].name}: {others}." if chosen is not compared[0] else f"from it: {others}."
     else:
-        text = f"{chosen.name} is best with {chosen.probability:.0%}{detail}."
+        text = f"{chosen.name} is best with {_percent(chosen.probability)}{detail}."
     parts = [
         f"{one.name} is {chosen.score - one.score:.1f} AP lower{_speed(one, chosen, speeds)}"
         for one in lower[:2]
@@ -110,6 +110,11 @@ def describe_choice(choice: Choice, score: str, milliseconds: float | None) -> s
     if parts:
         text += f" {'; '.join(parts)}."
     return f"{text} {_surer(choice)}".strip()
+
+
+def _percent(probability: float) -> str:
+    """A probability in percent; a bootstrap is never quite certain."""
+    return "more than 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
 def _speed(one: Comparison, chosen: Comparison, speeds: dict[str, float | None]) -> str:

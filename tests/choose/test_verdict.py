@@ -60,7 +60,9 @@ def test_a_clear_difference_is_sure(tmp_path: Path) -> None:
     assert pick([best, other], choice.candidates) is best
     choice.verdict = Verdict("good", compared=[best, other])
     sentence = describe_choice(choice, "box AP 61.2 ± 0.8 on 120 held-out photographs", 20.0)
-    assert sentence.startswith("good is best with 100% (box AP 61.2 ± 0.8 on 120 held-out photographs, 20 ms")
+    assert sentence.startswith(
+        "good is best with more than 99% (box AP 61.2 ± 0.8 on 120 held-out photographs, 20 ms"
+    )
     assert f"bad is {other.behind:.1f} AP lower and 4.0 times as fast" in sentence
 
 
