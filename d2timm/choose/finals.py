@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import fmean
 
 from ..runs.choice import Candidate, Final, Stage
@@ -76,7 +77,7 @@ def compete(context: Context) -> None:
     if context.is_done(NAME):
         return
     choice = context.choice
-    ranked = sorted(choice.remaining, key=_last_score, reverse=True)
+    ranked = sorted(choice.remaining, key=attrgetter("score"), reverse=True)
     overhead = fmean(candidate.overhead for candidate in ranked)
     with context.stage(NAME, runs="finals") as stage:
         if not choice.finals:
@@ -85,7 +86,7 @@ def compete(context: Context) -> None:
             if final.score is None and not _has_failed(context, final):
                 _train(context, stage, final)
         for candidate in ranked:
-            _choose_rate(context, stage, candidate)
+            _choose_rate(context, candidate)
 
 
 def _plan(context: Context, stage: Stage, ranked: Sequence[Candidate], overhead: float) -> None:
@@ -124,7 +125,8 @@ def _make_finals(names: Sequence[str], design: Design, context: Context) -> Iter
     plan = [(0, factor) for factor in factors] + [(seed, 1.0) for seed in range(1, design.seeds)]
     for seed, factor in plan:
         for name in names:
-            yield Final(name, f"finals/{folders[name]}-seed{seed}-lr{factor:g}", seed, factor)
+            trial = "" if factor == 1 else f"-lr{factor:g}"  # later seeds take the best of them
+            yield Final(name, f"finals/{folders[name]}-seed{seed}{trial}", seed, factor)
 
 
 def _has_failed(context: Context, final: Final) -> bool:
@@ -134,7 +136,7 @@ def _has_failed(context: Context, final: Final) -> bool:
 def _train(context: Context, stage: Stage, final: Final) -> None:
     candidate = next(c for c in context.choice.candidates if c.name == final.name)
     if final.seed:
-        _choose_rate(context, stage, candidate)
+        _choose_rate(context, candidate)
         final.lr_factor = next(
             (f.lr_factor for f in context.choice.finals if f.name == final.name and f.counts), 1.0
         )
@@ -170,7 +172,7 @@ def _note(context: Context, stage: Stage, final: Final, ended: Ended) -> None:
     context.save()
 
 
-def _choose_rate(context: Context, stage: Stage, candidate: Candidate) -> None:
+def _choose_rate(context: Context, candidate: Candidate) -> None:
     """Decide by which runs a finalist is judged: those with the learning rate of the best first one."""
     own = [f for f in context.choice.finals if f.name == candidate.name and f.score is not None]
     firsts = [final for final in own if final.seed == 0] or own  # the first seed may have failed
@@ -180,8 +182,3 @@ def _choose_rate(context: Context, stage: Stage, candidate: Candidate) -> None:
     for final in own:
         final.counts = final.lr_factor == best.lr_factor
     context.save()
-
-
-def _last_score(candidate: Candidate) -> float:
-    score = candidate.rungs[-1].score if candidate.rungs else None
-    return -1.0 if score is None else score

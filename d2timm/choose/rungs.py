@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from statistics import fmean
 
 from ..errors import ConfigError
@@ -72,7 +73,7 @@ def climb(context: Context) -> None:
             choice = context.choice
             if choice.decided == len(choice.plan) and not _plan_next(context, stage):
                 break
-            _train_rung(context, stage, choice.plan[-1])
+            _train_rung(context, stage)
             _promote(context, stage)
             choice.decided = len(choice.plan)
             context.save()
@@ -156,9 +157,9 @@ def _leave_out(context: Context, stage: Stage, slowest: Candidate, end: float, n
     context.drop(stage, slowest, reason)
 
 
-def _train_rung(context: Context, stage: Stage, end: float) -> None:
+def _train_rung(context: Context, stage: Stage) -> None:
     """Train the candidates that have not yet ended the rung."""
-    number = len(context.choice.plan)
+    number, end = len(context.choice.plan), context.choice.plan[-1]
     waiting = [candidate for candidate in context.choice.remaining if len(candidate.rungs) < number]
     context.note(stage, f"Rung {number}: {len(waiting)} candidates until {in_words(end)} of training each.")
     jobs = {}
@@ -211,7 +212,7 @@ def _promote(context: Context, stage: Stage) -> None:
     """Give up the worse half, but for those that start slowly on the first rung."""
     choice = context.choice
     number = len(choice.plan)
-    ranked = sorted(choice.remaining, key=_score, reverse=True)
+    ranked = sorted(choice.remaining, key=attrgetter("score"), reverse=True)
     if not ranked:
         return
     kept = max(math.ceil(len(ranked) / 2), FINALISTS)
@@ -220,11 +221,11 @@ def _promote(context: Context, stage: Stage) -> None:
             candidate.rungs[-1].extended = True
             context.note(stage, f"{candidate.name} goes on, because backbones of its kind start slowly.")
             continue
-        best = _score(ranked[0])
+        best = ranked[0].score
         context.drop(
             stage,
             candidate,
-            f"{_score(candidate):.1f} after {in_words(candidate.rungs[-1].seconds)} of training is place "
+            f"{candidate.score:.1f} after {in_words(candidate.rungs[-1].seconds)} of training is place "
             f"{place} of {len(ranked)}; the best has {best:.1f}",
         )
 
@@ -236,12 +237,6 @@ def _keep_finalists(context: Context, stage: Stage) -> None:
         if late:
             raise UndecidedError(context, 2 * context.clock.total)
         raise ConfigError("no candidate is left: the reasons are above, and in choice.json")
-    ranked = sorted(context.choice.remaining, key=_score, reverse=True)
+    ranked = sorted(context.choice.remaining, key=attrgetter("score"), reverse=True)
     for candidate in ranked[FINALISTS:]:
-        context.drop(stage, candidate, f"{_score(candidate):.1f} is not among the {FINALISTS} best")
-
-
-def _score(candidate: Candidate) -> float:
-    """The score on the latest rung."""
-    score = candidate.rungs[-1].score if candidate.rungs else None
-    return -1.0 if score is None else score
+        context.drop(stage, candidate, f"{candidate.score:.1f} is not among the {FINALISTS} best")

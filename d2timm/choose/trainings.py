@@ -147,10 +147,9 @@ class Trainings:
             return Ended(Record(status="interrupted"), 0.0, "the choice is stopping")
         if job.limit < SHORTEST:
             return Ended(Record(status="interrupted"), 0.0, "no time is left for it")
-        overrides = self._overrides(job.wanted, job.train, job.val, job.overrides)
-        overrides.append(f"train.output_dir={job.folder}")
-        cfg = apply_overrides(copy.deepcopy(self._config), overrides)
-        command = ["d2timm", "train", "--config-file", self.config_file, *overrides]
+        parts = (job.wanted, job.train, job.val, (*job.overrides, f"train.output_dir={job.folder}"))
+        cfg = self.config(*parts)
+        command = ["d2timm", "train", "--config-file", self.config_file, *self._overrides(*parts)]
         options = argparse.Namespace(**{**FLAGS, "eval_only": job.eval_only})
         job.folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()

@@ -52,9 +52,11 @@ def _draw(runs: dict[str, list[Path]], names: Sequence[str], metric: str) -> NDA
         return None
     try:
         files = [[run / "inference" / f"matches-{task}.npz" for run in runs[name]] for name in names]
-        return draw_scores([[Matches.read(file) for file in of_name] for of_name in files])
+        drawn = draw_scores([[Matches.read(file) for file in of_name] for of_name in files])
     except ConfigError:
         return None
+    defined = drawn[~np.isnan(drawn).any(axis=1)]  # a draw may have no image with an object
+    return defined if len(defined) else None
 
 
 def _compare(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import ConfigError
 from ..report.bootstrap import Matches, draw_scores
@@ -129,7 +132,8 @@ def _note(
     task = verdict.metric.partition("/")[0]
     try:
         matches = Matches.read(folder / "inference" / f"matches-{task}.npz")
-        verdict.test_spread = float(draw_scores([[matches]])[:, 0].std())
+        spread = float(np.nanstd(draw_scores([[matches]])))
+        verdict.test_spread = spread if math.isfinite(spread) else None
     except ConfigError:
         verdict.test_spread = None
     context.save()

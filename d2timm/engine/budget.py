@@ -13,6 +13,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
+from ..data.loader import TrainLoader
+from ..errors import ConfigError
 from ..utils.seeds import seeded
 from .optim import build_optimizer
 from .trainer import build_trainer
@@ -34,8 +36,13 @@ def iterations_of(cfg: DictConfig, model: Any, loader: Any) -> int:
     Args:
         cfg: the tree.
         model: the detector, on its device.
-        loader: the batches of the training, a ``TrainLoader``.
+        loader: the batches of the training.
+
+    Raises:
+        ConfigError: the loader is not a ``TrainLoader``, so that it may not give a batch again.
     """
+    if not isinstance(loader, TrainLoader):
+        raise ConfigError("train.budget_hours needs d2timm's loader: use train.max_iter with another")
     budget = 3600 * cfg.train.budget_hours
     trial = copy.deepcopy(model).train()
     batches = _Batches(loader)

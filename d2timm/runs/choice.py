@@ -5,21 +5,20 @@ A choice continues from this file, and its page is drawn from it and from the ru
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any
+
+import msgspec
 
 from ..errors import ConfigError
 from ..utils.files import atomic_write
 from ..utils.text import one_line
-from ..utils.values import fits
 
 __all__ = ["FILE", "Candidate", "Choice", "Comparison", "Final", "Rung", "Stage", "Verdict"]
 
 FILE = "choice.json"
-Part = TypeVar("Part")
 
 
 @dataclass
@@ -91,6 +90,12 @@ class Candidate:
     def folder(self) -> str:
         """The name of the folders of its runs."""
         return re.sub(r"[^\w.=+-]", "_", self.name)
+
+    @property
+    def score(self) -> float:
+        """The score on its latest rung, in percent; -1 without one."""
+        score = self.rungs[-1].score if self.rungs else None
+        return -1.0 if score is None else score
 
     @property
     def pace(self) -> float:
@@ -240,55 +245,25 @@ class Choice:
 
     @classmethod
     def read(cls, folder: Path) -> Choice | None:
-        """Read the choice in a folder; None if there is none.
+        """Read the choice in a folder; None if there is none. Keys of later versions are left out.
 
         Raises:
             ConfigError: the file cannot be read, or no choice wrote it.
         """
         file = folder / FILE
         try:
-            choice = _make(cls, json.loads(file.read_bytes()))
+            return msgspec.json.decode(file.read_bytes(), type=cls)
         except FileNotFoundError:
             return None
-        # A file that no choice wrote may be nested too deeply, or have values of other types
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            problem = error.strerror if isinstance(error, OSError) else one_line(error)
-            raise ConfigError(f"{file}: {problem}") from None
-        return choice
+        except (OSError, msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+            raise ConfigError(f"{file}: {one_line(error)}") from None
 
     def write(self, folder: Path) -> None:
         """Write the choice to a folder."""
         with atomic_write(folder / FILE) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(self)))
 
     @property
     def remaining(self) -> list[Candidate]:
         """The candidates that were not given up."""
         return [candidate for candidate in self.candidates if not candidate.dropped]
-
-
-def _make(kind: type[Part], content: Any) -> Part:
-    """Make a part of a choice from JSON; keys of later versions are left out.
-
-    Raises:
-        ValueError: a value is missing that has no default, or has another type.
-    """
-    if not isinstance(content, dict):
-        raise ValueError(f"{kind.__name__} is {content!r:.60}")
-    values = {}
-    for name, hint in get_type_hints(kind).items():
-        if name in content:
-            values[name] = _value(hint, content[name])
-            if not fits(values[name], hint):
-                raise ValueError(f"{name} is {content[name]!r:.60}")
-    return kind(**values)
-
-
-def _value(hint: Any, content: Any) -> Any:
-    """A value of an annotated type, in which dataclasses may be nested."""
-    parts = [part for part in (hint, *get_args(hint)) if is_dataclass(part)]
-    if not parts or content is None:
-        return content
-    if isinstance(content, list):
-        return [_make(parts[0], one) for one in content]  # type: ignore[arg-type]
-    return _make(parts[0], content)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.found import write_matches
 
 from d2timm import ConfigError
 from d2timm.choose import clock, context, transfer, winner
@@ -22,8 +23,6 @@ from d2timm.choose.candidates import find_candidates
 from d2timm.choose.choose import Request, choose
 from d2timm.choose.context import Limits
 from d2timm.choose.trainings import SHORTEST, Ended, Job, Trainings
-from d2timm.evaluation import matches
-from d2timm.report.bootstrap import Matches
 from d2timm.runs.choice import Choice
 from d2timm.runs.record import Record
 
@@ -92,7 +91,7 @@ class World:
             prior = float(values["optimizer.lr"])
             share *= 1 - 0.01 * abs(np.log10(prior / 2e-4))
         seed = int(values.get("train.seed", 0))
-        score = write_matches(job.folder, share, [seed, *job.wanted.name.encode()])
+        score = write_matches(job.folder, share, [seed, *job.wanted.name.encode()], IMAGES)
         record = Record(
             status="done",
             iterations=steps,
@@ -105,21 +104,6 @@ class World:
         record.write(job.folder)
         (job.folder / "model_best.pth").touch()
         return Ended(record, seconds, "")
-
-
-def write_matches(folder: Path, share: float, seed: list[int]) -> float:
-    draw = np.random.default_rng(seed)
-    arrays = {
-        "images": np.arange(IMAGES),
-        "objects": np.ones((IMAGES, 1), np.int32),
-        "score": draw.random(IMAGES),
-        "image": np.arange(IMAGES, dtype=np.int32),
-        "category": np.zeros(IMAGES, np.int32),
-        "matched": np.tile(draw.random(IMAGES) < share, (10, 1)),
-        "ignored": np.zeros((10, IMAGES), bool),
-    }
-    matches.write(arrays, folder / "inference" / matches.file_name("bbox"))
-    return Matches(arrays).average_precision()
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers.found import write_matches
 from helpers.run_folders import put
 
 from d2timm.choose.verdict import compare_finalists, correlate, describe_choice, pick
-from d2timm.evaluation import matches
-from d2timm.report.bootstrap import Matches
 from d2timm.runs.choice import Candidate, Choice, Comparison, Final, Rung, Stage, Verdict
 
 IMAGES = 80
@@ -19,20 +17,9 @@ IMAGES = 80
 
 def put_final(folder: Path, name: str, share: float, seed: int) -> Final:
     """A run that finds this share of the objects, one in each image."""
-    draw = np.random.default_rng([seed, *name.encode()])
-    found = draw.random(IMAGES) < share
-    arrays = {
-        "images": np.arange(IMAGES),
-        "objects": np.ones((IMAGES, 1), np.int32),
-        "score": draw.random(IMAGES),
-        "image": np.arange(IMAGES, dtype=np.int32),
-        "category": np.zeros(IMAGES, np.int32),
-        "matched": np.tile(found, (10, 1)),
-        "ignored": np.zeros((10, IMAGES), bool),
-    }
-    score = Matches(arrays).average_precision()
-    run = put(folder / "finals" / f"{name}-{seed}", score)
-    matches.write(arrays, run / "inference" / matches.file_name("bbox"))
+    run = folder / "finals" / f"{name}-{seed}"
+    score = write_matches(run, share, [seed, *name.encode()], IMAGES)
+    put(run, score)
     return Final(name, f"finals/{name}-{seed}", seed, score=score, counts=True)
 
 
@@ -127,3 +114,14 @@ def test_early_scores_are_correlated_with_later_ones() -> None:
     found = correlate(Choice(candidates=candidates, finals=finals, plan=[1.0]))
     assert found == pytest.approx({"features": -1.0, "rung 1": 1.0})
     assert correlate(Choice(candidates=candidates[:2])) == {}
+
+
+def test_draws_without_an_object_do_not_count(tmp_path: Path) -> None:
+    finals = []
+    for name, share in (("good", 1.0), ("bad", 0.0)):
+        run = tmp_path / "finals" / name
+        put(run, write_matches(run, share, 0, images=3, without=2))
+        finals.append(Final(name, f"finals/{name}", 0, score=100 * share, counts=True))
+    best, other = compare_finalists(tmp_path, Choice(finals=finals), "bbox/AP")
+    assert (best.name, best.probability, other.probability) == ("good", 1.0, 0.0)
+    assert (best.low, best.high) == pytest.approx((100, 100))

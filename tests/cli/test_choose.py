@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +64,13 @@ def start(folder: Path, tiny: list[str]) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.sampled("choices")
-def test_a_choice_that_was_killed_ends_in_time(small_coco: Any, tmp_path: Path) -> None:
+def test_a_choice_that_was_killed_ends_in_time(
+    tiny_overrides: Callable[..., list[str]], tmp_path: Path
+) -> None:
     folder = tmp_path / "choice"
-    tiny = [
-        *small_coco.overrides[:2],  # the training images
-        "train.device=cpu",
-        "model.backbone.out_channels=16",
-        "model.proposal_generator.post_nms_topk=[20,20]",
-        "model.roi_heads.box_head.fc_dims=[16,16]",
-        "data.settings.custom.train_short_edges=[64]",
-        "data.settings.custom.test_short_edge=64",
-        "data.settings.custom.max_size=64",
-        "data.settings.custom.batch_size=2",
-        "data.settings.custom.rois_per_image=16",
-        "data.settings.custom.workers=0",
-    ]
+    taken = ("model.backbone.bottom_up.", "train.output_dir=", "data.val_")
+    overrides = tiny_overrides("faster_rcnn_timm.py", folder)
+    tiny = [text for text in overrides if not text.startswith(taken)]
     killed = start(folder, tiny)
     while not (folder / "probes" / "test_resnet" / "result.json").is_file():
         assert killed.poll() is None, killed.communicate()[0]

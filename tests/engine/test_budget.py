@@ -50,3 +50,9 @@ def test_two_lengths_are_an_error(tiny: Callable[..., Any], tmp_path: Path, othe
     key = other.partition("=")[0]
     with pytest.raises(ConfigError, match=rf"train\.budget_hours=1 and {key}"):
         check_lengths(tiny(BOX, tmp_path, "train.budget_hours=1", "train.max_iter=null", other).train)
+
+
+def test_another_loader_is_an_error(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    cfg = tiny(BOX, tmp_path, "train.budget_hours=1", "train.max_iter=null")
+    with pytest.raises(ConfigError, match=r"train\.budget_hours"):
+        iterations_of(cfg, build_model(cfg), iter([]))

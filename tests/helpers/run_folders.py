@@ -13,7 +13,7 @@ from d2timm.runs.record import Record
 
 def put(folder: Path, score: float | None = None, **fields: Any) -> Path:
     """Write the folder of a finished run; ``fields`` replace fields of its record."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     record = Record(**{"status": "done", "iterations": 100, "max_iter": 100, **fields})
     if score is not None:
         record.set_metrics({"bbox": {"AP": score, "AP50": 1.5 * score, "APs": None}})

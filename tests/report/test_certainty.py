@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from helpers.found import write_matches
 from helpers.run_folders import put
 
 from d2timm.evaluation import matches
-from d2timm.report.bootstrap import Matches
 from d2timm.report.certainty import with_intervals
 from d2timm.report.columns import INTERVAL, make_columns
 from d2timm.report.entries import Entry, make_entries, ranks
@@ -30,19 +29,8 @@ def put_run(
     **fields: Any,
 ) -> float:
     """A run that finds this share of the objects, one in each image; returns its AP."""
-    found = np.random.default_rng(seed).random(IMAGES) < share
-    arrays = {
-        "images": first_image + np.arange(IMAGES),
-        "objects": np.ones((IMAGES, 1), np.int32),
-        "score": np.linspace(1, 0.1, IMAGES),
-        "image": np.arange(IMAGES, dtype=np.int32),
-        "category": np.zeros(IMAGES, np.int32),
-        "matched": np.tile(found, (10, 1)),
-        "ignored": np.zeros((10, IMAGES), bool),
-    }
-    score = Matches(arrays).average_precision()
-    folder = put(sweep / name, score + shift, **fields)
-    matches.write(arrays, folder / "inference" / matches.file_name("bbox"))
+    score = write_matches(sweep / name, share, seed, IMAGES, first_image)
+    put(sweep / name, score + shift, **fields)
     return score
 
 
