@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -139,6 +139,7 @@ def _open(request: Request, folder: Path) -> Choice:
         "candidates": [[wanted.name, wanted.weights] for wanted in request.candidates],
         "overrides": sorted(request.overrides),
         "config_file": request.config_file,
+        "limits": asdict(request.limits),
     }
     choice = Choice.read(folder)
     if choice is None or not choice.candidates:  # not even the images were read

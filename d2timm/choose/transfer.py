@@ -89,8 +89,8 @@ def _score(context: Context, stage: Stage, candidate: Candidate) -> None:
 def _give_up_worse_half(context: Context, stage: Stage) -> None:
     scored = [candidate for candidate in context.choice.remaining if candidate.transfer is not None]
     ranked = sorted(scored, key=lambda candidate: -(candidate.transfer or 0))
-    unscored = len(context.choice.remaining) - len(scored)
-    kept = max(math.ceil((len(scored) + unscored) / 2) - unscored, FINALISTS)
+    remaining = len(context.choice.remaining)
+    kept = max(math.ceil(remaining / 2) - (remaining - len(scored)), FINALISTS)
     context.note(stage, "The best features: " + ", ".join(c.name for c in ranked[:kept]) + ".")
     for place, candidate in enumerate(ranked[kept:], kept + 1):
         reason = f"its features are place {place} of {len(ranked)} (LogME {candidate.transfer:.3f})"

@@ -6,8 +6,7 @@ import html
 import importlib
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,7 +106,7 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     fake = SimpleNamespace(time=lambda: world.now, monotonic=lambda: world.now)
     for where in (importlib.import_module("d2timm.choose.choose"), clock, context):
@@ -124,8 +123,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     for where in (transfer, winner):
         monkeypatch.setattr(where.subprocess, "run", run)
-    yield world
-    assert time.time() > world.now - 10**9
+    return world
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +359,8 @@ def test_other_settings_in_the_same_folder_are_an_error(world: World, request_fo
         choose(request_for())
     with pytest.raises(ConfigError, match="other candidates"):
         choose(request_for(candidates="test_resnet=random,test_vit=random"))
+    with pytest.raises(ConfigError, match="other limits"):
+        choose(request_for(limits=Limits(milliseconds=9.0)))
     world.now += 7200
     with pytest.raises(ConfigError, match="the time of this choice is over"):
         choose(request_for())
